@@ -24,7 +24,7 @@ OFFICIAL = {
 }
 
 
-def test_official_file_gives_the_defaults():
+def test_defaults_equal_the_official_file():
     assert ScheduleConfig.from_diffusers(OFFICIAL) == ScheduleConfig()
     assert ScheduleConfig.from_diffusers({**OFFICIAL, "_class_name": "CogVideoXDPMScheduler"}) == ScheduleConfig()
 
@@ -41,7 +41,7 @@ def test_only_2b_is_shifted():
 
 
 @pytest.mark.parametrize("sampler", DIFFUSERS_CLASSES)
-def test_config_survives_diffusers_format(sampler):
+def test_config_round_trip_through_the_diffusers_format(sampler):
     schedule = ScheduleConfig(num_train_timesteps=500, snr_shift_scale=1.5, rescale_betas_zero_snr=False)
     config = schedule.to_diffusers(sampler)
     assert config.keys() == OFFICIAL.keys() - {"_diffusers_version"}
@@ -50,7 +50,7 @@ def test_config_survives_diffusers_format(sampler):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "fragments"),
     [
         ({"_class_name": "DDIMScheduler"}, ["'DDIMScheduler'", "CogVideoXDPMScheduler"]),
         ({"_class_name": None}, ["None", "CogVideoXDDIMScheduler"]),
@@ -72,10 +72,10 @@ def test_config_survives_diffusers_format(sampler):
         ({"rescale_betas_zero_snr": "yes"}, ["rescale_betas_zero_snr", "true or false", "'yes'"]),
     ],
 )
-def test_unsupported_values_are_rejected(change, words):
-    with pytest.raises(UserError) as raised:
+def test_unsupported_values_are_rejected(change, fragments):
+    with pytest.raises(UserError) as caught:
         ScheduleConfig.from_diffusers({**OFFICIAL, **change})
-    assert all(word in str(raised.value) for word in words)
+    assert all(fragment in str(caught.value) for fragment in fragments)
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", None])

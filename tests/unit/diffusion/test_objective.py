@@ -10,10 +10,10 @@ def test_each_sample_has_its_own_timestep():
     x0, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
     t = torch.tensor([3, 600, 999])
     for function in (add_noise, v_target):
-        together = function(x0, noise, t, SCHEDULE)
+        batch = function(x0, noise, t, SCHEDULE)
         for i in range(3):
             torch.testing.assert_close(
-                together[i : i + 1], function(x0[i : i + 1], noise[i : i + 1], t[i : i + 1], SCHEDULE)
+                batch[i : i + 1], function(x0[i : i + 1], noise[i : i + 1], t[i : i + 1], SCHEDULE)
             )
 
 

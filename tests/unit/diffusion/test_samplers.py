@@ -33,18 +33,18 @@ def test_noise_is_sampled_with_time_before_channels():
 
 
 def test_each_sample_has_the_noise_of_its_generator():
-    together = initial_noise(SHAPE, [seeded(3), seeded(4)])
+    batch = initial_noise(SHAPE, [seeded(3), seeded(4)])
     for i, seed in enumerate((3, 4)):
-        assert torch.equal(together[i : i + 1], initial_noise((1, *SHAPE[1:]), seeded(seed)))
+        assert torch.equal(batch[i : i + 1], initial_noise((1, *SHAPE[1:]), seeded(seed)))
     with pytest.raises(ValueError, match="3 generators for 2 samples"):
         initial_noise(SHAPE, [seeded(), seeded(), seeded()])
 
 
 @samplers
 def test_a_sample_does_not_depend_on_its_batch(name):
-    together = run(name, 3, 4)
+    batch = run(name, 3, 4)
     for i, seed in enumerate((3, 4)):
-        torch.testing.assert_close(together[i : i + 1], run(name, seed))
+        torch.testing.assert_close(batch[i : i + 1], run(name, seed))
 
 
 @samplers
@@ -76,14 +76,14 @@ def test_dpm_without_noise_needs_no_generator():
 
 @samplers
 def test_state_is_float32_with_a_half_precision_network(name):
-    seen = []
+    dtypes = []
 
-    def half(x, t, i):
-        seen.append(x.dtype)
+    def predict_bfloat16(x, t, i):
+        dtypes.append(x.dtype)
         return velocity(x, t, i).bfloat16()
 
-    end = run(name, 0, predict=half, on_step=lambda i, total, t, x0: seen.append(x0.dtype))
-    assert {*seen, end.dtype} == {torch.float32}
+    end = run(name, 0, predict=predict_bfloat16, on_step=lambda i, total, t, x0: dtypes.append(x0.dtype))
+    assert {*dtypes, end.dtype} == {torch.float32}
 
 
 @samplers
@@ -102,9 +102,9 @@ def test_on_step_reports_each_step(name):
 @samplers
 def test_initial_noise_is_not_modified(name):
     start = initial_noise(SHAPE, seeded())
-    kept = start.clone()
+    copy = start.clone()
     SAMPLERS[name](velocity, start, trailing(3), SCHEDULE, generator=seeded())
-    assert torch.equal(start, kept)
+    assert torch.equal(start, copy)
 
 
 @samplers

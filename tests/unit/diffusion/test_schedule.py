@@ -43,9 +43,9 @@ def test_tables_cached_in_inference_mode_work_in_training():
     torch.testing.assert_close(prediction.grad, sigma.expand(1, 2))
 
 
-def test_equal_settings_are_equal_schedules():
+def test_schedules_with_equal_parameters_are_equal():
     assert Schedule() == Schedule() and hash(Schedule()) == hash(Schedule())
     assert Schedule() != Schedule(snr_shift_scale=1.0)
-    used = Schedule()
-    assert used.alphas_cumprod is used.alphas_cumprod
-    assert pickle.loads(pickle.dumps(used)) == used
+    schedule = Schedule()
+    assert schedule.alphas_cumprod is schedule.alphas_cumprod
+    assert pickle.loads(pickle.dumps(schedule)) == schedule

@@ -16,7 +16,7 @@ def test_trailing_values():
 
 def test_trailing_is_even_for_any_number_of_steps():
     for num_steps in range(1, 1001):
-        gaps = [now - after for now, after in zip(trailing(num_steps), [*trailing(num_steps)[1:], -1])]
+        gaps = [t - t_next for t, t_next in zip(trailing(num_steps), [*trailing(num_steps)[1:], -1])]
         assert len(gaps) == num_steps
         assert all(abs(gap - 1000 / num_steps) < 1.001 for gap in gaps)
 
@@ -27,19 +27,19 @@ def test_number_of_steps_out_of_range_is_rejected(num_steps, nearest):
         trailing(num_steps)
 
 
-@pytest.mark.parametrize("draw", [explicit_uniform, random_uniform])
-def test_training_timesteps_are_a_function_of_their_arguments(draw):
-    t = draw(7, 11, 64)
+@pytest.mark.parametrize("sample", [explicit_uniform, random_uniform])
+def test_training_timesteps_are_a_function_of_their_arguments(sample):
+    t = sample(7, 11, 64)
     assert t.shape == (64,) and t.dtype == torch.int64
     assert t.min() >= 0 and t.max() < 1000
     torch.rand(5)
-    assert torch.equal(draw(7, 11, 64), t)
-    assert not torch.equal(draw(7, 12, 64), t)
-    assert not torch.equal(draw(8, 11, 64), t)
-    assert draw(0, 0, 500, num_timesteps=10).max() == 9
+    assert torch.equal(sample(7, 11, 64), t)
+    assert not torch.equal(sample(7, 12, 64), t)
+    assert not torch.equal(sample(8, 11, 64), t)
+    assert sample(0, 0, 500, num_timesteps=10).max() == 9
 
 
 def test_explicit_uniform_does_not_change_between_versions():
-    """Resumed runs rely on it."""
+    """Otherwise, resumed runs would differ."""
     assert explicit_uniform(0, 0, 4).tolist() == [951, 692, 276, 74]
     assert explicit_uniform(1, 2, 7).tolist() == [215, 596, 133, 988, 781, 369, 570]

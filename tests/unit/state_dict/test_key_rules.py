@@ -19,7 +19,7 @@ def same_tensors(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_rename_keeps_the_text_matched_by_placeholders():
+def test_rename_preserves_the_values_of_placeholders():
     rules = [Rename("down.{n}.block.{m}.*", "levels.{n}.blocks.{m}.*")]
     state = {"down.0.block.11.conv.weight": torch.ones(1), "down.3.block.2.bias": torch.zeros(1)}
     internal = to_internal(state, rules)

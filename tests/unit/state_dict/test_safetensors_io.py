@@ -101,8 +101,8 @@ def test_missing_or_incomplete_shards_and_invalid_indices_are_rejected(tmp_path,
     save_state({"a": torch.ones(1)}, tmp_path / "x-00002-of-00003.safetensors")
     with pytest.raises(UserError, match=r"2 tensors missing in x-00002-of-00003\.safetensors"):
         load_state(tmp_path)
-    for text in ("{", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}'):
-        (tmp_path / "x.safetensors.index.json").write_text(text)
+    for content in ("{", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}'):
+        (tmp_path / "x.safetensors.index.json").write_text(content)
         with pytest.raises(UserError, match="not an index"):
             load_state(tmp_path)
 

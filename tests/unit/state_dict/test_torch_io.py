@@ -49,11 +49,11 @@ def test_a_nested_state_dict_is_found(tmp_path, state, wrap):
 
 
 def test_training_state_next_to_the_weights_is_ignored(tmp_path, state):
-    """DeepSpeed and SAT store RNG states, settings and shapes."""
+    """DeepSpeed and SAT also save RNG states, settings and shapes."""
     training_state = {
         "iteration": 1000,
         "random_rng_state": random.getstate(),
-        "np_rng_state": np.random.get_state(),  # noqa: NPY002 - the state that is stored
+        "np_rng_state": np.random.get_state(),  # noqa: NPY002 - the state in SAT checkpoints
         "torch_rng_state": torch.get_rng_state(),
         "lr": np.float64(0.1),
         "args": argparse.Namespace(lr=0.1, betas=[0.9, 0.95]),

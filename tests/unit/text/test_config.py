@@ -44,7 +44,7 @@ def test_defaults_are_the_official_encoder():
     assert T5Config.from_transformers(OFFICIAL) == T5Config()
 
 
-def test_config_survives_json():
+def test_config_round_trip_through_json():
     assert T5Config.from_transformers(SMALL.to_transformers()) == SMALL
 
 

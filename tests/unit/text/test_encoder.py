@@ -36,20 +36,20 @@ def test_buckets_are_exact_for_short_and_logarithmic_for_long_distances():
 
 
 def test_buckets_do_not_depend_on_the_context_length():
-    long = position_buckets(226, 32, 128, torch.device("cpu"))
-    assert torch.equal(long[50:90, 50:90], position_buckets(40, 32, 128, torch.device("cpu")))
+    long_context = position_buckets(226, 32, 128, torch.device("cpu"))
+    assert torch.equal(long_context[50:90, 50:90], position_buckets(40, 32, 128, torch.device("cpu")))
 
 
 @torch.no_grad()
 def test_rows_of_a_batch_are_independent():
     encoder, ids = initialized(), torch.randint(99, (3, 12))
-    together = encoder(ids)
-    apart = torch.cat([encoder(row[None]) for row in ids])
-    torch.testing.assert_close(together, apart)
+    batch = encoder(ids)
+    separate = torch.cat([encoder(row[None]) for row in ids])
+    torch.testing.assert_close(batch, separate)
 
 
 @torch.no_grad()
-def test_padding_is_attended_to():
+def test_padding_is_not_masked():
     encoder = initialized()
     ids = torch.tensor([[5, 6, 1, 0, 0, 0]])
     assert (encoder(ids)[:, :3] - encoder(ids[:, :3])).abs().max() > 1e-3
@@ -67,9 +67,9 @@ def test_float16_does_not_overflow():
     exact = encoder(ids)
     handle.remove()
     assert streams[0].abs().max() > torch.finfo(torch.float16).max
-    half = encoder.half()(ids)
-    assert half.dtype == torch.float16
-    assert (half - exact).abs().max() < 0.01 * exact.abs().max()
+    actual = encoder.actual()(ids)
+    assert actual.dtype == torch.float16
+    assert (actual - exact).abs().max() < 0.01 * exact.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -80,8 +80,8 @@ def test_output_has_the_dtype_of_the_weights(dtype):
 
 @torch.no_grad()
 def test_initial_weights_depend_on_the_generator_only():
-    one, same, other = initialized(seed=1), initialized(seed=1), initialized(seed=2)
-    for (name, a), b, c in zip(one.named_parameters(), same.parameters(), other.parameters()):
+    first, repeated, other = initialized(seed=1), initialized(seed=1), initialized(seed=2)
+    for (name, a), b, c in zip(first.named_parameters(), repeated.parameters(), other.parameters()):
         assert torch.equal(a, b), name
         assert "norm" in name or not torch.equal(a, c), name
 
@@ -100,9 +100,9 @@ def test_every_weight_of_an_empty_model_is_initialized():
 
 def test_keymap_inverts():
     state = initialized().state_dict()
-    theirs = to_external(state, text_keys.TRANSFORMERS_KEYMAP)
-    assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= theirs.keys()
-    repeated = to_internal(theirs, text_keys.TRANSFORMERS_KEYMAP)
+    external = to_external(state, text_keys.TRANSFORMERS_KEYMAP)
+    assert {"shared.weight", "encoder.block.2.layer.1.DenseReluDense.wi_1.weight"} <= external.keys()
+    repeated = to_internal(external, text_keys.TRANSFORMERS_KEYMAP)
     assert repeated.keys() == state.keys()
     assert all(torch.equal(repeated[name], state[name]) for name in state)
 
@@ -111,9 +111,10 @@ def test_token_embedding_may_have_either_name_or_both():
     state = initialized().state_dict()
     first = to_external(state, text_keys.TRANSFORMERS_KEYMAP)
     second = {name.replace("shared.", "encoder.embed_tokens."): tensor for name, tensor in first.items()}
-    for theirs in (first, second, first | second):
+    for external in (first, second, first | second):
         assert (
-            to_internal(text_keys.merge_shared_embedding(theirs), text_keys.TRANSFORMERS_KEYMAP).keys() == state.keys()
+            to_internal(text_keys.merge_shared_embedding(external), text_keys.TRANSFORMERS_KEYMAP).keys()
+            == state.keys()
         )
     with pytest.raises(UserError, match="they differ"):
         text_keys.merge_shared_embedding(first | {"encoder.embed_tokens.weight": first["shared.weight"] + 1})

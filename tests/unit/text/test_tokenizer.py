@@ -23,8 +23,8 @@ def toy() -> Tokenizer:
     return train_toy_tokenizer(CAPTIONS)
 
 
-def split(tokenizer: Tokenizer, text: str) -> list[str]:
-    ids = tokenizer.encode(text, 200)[0]
+def split(tokenizer: Tokenizer, prompt: str) -> list[str]:
+    ids = tokenizer.encode(prompt, 200)[0]
     return [tokenizer.pieces[i][0] for i in ids[ids != 0].tolist()]
 
 
@@ -34,8 +34,8 @@ def split(tokenizer: Tokenizer, text: str) -> list[str]:
 def test_ids_have_an_end_token_and_padding(toy):
     ids = toy.encode(["a red ball", ""], 6)
     assert ids.dtype == torch.long
-    words = [[text for text, _ in toy.pieces].index(word) for word in ("▁a", "▁red", "▁ball")]
-    assert ids.tolist() == [[*words, 1, 0, 0], [1, 0, 0, 0, 0, 0]]
+    word_ids = [[piece for piece, _ in toy.pieces].index(word) for word in ("▁a", "▁red", "▁ball")]
+    assert ids.tolist() == [[*word_ids, 1, 0, 0], [1, 0, 0, 0, 0, 0]]
 
 
 def test_one_prompt_is_a_batch_of_one(toy):
@@ -81,14 +81,18 @@ def test_words_of_the_captions_are_single_tokens(toy):
         assert split(toy, caption) == [*(f"▁{word}" for word in words), "</s>"]
 
 
-def normalized_words(text: str) -> list[str]:
-    return "".join(map(normalization.fold, text)).split()
+def normalized_words(caption: str) -> list[str]:
+    return "".join(map(normalization.fold, caption)).split()
 
 
 def test_case_punctuation_and_accents_do_not_matter(toy):
     plain = split(toy, 'a red ball - moves left . "')
-    for text in ("A RED BALL-moves LEFT.“", "  a réd\tball — moves\n left。 »", "a red\u200b ball ‒ ｍｏｖｅｓ left.”"):
-        assert split(toy, text) == plain
+    for prompt in (
+        "A RED BALL-moves LEFT.“",
+        "  a réd\tball — moves\n left。 »",
+        "a red\u200b ball ‒ ｍｏｖｅｓ left.”",
+    ):
+        assert split(toy, prompt) == plain
 
 
 def test_unknown_words_are_spelled_in_letters(toy):
@@ -96,22 +100,22 @@ def test_unknown_words_are_spelled_in_letters(toy):
 
 
 def test_all_of_ascii_has_tokens(toy):
-    typed = "".join(map(chr, range(32, 127)))
-    assert "<unk>" not in split(toy, " ".join(typed))
+    characters = "".join(map(chr, range(32, 127)))
+    assert "<unk>" not in split(toy, " ".join(characters))
     assert split(toy, "漢字 red") == ["▁", "<unk>", "▁red", "</s>"]
 
 
 def test_every_unicode_character_can_be_encoded(toy):
     for start in range(0, 0x110000, 0x400):
-        text = "".join(chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code <= 0xDFFF)
-        toy.encode(text, 4096)
+        prompt = "".join(chr(code) for code in range(start, start + 0x400) if not 0xD800 <= code <= 0xDFFF)
+        toy.encode(prompt, 4096)
 
 
 def test_ids_are_in_order_of_frequency_and_rare_words_are_dropped():
     base = len(train_toy_tokenizer(["x"])) - 1
-    few = train_toy_tokenizer(CAPTIONS, vocab_size=base + 3)
-    assert len(few) == base + 3
-    assert [text for text, _ in few.pieces[-3:]] == ["▁a", "▁ball", "▁moves"]
+    tokenizer = train_toy_tokenizer(CAPTIONS, vocab_size=base + 3)
+    assert len(tokenizer) == base + 3
+    assert [piece for piece, _ in tokenizer.pieces[-3:]] == ["▁a", "▁ball", "▁moves"]
     with pytest.raises(UserError, match=f"must be {base + 1} or more"):
         train_toy_tokenizer(CAPTIONS, vocab_size=base)
 
@@ -126,14 +130,14 @@ def test_vocabulary_is_deterministic(toy):
     assert (repeated.pieces, repeated.charsmap) == (toy.pieces, toy.charsmap)
 
 
-def test_decode_gives_normalized_text(toy):
+def test_decode_returns_the_normalized_string(toy):
     assert toy.decode(toy.encode("A RED ball, kite", 12)[0]) == "a red ball , kite"
 
 
 # ---- files ----
 
 
-def test_both_files_survive_a_round_trip(toy, tmp_path):
+def test_both_files_round_trip(toy, tmp_path):
     toy.save(tmp_path)
     pieces, charsmap = sentencepiece_model.read(tmp_path / "spiece.model")
     assert (pieces, charsmap) == (toy.pieces, toy.charsmap)
@@ -157,13 +161,13 @@ def test_missing_files_are_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "spiece.model"])
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.99])
-def test_truncated_files_are_rejected(toy, tmp_path, name, part):
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 0.99])
+def test_truncated_files_are_rejected(toy, tmp_path, name, fraction):
     toy.save(tmp_path)
     file = tmp_path / name
     (tmp_path / {"tokenizer.json": "spiece.model", "spiece.model": "tokenizer.json"}[name]).unlink()
     content = file.read_bytes()
-    file.write_bytes(content[: int(len(content) * part)])
+    file.write_bytes(content[: int(len(content) * fraction)])
     with pytest.raises(UserError, match="damaged"):
         Tokenizer.from_folder(tmp_path)
 

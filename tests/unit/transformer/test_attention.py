@@ -13,7 +13,7 @@ from tests.varlen import varlen_on_cpu
 SIZES = [(1, 4, 6), (3, 4, 6), (2, 6, 4)]
 
 
-def make() -> Transformer:
+def random_model() -> Transformer:
     torch.manual_seed(0)
     model = Transformer(TRANSFORMERS["5b"])
     for parameter in model.parameters():
@@ -31,27 +31,27 @@ def loss_and_gradients(model: Transformer) -> list[torch.Tensor]:
 
 
 def test_varlen_equals_attention_clip_by_clip():
-    expected = loss_and_gradients(make())
+    expected = loss_and_gradients(random_model())
     with varlen_on_cpu():
-        actual = loss_and_gradients(make())
-    largest = max(grad.abs().max() for grad in expected[1:])
-    for one, other in zip(actual, expected):
-        assert (one - other).abs().max() < 0.02 * max(other.abs().max(), 0.1 * largest)
+        actual = loss_and_gradients(random_model())
+    max_gradient = max(grad.abs().max() for grad in expected[1:])
+    for a, b in zip(actual, expected):
+        assert (a - b).abs().max() < 0.02 * max(b.abs().max(), 0.1 * max_gradient)
 
 
 @pytest.mark.parametrize(("checkpointing", "times"), [("none", 1), ("full", 2), ("selective", 1)])
 def test_selective_checkpointing_keeps_packed_attention(checkpointing, times):
-    model = make()
+    model = random_model()
     parallelize(model, model.blocks, checkpointing=checkpointing)
     with varlen_on_cpu() as calls:
         loss_and_gradients(model)
     assert len(calls) == times * len(model.blocks)
 
 
-@pytest.mark.parametrize(("capability", "has"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_older_gpus_have_no_varlen_kernel(capability, has, monkeypatch):
+@pytest.mark.parametrize(("capability", "expected"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_older_gpus_have_no_varlen_kernel(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert attention.has_varlen_kernel(torch.device("cuda")) is has
+    assert attention.has_varlen_kernel(torch.device("cuda")) is expected
 
 
 def test_a_packed_layout_has_offsets_only_with_the_varlen_kernel():

@@ -10,7 +10,7 @@ from cogvideox.transformer.config import PRESETS, TransformerConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_survive_json(name):
+def test_presets_round_trip_through_json(name):
     config = PRESETS[name]()
     assert TransformerConfig.from_diffusers(json.loads(json.dumps(config.to_diffusers()))) == config
 
@@ -42,7 +42,7 @@ def test_keys_with_underscores_are_ignored():
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         ({"num_layer": 3}, "num_layers"),
         ({"num_layers": "3"}, "num_layers must be an integer"),
@@ -56,10 +56,10 @@ def test_keys_with_underscores_are_ignored():
         ({"use_learned_positional_embeddings": True}, "use_rotary_positional_embeddings"),
     ],
 )
-def test_invalid_configs_are_rejected(data, says):
+def test_invalid_configs_are_rejected(data, message):
     with pytest.raises(UserError, match=r"transformer/config\.json") as error:
         TransformerConfig.from_diffusers(data)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_invalid_configs_are_rejected_in_python():

@@ -39,7 +39,7 @@ def initialized(preset: str) -> Transformer:
 
 
 def random_model(preset: str) -> Transformer:
-    """A model without zero weights, as after training."""
+    """Return a model without zero weights, as after training."""
     model = initialized(preset)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -84,7 +84,7 @@ def test_every_weight_has_a_gradient(preset):
 
 
 def test_a_few_steps_reduce_the_loss():
-    """Five small steps along the sign of the gradient, like Adam's first ones, halve the error of a constant."""
+    """Five sign-gradient steps, like the first steps of Adam, halve the error for a constant target."""
     model = initialized("5b")
     positional, _ = inputs(model)
     losses = []
@@ -103,14 +103,14 @@ def test_patches_are_in_the_order_of_the_weights():
     latents = torch.arange(16 * 4 * 4 * 6).view(1, 16, 4, 4, 6).float()
     patches = patchify(latents, config)
     assert patches.shape == (1, 2 * 2 * 3, 16 * 2 * 2 * 2)
-    # The second token is the next along the width; inside a patch width is fastest and channel slowest.
+    # The second token is the next one along the width. In a patch, width is fastest and channel slowest.
     assert torch.equal(patches[0, 1].view(16, 2, 2, 2), latents[0, :, :2, :2, 2:4])
     assert torch.equal(unpatchify(patches, token_grid(config, 4, 4, 6), config), latents)
 
 
 @pytest.mark.parametrize("preset", ["2b", "5b-i2v", "1.5-5b-i2v"])
 @torch.no_grad()
-def test_precomputed_positions_and_modulation_change_nothing(preset):
+def test_precomputed_positions_and_modulation_do_not_change_predictions(preset):
     model = random_model(preset)
     (latents, text, timestep), named = inputs(model)
     expected = model(latents, text, timestep, **named)
@@ -120,31 +120,30 @@ def test_precomputed_positions_and_modulation_change_nothing(preset):
     assert torch.equal(model(latents, text, timestep, positions=positions, **named), expected)
     assert torch.equal(model(latents, text, None, modulation=tables), expected)
     for i in range(2):
-        one = model(latents, text, None, positions=positions, modulation=tables[i])
-        torch.testing.assert_close(one[i], expected[i])
+        prediction = model(latents, text, None, positions=positions, modulation=tables[i])
+        torch.testing.assert_close(prediction[i], expected[i])
 
 
 def test_a_sample_does_not_depend_on_its_batch():
     model = random_model("5b")
     (latents, text, timestep), _ = inputs(model, batch=3)
-    together = model(latents, text, timestep)
+    batch = model(latents, text, timestep)
     for i in range(3):
-        torch.testing.assert_close(model(latents[i : i + 1], text[i : i + 1], timestep[i : i + 1])[0], together[i])
+        torch.testing.assert_close(model(latents[i : i + 1], text[i : i + 1], timestep[i : i + 1])[0], batch[i])
 
 
 def test_attention_function_can_be_replaced():
-    """It gets the heads and the layout of every block."""
     model = random_model("5b")
     positional, _ = inputs(model)
-    seen = []
+    spans = []
 
     def plain_attention(q, k, v, layout):
-        seen.append(layout.spans)
+        spans.append(layout.spans)
         scores = torch.einsum("bnkc,bmkc->bknm", q, k) / q.shape[-1] ** 0.5
         return torch.einsum("bknm,bmkc->bnkc", scores.softmax(-1), v)
 
     torch.testing.assert_close(model(*positional, attend=plain_attention), model(*positional, attend=dense_attention))
-    assert seen == [(5, 2 * 2 * 3)] * 2
+    assert spans == [(5, 2 * 2 * 3)] * 2
 
 
 def test_text_may_be_shorter_without_learned_positions():
@@ -157,8 +156,7 @@ def test_text_may_be_shorter_without_learned_positions():
         random_model("5b-i2v")(latents, text[:, :3], timestep)
 
 
-def test_activation_checkpointing_changes_nothing():
-    """Applied to a block from outside; predictions and gradients are identical."""
+def test_activation_checkpointing_of_blocks_keeps_predictions_and_gradients():
     model = random_model("5b")
     positional, _ = inputs(model)
     expected = model(*positional)
@@ -176,7 +174,7 @@ def test_activation_checkpointing_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes", "says"),
+    ("preset", "changes", "message"),
     [
         ("1.5-5b-i2v", {"ofs": None}, "needs ofs"),
         ("5b", {"ofs": 2.0}, "leave it out"),
@@ -186,9 +184,9 @@ def test_activation_checkpointing_changes_nothing():
         ("5b-i2v", {"latents": torch.zeros(2, 32, 3, 6, 4)}, "are for 4x6"),
     ],
 )
-def test_invalid_inputs_are_rejected(preset, changes, says):
+def test_invalid_inputs_are_rejected(preset, changes, message):
     model = random_model(preset)
     (latents, text, timestep), named = inputs(model)
-    given = {"latents": latents, "text": text, "timestep": timestep} | named | changes
-    with pytest.raises(UserError, match=says):
-        model(**given)
+    arguments = {"latents": latents, "text": text, "timestep": timestep} | named | changes
+    with pytest.raises(UserError, match=message):
+        model(**arguments)

@@ -1,4 +1,4 @@
-"""Properties of positions, and errors. Values are compared in tests/parity."""
+"""Properties of positions, and errors. tests/parity compares values with diffusers."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from cogvideox.transformer.position import check_learned_positions, positions_fo
 
 def test_the_position_rules_agree_at_the_base_size():
     config = PRESETS["5b"]()
-    stretched = positions_for(config, 13, 60, 90, rule="resize_crop").rope
-    counted = positions_for(config, 13, 60, 90, rule="slice").rope
-    torch.testing.assert_close(stretched, counted, rtol=0, atol=1e-5)
+    scaled = positions_for(config, 13, 60, 90, rule="resize_crop").rope
+    sliced = positions_for(config, 13, 60, 90, rule="slice").rope
+    torch.testing.assert_close(scaled, sliced, rtol=0, atol=1e-5)
     assert not torch.allclose(
         positions_for(config, 13, 30, 44, rule="resize_crop").rope, positions_for(config, 13, 30, 44, rule="slice").rope
     )
@@ -27,9 +27,9 @@ def test_rotary_scores_depend_on_relative_position_only():
     q, k = torch.randn(2, 1, 1, 1, 32).expand(2, 1, len(rope), 1, 32)
     scores = torch.einsum("bnkc,bmkc->nm", rotate(q, rope), rotate(k, rope)).view(4, 4, 6, 4, 4, 6)
     for axis in range(3):
-        ahead = scores.narrow(axis, 1, scores.shape[axis] - 1).narrow(axis + 3, 1, scores.shape[axis] - 1)
-        behind = scores.narrow(axis, 0, scores.shape[axis] - 1).narrow(axis + 3, 0, scores.shape[axis] - 1)
-        torch.testing.assert_close(ahead, behind, rtol=1e-4, atol=1e-4)
+        shifted = scores.narrow(axis, 1, scores.shape[axis] - 1).narrow(axis + 3, 1, scores.shape[axis] - 1)
+        original = scores.narrow(axis, 0, scores.shape[axis] - 1).narrow(axis + 3, 0, scores.shape[axis] - 1)
+        torch.testing.assert_close(shifted, original, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(scores[0, 0, 0, 0, 0, 0], scores[0, 0, 0, 1, 1, 1])
 
 
@@ -48,7 +48,7 @@ def test_sinusoidal_vectors_of_all_tokens_differ():
     assert torch.cdist(sincos[3:], sincos[3:]).add(10 * torch.eye(5 * 24)).min() > 0.1
 
 
-def test_any_multiple_of_the_patch_size_has_positions():
+def test_every_multiple_of_the_patch_size_has_positions():
     for preset, frames in (("5b", 7), ("2b", 7), ("1.5-5b", 8)):
         config = replace(PRESETS[preset](), num_attention_heads=1)
         for height, width in ((2, 2), (2, 400), (302, 2), (62, 88)):
@@ -60,7 +60,7 @@ def test_any_multiple_of_the_patch_size_has_positions():
 
 
 @pytest.mark.parametrize(
-    ("preset", "size", "says"),
+    ("preset", "size", "message"),
     [
         ("5b", (3, 61, 90), "latent height 61 is not a multiple of the patch size 2; the nearest is 60"),
         ("5b", (3, 60, 1), "latent width 1 "),
@@ -70,8 +70,8 @@ def test_any_multiple_of_the_patch_size_has_positions():
         ("5b-i2v", (14, 60, 90), "are for 60x90 and at most 13 latent frames"),
     ],
 )
-def test_invalid_sizes_are_rejected(preset, size, says):
-    with pytest.raises(UserError, match=says):
+def test_invalid_sizes_are_rejected(preset, size, message):
+    with pytest.raises(UserError, match=message):
         positions_for(PRESETS[preset](), *size)
 
 

@@ -3,7 +3,7 @@ import torch
 from cogvideox.transformer.temporal_padding import drop_padding, prepend_padding
 
 
-def test_padding_repeats_the_first_frame_and_is_dropped_again():
+def test_padding_repeats_the_first_frame_and_drop_padding_inverts_it():
     latents = torch.randn(2, 4, 3, 2, 5)
     for num_padding in range(3):
         padded = prepend_padding(latents, num_padding)

@@ -37,13 +37,13 @@ def test_named_backend_equals_dense_attention():
 
 
 def test_warm_up_is_not_measured(monkeypatch):
-    """The first calls are slow, and then times drift, here upwards."""
+    """The first calls are slow, and later times increase slightly."""
     monkeypatch.setattr(attention_backends, "_WARM_UP", 0.02)
-    count, began = itertools.count(), time.perf_counter()
+    count, start = itertools.count(), time.perf_counter()
 
     def call(milliseconds: float) -> float:
-        cold = 50.0 if time.perf_counter() - began < 0.01 else 0.0
-        return milliseconds + cold + 1e-6 * next(count)
+        warm_up = 50.0 if time.perf_counter() - start < 0.01 else 0.0
+        return milliseconds + warm_up + 1e-6 * next(count)
 
     actual = median_times({"fast": lambda: call(1.0), "slow": lambda: call(1.2)})
     assert actual["fast"] < actual["slow"] < 50
@@ -63,7 +63,7 @@ STREAM = torch.cuda.Stream
 
 
 def test_each_device_has_its_own_capture_stream(monkeypatch):
-    """PyTorch's default stream belongs to the device that was captured first, and nothing of another is recorded."""
+    """PyTorch's default capture stream belongs to the first device and records no work of other devices."""
     devices, captured = [torch.device("cuda", i) for i in range(2)], []
 
     def stream(device: torch.device) -> MagicMock:

@@ -1,7 +1,7 @@
 """`torch.compile` of the whole transformer, block by block, with LoRAs and with packed rows.
 
 Compiled code has its own implementations of rotation and modulation. Each comparison runs in a separate process,
-because the compiler does not support the shape checks that pytest adds here.
+because the compiler does not support the shape checks of the tests.
 """
 
 import os
@@ -30,14 +30,14 @@ SHAPES = (1, 4, 2, 4, 6), (1, 12, 32)
 
 
 def random_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
-    one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
-    for factors in one.layers.values():
+    lora = inject.create_lora(model, torch.Generator().manual_seed(0), rank=2, targets=targets)
+    for factors in lora.layers.values():
         factors.up.normal_()
-    return one
+    return lora
 
 
-def whole() -> None:
-    """One graph without breaks, with the backend that does not generate kernels."""
+def whole_model() -> None:
+    """One graph without breaks, with a backend that generates no kernels."""
     config = replace(
         PRESETS["5b"](),
         num_attention_heads=2,
@@ -50,12 +50,12 @@ def whole() -> None:
     model = Transformer(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    given = torch.randn(2, 16, 3, 4, 6), torch.randn(2, 5, 12), torch.tensor([7, 900])
+    inputs = torch.randn(2, 16, 3, 4, 6), torch.randn(2, 5, 12), torch.tensor([7, 900])
     positions = positions_for(config, 3, 4, 6)
     results = []
     for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
-        prediction = run(*given, positions=positions)
+        prediction = run(*inputs, positions=positions)
         prediction.square().sum().backward()
         results.append([prediction.detach()] + [parameter.grad.clone() for parameter in model.parameters()])
     for eager, compiled in zip(*results):
@@ -65,23 +65,23 @@ def whole() -> None:
 def with_loras() -> None:
     """A compiled model is recompiled, to one graph, when LoRAs are added and removed."""
     model = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
-    given = *(torch.randn(shape) for shape in SHAPES), torch.tensor([500])
+    inputs = *(torch.randn(shape) for shape in SHAPES), torch.tensor([500])
     positions = positions_for(model.config, 2, 4, 6)
-    one = random_lora(model, [*DEFAULT_TARGETS, "norm1.linear"])
+    lora = random_lora(model, [*DEFAULT_TARGETS, "norm1.linear"])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    before = compiled(*given, positions=positions)
+    before = compiled(*inputs, positions=positions)
     for trainable in (False, True):
-        inject.add_lora(model, one, trainable=trainable)
-        eager = model(*given, positions=positions)
+        inject.add_lora(model, lora, trainable=trainable)
+        eager = model(*inputs, positions=positions)
         assert (eager - before).abs().max() > 0.01
-        torch.testing.assert_close(compiled(*given, positions=positions), eager, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(compiled(*inputs, positions=positions), eager, rtol=1e-4, atol=1e-4)
         inject.remove_lora(model)
-        torch.testing.assert_close(compiled(*given, positions=positions), before)
+        torch.testing.assert_close(compiled(*inputs, positions=positions), before)
 
 
 @torch.inference_mode()
 def block_by_block() -> None:
-    """One compilation for all blocks and steps, and again when a LoRA is added or removed; with the default backend."""
+    """One compilation for all blocks and steps, and another one when a LoRA is added or removed."""
     plain = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
     model = Transformer(plain.config).requires_grad_(False)
     model.load_state_dict(plain.state_dict())
@@ -89,27 +89,27 @@ def block_by_block() -> None:
     latents, text = (torch.randn(shape) for shape in SHAPES)
     positions, tables = positions_for(plain.config, 2, 4, 6), plain.precompute_modulation(torch.tensor([900, 500, 100]))
 
-    def same() -> None:
+    def check_equal() -> None:
         for step in range(3):
-            given = {"positions": positions, "modulation": tables[step]}
-            actual, expected = (each(latents, text, None, **given) for each in (model, plain))
+            inputs = {"positions": positions, "modulation": tables[step]}
+            actual, expected = (network(latents, text, None, **inputs) for network in (model, plain))
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
-    same()
+    check_equal()
     assert counters["stats"]["unique_graphs"] == 1
     assert model.state_dict().keys() == plain.state_dict().keys()
-    one = random_lora(plain, list(DEFAULT_TARGETS))
-    for each in (model, plain):
-        inject.add_lora(each, one)
-    same()
-    for each in (model, plain):
-        inject.remove_lora(each)
-    same()
+    lora = random_lora(plain, list(DEFAULT_TARGETS))
+    for network in (model, plain):
+        inject.add_lora(network, lora)
+    check_equal()
+    for network in (model, plain):
+        inject.remove_lora(network)
+    check_equal()
     assert counters["stats"]["unique_graphs"] <= 3
 
 
 def packed_rows() -> None:
-    """Rows of any clips by one graph that is compiled for any lengths, and the first row's; attention is kept."""
+    """One graph for the first row and one for rows of any other clips; attention outputs are saved."""
     plain, model = (Transformer(tiny.TRANSFORMERS["5b"]) for _ in range(2))
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -122,29 +122,29 @@ def packed_rows() -> None:
         clips, text = [torch.randn(4, *sizes[i]) for i in row], torch.randn(len(row), 12, 32)
         results = []
         with varlen_on_cpu() as calls:
-            for each in (model, plain):
+            for network in (model, plain):
                 calls.clear()
                 with torch.autocast("cpu", torch.bfloat16):
                     loss = sum(
-                        v.square().mean() for v in each.forward_packed(clips, text, torch.tensor([500] * len(row)))
+                        v.square().mean() for v in network.forward_packed(clips, text, torch.tensor([500] * len(row)))
                     )
-                results.append([loss.detach(), *torch.autograd.grad(loss, list(each.parameters()))])
+                results.append([loss.detach(), *torch.autograd.grad(loss, list(network.parameters()))])
                 assert len(calls) == len(model.blocks)
         for actual, expected in zip(*results):
             assert (actual - expected).norm() <= 0.02 * expected.norm() + 1e-5
     assert counters["stats"]["unique_graphs"] == 2, counters
 
 
-CASES = {way.__name__: way for way in (whole, with_loras, block_by_block, packed_rows)}
+CASES = {function.__name__: function for function in (whole_model, with_loras, block_by_block, packed_rows)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", CASES)
-def test_compiled_equals_eager(way):
-    root = Path(__file__).parents[3]
-    command, environment = [sys.executable, __file__, way], {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_equals_eager(case):
+    root = Path(__file__).parents[4]
+    command, environment = [sys.executable, __file__, case], {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.run(command, cwd=root, env=environment, capture_output=True)
+    assert process.returncode == 0, process.stderr.decode()
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def predict(model: Transformer) -> torch.Tensor:
 def test_rounded_rows_have_3_mantissa_bits():
     x = torch.randn(5, 64) * torch.tensor([1e-3, 1.0, 1e3, 1e5, 0.0])[:, None]
     rounded, scale = round_rows(x)
-    largest = x.abs().amax(dim=1, keepdim=True)
+    row_max = x.abs().amax(dim=1, keepdim=True)
     error = (rounded.float() * scale - x).abs()
-    assert (error <= x.abs() / 16 + largest / 448 / 2**7).all()
-    torch.testing.assert_close((rounded.float() * scale).abs().amax(dim=1, keepdim=True), largest)
+    assert (error <= x.abs() / 16 + row_max / 448 / 2**7).all()
+    torch.testing.assert_close((rounded.float() * scale).abs().amax(dim=1, keepdim=True), row_max)
 
 
 def test_wide_activations_are_rounded_in_chunks(monkeypatch):
@@ -51,7 +51,7 @@ def test_wide_activations_are_rounded_in_chunks(monkeypatch):
     with Sizes():
         actual = round_rows(x)
     assert max(sizes) == 7 * 64
-    assert all(torch.equal(one.float(), other.float()) for one, other in zip(actual, expected))
+    assert all(torch.equal(a.float(), b.float()) for a, b in zip(actual, expected))
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -76,26 +76,26 @@ def test_model_has_float8_weights_in_its_blocks_only(model):
 
 @pytest.fixture
 def adapter(model) -> inject.LoRA:
-    one = inject.create_lora(
+    lora = inject.create_lora(
         model, torch.Generator().manual_seed(0), rank=2, targets=[*DEFAULT_TARGETS, "ff.net.0.proj"]
     )
-    for factors in one.layers.values():
+    for factors in lora.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
-    return one
+    return lora
 
 
 @pytest.mark.parametrize("merge", [False, True])
 def test_loras_added_before_float8(model, adapter, merge):
     """Unmerged LoRAs can be removed afterwards, and merged ones cannot."""
     inject.add_lora(model, adapter, merge=merge)
-    with_it = predict(model)
+    expected = predict(model)
     to_float8(model)
-    assert (predict(model) - with_it).norm() < 0.1 * with_it.norm()
+    assert (predict(model) - expected).norm() < 0.1 * expected.norm()
     if merge:
         assert not inject.lora_strengths(model)
     else:
         inject.remove_lora(model)
-        assert (predict(model) - with_it).norm() > 0.1 * with_it.norm()
+        assert (predict(model) - expected).norm() > 0.1 * expected.norm()
 
 
 def test_loras_added_after_float8(model, adapter):
@@ -105,11 +105,11 @@ def test_loras_added_after_float8(model, adapter):
         inject.add_lora(model, adapter, merge=True)
     inject.add_lora(model, adapter, strength=0.5)
     inject.add_lora(model, adapter, "other", strength=0.5)
-    both = predict(model)
+    with_both = predict(model)
     inject.remove_lora(model)
     assert torch.equal(predict(model), before)
     inject.add_lora(model, adapter)
-    torch.testing.assert_close(predict(model), both)
+    torch.testing.assert_close(predict(model), with_both)
     assert inject.extract_lora(model).layers.keys() == adapter.layers.keys()
 
 

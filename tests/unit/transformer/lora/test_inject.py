@@ -30,10 +30,10 @@ def model() -> Transformer:
 
 def random_lora(model: Transformer, **options) -> inject.LoRA:
     generator = torch.Generator().manual_seed(1)
-    one = inject.create_lora(model, generator, **({"rank": 3, "targets": LINEAR} | options))
-    for factors in one.layers.values():
+    lora = inject.create_lora(model, generator, **({"rank": 3, "targets": LINEAR} | options))
+    for factors in lora.layers.values():
         factors.up.normal_(generator=generator)
-    return one
+    return lora
 
 
 def predict(model: Transformer) -> Tensor:
@@ -44,7 +44,7 @@ def predict(model: Transformer) -> Tensor:
 
 
 def test_targets_partition_the_rows_of_every_matrix(model):
-    """The layers of diffusers that a matrix combines cover each of its rows once."""
+    """Each row of a matrix belongs to exactly one of the diffusers layers that it combines."""
     covered: dict[str, list[Tensor]] = {}
     for target in inject.lora_targets(model).values():
         rows = torch.arange(target.d_out) if target.rows is None else target.rows
@@ -57,21 +57,21 @@ def test_targets_partition_the_rows_of_every_matrix(model):
 
 def test_new_lora_has_no_effect_and_the_requested_scale(model):
     before = predict(model)
-    one = inject.create_lora(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
-    assert len(one.layers) == 4 * model.config.num_layers
-    assert {(factors.rank, factors.scale) for factors in one.layers.values()} == {(4, 2.0)}
-    inject.add_lora(model, one, trainable=True)
+    lora = inject.create_lora(model, torch.Generator().manual_seed(0), rank=4, alpha=8.0)
+    assert len(lora.layers) == 4 * model.config.num_layers
+    assert {(factors.rank, factors.scale) for factors in lora.layers.values()} == {(4, 2.0)}
+    inject.add_lora(model, lora, trainable=True)
     torch.testing.assert_close(predict(model), before)
     assert all(name.split(".")[-1][:-1] in ("down", "up") for name, p in model.named_parameters() if p.requires_grad)
 
 
 def test_extract_lora_inverts_add_lora(model):
-    one = random_lora(model)
+    lora = random_lora(model)
     for options in ({"trainable": True}, {"merge": True}, {}):
-        inject.add_lora(model, one, strength=0.3, **options)
+        inject.add_lora(model, lora, strength=0.3, **options)
         repeated = inject.extract_lora(model)
-        assert repeated.layers.keys() == one.layers.keys()
-        for layer, factors in one.layers.items():
+        assert repeated.layers.keys() == lora.layers.keys()
+        for layer, factors in lora.layers.items():
             actual = repeated.layers[layer]
             assert torch.equal(actual.down, factors.down) and torch.equal(actual.up, factors.up)
             assert actual.alpha == factors.alpha
@@ -79,7 +79,7 @@ def test_extract_lora_inverts_add_lora(model):
 
 
 def test_state_dict_has_no_lora(model):
-    """The state dict is that of the base model, or of the sum if the LoRA is merged."""
+    """The state dict has the weights of the base model, or merged weights if the LoRA is merged."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     inject.add_lora(model, random_lora(model))
     state = model.state_dict()
@@ -102,8 +102,8 @@ def test_bfloat16_is_rounded_once_and_restored_exactly(model):
     changed = model.blocks[0].attention.qkv
     assert isinstance(changed, LoRALinear)
     exact = before.double()
-    for one, strength in ((first, 1 / 3), (second, -0.7)):
-        parts = [one.layers[f"transformer_blocks.0.attn1.to_{part}"] for part in "qkv"]
+    for lora, strength in ((first, 1 / 3), (second, -0.7)):
+        parts = [lora.layers[f"transformer_blocks.0.attn1.to_{part}"] for part in "qkv"]
         exact += strength * torch.cat([part.up.double() @ part.down.double() for part in parts])
     assert (changed.weight - exact).abs().max() <= 2**-8 * exact.abs().max()
     assert torch.equal(changed.weight, exact.bfloat16()) or (changed.weight - exact.bfloat16()).count_nonzero() < 10
@@ -116,7 +116,7 @@ def test_bfloat16_is_rounded_once_and_restored_exactly(model):
     assert torch.equal(restored.weight, before)
 
 
-def test_training_mode_is_kept(model):
+def test_training_mode_is_preserved(model):
     model.train()
     inject.add_lora(model, random_lora(model))
     assert model.blocks[0].attention.qkv.training
@@ -125,26 +125,26 @@ def test_training_mode_is_kept(model):
 
 
 def test_invalid_loras_and_names_are_rejected(model):
-    one = random_lora(model)
-    key, none = "transformer_blocks.1.attn1.to_q", "transformer_blocks.9.attn1.to_q"
-    wide = replace(one.layers[key], down=torch.zeros(3, 33))
-    other = replace(one, path=Path("x.safetensors"), layers={key: wide, none: one.layers[key]})
+    lora = random_lora(model)
+    key, missing_key = "transformer_blocks.1.attn1.to_q", "transformer_blocks.9.attn1.to_q"
+    wide = replace(lora.layers[key], down=torch.zeros(3, 33))
+    other = replace(lora, path=Path("x.safetensors"), layers={key: wide, missing_key: lora.layers[key]})
     with pytest.raises(UserError) as error:
         inject.add_lora(model, other)
-    for part in (
+    for message in (
         "x.safetensors does not fit this transformer of 2 blocks and width 32",
         "1 of its 2 layers have another shape (transformer_blocks.1.attn1.to_q is 33 to 32, not 32 to 32)",
         "1 of its 2 layers are not in the model (transformer_blocks.9.attn1.to_q)",
     ):
-        assert part in str(error.value)
+        assert message in str(error.value)
     assert not inject.lora_strengths(model) and type(model.blocks[1].attention.qkv) is Linear
     norm = inject.LoRA({"norm_final": Factors(torch.zeros(1, 32), torch.zeros(32, 1), 1.0)})
     with pytest.raises(UserError, match=r"not in the model \(norm_final\)"):
         inject.add_lora(model, norm)
 
-    inject.add_lora(model, one, "style")
+    inject.add_lora(model, lora, "style")
     with pytest.raises(UserError, match="'style' is already loaded"):
-        inject.add_lora(model, one, "style")
+        inject.add_lora(model, lora, "style")
     for call in (inject.remove_lora, inject.extract_lora, lambda model, name: inject.set_strength(model, name, 1.0)):
         with pytest.raises(UserError, match="no LoRA called 'stile'; it has style"):
             call(model, "stile")
@@ -156,4 +156,4 @@ def test_invalid_loras_and_names_are_rejected(model):
     with pytest.raises(UserError, match="rank=0"):
         inject.create_lora(model, torch.Generator(), rank=0)
     with pytest.raises(ValueError, match="cannot be merged"):
-        inject.add_lora(model, one, "other", merge=True, trainable=True)
+        inject.add_lora(model, lora, "other", merge=True, trainable=True)

@@ -23,42 +23,44 @@ State = dict[str, Tensor]
 
 @pytest.fixture
 def factors() -> dict[str, tuple[Tensor, Tensor]]:
-    """(down, up) of each layer: the content of every file below."""
+    """Return (down, up) of each layer, the content of all test files."""
     return {layer: (torch.randn(RANK, WIDTH), torch.randn(WIDTH, RANK)) for layer in LAYERS}
 
 
-def named(make: Callable[[str, str], str], factors: dict[str, tuple[Tensor, Tensor]]) -> State:
+def name_tensors(name_of: Callable[[str, str], str], factors: dict[str, tuple[Tensor, Tensor]]) -> State:
     state = {}
     for layer, pair in factors.items():
         for role, tensor in zip("AB", pair):
-            state[make(layer, role)] = tensor.contiguous()
+            state[name_of(layer, role)] = tensor.contiguous()
     return state
 
 
-def old(role: str) -> str:
+def old_role(role: str) -> str:
     return {"A": "down", "B": "up"}[role]
 
 
 NAMES: dict[str, Callable[[str, str], str]] = {
     "diffusers": lambda layer, role: f"transformer.{layer}.lora_{role}.weight",
     "diffusers, the model's": lambda layer, role: f"{layer}.lora_{role}.weight",
-    "diffusers, older": lambda layer, role: f"transformer.{layer}.lora.{old(role)}.weight",
+    "diffusers, older": lambda layer, role: f"transformer.{layer}.lora.{old_role(role)}.weight",
     "diffusers, before peft": lambda layer, role: (
-        f"transformer.{'.attn1.processor.'.join(layer.removesuffix('.0').split('.attn1.'))}_lora.{old(role)}.weight"
+        f"transformer.{'.attn1.processor.'.join(layer.removesuffix('.0').split('.attn1.'))}_lora.{old_role(role)}.weight"
     ),
     "peft": lambda layer, role: f"base_model.model.{layer}.lora_{role}.weight",
     "peft with its adapter's name": lambda layer, role: f"base_model.model.{layer}.lora_{role}.default.weight",
     "ComfyUI": lambda layer, role: f"diffusion_model.{layer}.lora_{role}.weight",
     "compiled and wrapped": lambda layer, role: f"module._orig_mod.{layer}.lora_{role}.weight",
-    "kohya": lambda layer, role: f"lora_unet__{layer.replace('.', '_')}.lora_{old(role)}.weight",
-    "kohya, other prefix": lambda layer, role: f"lora_transformer_{layer.replace('.', '_')}.lora_{old(role)}.weight",
+    "kohya": lambda layer, role: f"lora_unet__{layer.replace('.', '_')}.lora_{old_role(role)}.weight",
+    "kohya, other prefix": lambda layer, role: (
+        f"lora_transformer_{layer.replace('.', '_')}.lora_{old_role(role)}.weight"
+    ),
 }
 
 
 def sat_name(layer: str, role: str) -> str:
     n, part = layer.split(".")[1], layer.split(".attn1.")[1]
-    place = "dense.matrix_{}.0" if part == "to_out.0" else f"query_key_value.matrix_{{}}.{'qkv'.index(part[-1])}"
-    return f"model.diffusion_model.transformer.layers.{n}.attention.{place.format(role)}"
+    matrix = "dense.matrix_{}.0" if part == "to_out.0" else f"query_key_value.matrix_{{}}.{'qkv'.index(part[-1])}"
+    return f"model.diffusion_model.transformer.layers.{n}.attention.{matrix.format(role)}"
 
 
 def check(lora: LoRA, factors: dict[str, tuple[Tensor, Tensor]], alpha: float) -> None:
@@ -70,9 +72,9 @@ def check(lora: LoRA, factors: dict[str, tuple[Tensor, Tensor]], alpha: float) -
 
 
 @pytest.mark.parametrize("program", NAMES)
-def test_names_of_every_program_are_read(program: str, factors, tmp_path: Path) -> None:
+def test_files_of_every_program_are_read(program: str, factors, tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
-    save_file(named(NAMES[program], factors), file)
+    save_file(name_tensors(NAMES[program], factors), file)
     lora = read_lora(file)
     check(lora, factors, alpha=RANK)
     assert not lora.alpha_known and lora.path == file
@@ -80,7 +82,7 @@ def test_names_of_every_program_are_read(program: str, factors, tmp_path: Path) 
 
 @pytest.mark.parametrize("program", ["kohya", "diffusers"])
 def test_alpha_tensors_are_read(program: str, factors, tmp_path: Path) -> None:
-    state = named(NAMES[program], factors)
+    state = name_tensors(NAMES[program], factors)
     state |= {NAMES[program](layer, "A").rpartition(".lora_")[0] + ".alpha": torch.tensor(5.0) for layer in LAYERS}
     save_file(state, tmp_path / "x.safetensors")
     lora = read_lora(tmp_path)
@@ -101,7 +103,7 @@ def test_alpha_tensors_are_read(program: str, factors, tmp_path: Path) -> None:
 )
 def test_alpha_in_metadata_is_read(metadata: dict, factors, tmp_path: Path) -> None:
     header = {key: json.dumps(value) for key, value in metadata.items()}
-    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
+    save_file(name_tensors(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
     check(read_lora(tmp_path), factors, alpha=5)
 
 
@@ -110,16 +112,16 @@ def test_alpha_in_metadata_is_read(metadata: dict, factors, tmp_path: Path) -> N
 )
 def test_invalid_metadata_is_rejected(config: dict, factors, tmp_path: Path) -> None:
     header = {"lora_adapter_metadata": json.dumps(config)}
-    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
+    save_file(name_tensors(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata=header)
     with pytest.raises(UserError, match="has no valid alpha for transformer_blocks"):
         read_lora(tmp_path)
-    save_file(named(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata={"lora_config": "[]"})
+    save_file(name_tensors(NAMES["diffusers"], factors), tmp_path / "x.safetensors", metadata={"lora_config": "[]"})
     with pytest.raises(UserError, match="not a JSON object"):
         read_lora(tmp_path)
 
 
 def test_peft_folder_is_read(factors, tmp_path: Path) -> None:
-    save_file(named(NAMES["peft"], factors), tmp_path / "adapter_model.safetensors")
+    save_file(name_tensors(NAMES["peft"], factors), tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "lora_alpha": 4, "use_rslora": True, "base_model_name_or_path": "THUDM/CogVideoX-5b"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     lora = read_lora(tmp_path)
@@ -131,19 +133,19 @@ def test_peft_folder_is_read(factors, tmp_path: Path) -> None:
 
 
 def test_sat_checkpoint_is_read(factors, tmp_path: Path) -> None:
-    """It contains the frozen base model as well, and SAT's alpha is 1."""
+    """It also contains the frozen base model, and SAT's alpha is 1."""
     base = {
         "model.diffusion_model.transformer.layers.0.attention.query_key_value.original.weight": torch.ones(3, 3),
         "first_stage_model.encoder.conv_in.weight": torch.ones(2),
     }
     file = tmp_path / "mp_rank_00_model_states.pt"
-    torch.save({"module": base | named(sat_name, factors), "iteration": 1000}, file)
+    torch.save({"module": base | name_tensors(sat_name, factors), "iteration": 1000}, file)
     lora = read_lora(file)
     check(lora, factors, alpha=1)
     assert lora.alpha_known
     for unknown in ("layers.0.attention.dense.matrix_A.1", "layers.0.attention.gate.matrix_B.0", "x.lora_A.weight"):
         name = f"model.diffusion_model.transformer.{unknown}"
-        torch.save({"module": base | named(sat_name, factors) | {name: torch.ones(2, 2)}}, file)
+        torch.save({"module": base | name_tensors(sat_name, factors) | {name: torch.ones(2, 2)}}, file)
         with pytest.raises(UserError, match=f"1 of 19 tensors .* do not belong to a LoRA for CogVideoX: {name}"):
             read_lora(file)
 
@@ -160,7 +162,7 @@ def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"),
+    ("name", "contents"),
     [
         ("diffusion_model.blocks.0.self_attn.q.lora_A.weight", "a LoRA for Wan"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "Flux or HunyuanVideo"),
@@ -172,14 +174,14 @@ def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
         ("anything.else", "something else, with tensors such as anything.else"),
     ],
 )
-def test_other_files_are_rejected_with_a_guess(name: str, what: str, tmp_path: Path) -> None:
+def test_other_files_are_rejected_with_a_description(name: str, contents: str, tmp_path: Path) -> None:
     save_file({name: torch.ones(2, 2)}, tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match=f"has no LoRA for CogVideoX: it seems to be .*{what}"):
+    with pytest.raises(UserError, match=f"has no LoRA for CogVideoX: it seems to be .*{contents}"):
         read_lora(tmp_path)
 
 
 def test_invalid_tensors_are_named(factors, tmp_path: Path) -> None:
-    state = named(NAMES["diffusers"], factors)
+    state = name_tensors(NAMES["diffusers"], factors)
     first = next(iter(state))
     for extra, message in {
         "transformer.transformer_blocks.0.attn1.to_q.lora_magnitude_vector": "1 of 17 tensors .* a DoRA.*magnitude",
@@ -239,15 +241,15 @@ def test_written_files_are_read_back(factors, tmp_path: Path) -> None:
         assert metadata["alpha"] == ("8" if keep_alpha else str(RANK)) and metadata["trained_alpha"] == "8"
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
-def test_8_bit_factors_become_bfloat16(kind: torch.dtype, factors, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_8_bit_factors_become_bfloat16(dtype: torch.dtype, factors, tmp_path: Path) -> None:
     """8-bit floats have no arithmetic; bfloat16 represents them exactly, and NaN is still detected."""
-    state = {name: tensor.to(kind) for name, tensor in named(NAMES["diffusers"], factors).items()}
+    state = {name: tensor.to(dtype) for name, tensor in name_tensors(NAMES["diffusers"], factors).items()}
     save_file(state, tmp_path / "x.safetensors")
     read = read_lora(tmp_path / "x.safetensors")
     for layer, (down, up) in factors.items():
-        assert torch.equal(read.layers[layer].down, down.to(kind).bfloat16())
-        assert torch.equal(read.layers[layer].up, up.to(kind).bfloat16())
+        assert torch.equal(read.layers[layer].down, down.to(dtype).bfloat16())
+        assert torch.equal(read.layers[layer].up, up.to(dtype).bfloat16())
     write_lora(read, tmp_path / "y.safetensors")
     state[NAMES["diffusers"](LAYERS[0], "B")][0, 0] = torch.nan
     save_file(state, tmp_path / "x.safetensors")
@@ -256,7 +258,7 @@ def test_8_bit_factors_become_bfloat16(kind: torch.dtype, factors, tmp_path: Pat
 
 
 def test_values_that_overflow_are_rejected(factors, tmp_path: Path) -> None:
-    """After multiplication by alpha / rank, which comes before rounding to the dtype of the file."""
+    """Values are checked after multiplication by alpha / rank, before rounding to the dtype of the file."""
     down, up = factors[LAYERS[0]]
     large = LoRA({LAYERS[0]: Factors(down.half(), (up * 2e4 / up.abs().max()).half(), alpha=32.0)})
     for dtype in (None, torch.float16):

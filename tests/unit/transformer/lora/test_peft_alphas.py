@@ -1,4 +1,4 @@
-"""Alpha by peft's patterns: what peft itself would match, and nothing that takes long."""
+"""Alpha by peft's patterns: same matches as in peft, without patterns that take exponential time."""
 
 import re
 
@@ -29,7 +29,7 @@ PATTERNS = (
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_pattern_matches_what_peft_matches(pattern):
+def test_a_pattern_matches_the_same_layers_as_in_peft(pattern):
     alpha_of = PeftAlphas({"lora_alpha": 1, "alpha_pattern": {pattern: 8}})
     for layer in LAYERS:
         expected = 8.0 if re.match(rf"(.*\.)?({pattern})$", layer) else 1.0
@@ -63,8 +63,8 @@ def test_a_pattern_with_exponential_time_is_rejected(pattern):
 
 
 def test_matching_many_patterns_is_fast():
-    own = {f"transformer_blocks.{n}.attn1.to_q": 1 for n in range(100_000)}
-    alpha_of = PeftAlphas({"alpha_pattern": own})
+    alphas = {f"transformer_blocks.{n}.attn1.to_q": 1 for n in range(100_000)}
+    alpha_of = PeftAlphas({"alpha_pattern": alphas})
     assert [alpha_of(layer, 4) for layer in LAYERS * 100].count(1.0) == 400
     slowest = "[a-z]*" * 3 + "x"
     alpha_of = PeftAlphas({"alpha_pattern": {slowest + "b" * n: 1 for n in range(100)}})

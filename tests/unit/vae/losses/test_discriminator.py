@@ -20,7 +20,7 @@ def discriminator() -> Discriminator:
     return net
 
 
-def test_images_and_clips_get_one_logit_per_patch(discriminator):
+def test_images_and_clips_have_one_logit_per_patch(discriminator):
     for num_frames, num_latents in ((1, 1), (5, 2), (9, 3), (17, 5)):
         assert discriminator(torch.randn(2, 3, num_frames, 16, 24)).shape == (2, 1, num_latents, 2, 3)
 
@@ -38,9 +38,9 @@ def test_logits_are_causal_and_independent_of_the_batch(discriminator):
 
 def test_chunks_with_a_streaming_cache_equal_a_single_call(discriminator):
     video, conv_cache, parts = torch.randn(1, 3, 13, 16, 16), StreamingCache(), []
-    for number, chunk in enumerate(video.split([5, 4, 4], dim=2), start=1):
+    for index, chunk in enumerate(video.split([5, 4, 4], dim=2)):
         parts.append(discriminator(chunk, conv_cache))
-        conv_cache.advance(is_last=number == 2)
+        conv_cache.advance(is_last=index == 1)
     torch.testing.assert_close(torch.cat(parts, dim=2), discriminator(video))
 
 

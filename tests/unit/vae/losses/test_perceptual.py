@@ -17,7 +17,7 @@ CONVOLUTIONS = {
 
 @pytest.fixture(scope="module")
 def trunk() -> dict[str, torch.Tensor]:
-    """A state dict of torchvision's VGG16 with random values and a small classifier."""
+    """Return a state dict of torchvision's VGG16 with random values and a small classifier."""
     generator = torch.Generator().manual_seed(0)
     state = {"classifier.0.weight": torch.zeros(4, 4), "classifier.0.bias": torch.zeros(4)}
     for index, (inputs, outputs) in CONVOLUTIONS.items():
@@ -43,7 +43,7 @@ def files(trunk, heads, tmp_path_factory):
 
 
 def reference_lpips(x, y, trunk, heads) -> list[float]:
-    """LPIPS by its definition, computed stage by stage and image by image."""
+    """Compute LPIPS by its definition, stage by stage and image by image."""
     stages = ([0, 2], [5, 7], [10, 12, 14], [17, 19, 21], [24, 26, 28])
     mean = (torch.tensor([0.485, 0.456, 0.406]) * 2 - 1).view(3, 1, 1)
     std = (torch.tensor([0.229, 0.224, 0.225]) * 2).view(3, 1, 1)
