@@ -180,7 +180,7 @@ class Runner:
                     "width"
                 )
             slicing = smaller
-            warnings.warn(f"out of memory in the VAE; retrying with {slicing.strips} strips", stacklevel=2)
+            warnings.warn(f"out of memory in the VAE; retrying in {slicing.strips} strips", stacklevel=2)
         return result
 
     def _decode_frames(

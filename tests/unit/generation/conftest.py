@@ -20,7 +20,7 @@ def pipes(folders):
 
 @pytest.fixture
 def clip():
-    """A moving pattern [17 24 40 3], whose size differs from the models'."""
+    """Return a moving pattern [17 24 40 3], whose size differs from that of the models."""
     t, y, x = np.ogrid[:17, :24, :40]
     waves = np.sin((x + 2 * t) / 5)[..., None] * np.array([1, 0.5, 0.2]) + np.cos(y / 4)[..., None] * 0.3
     return (waves.clip(-1, 1) * 100 + 128).astype(np.uint8)

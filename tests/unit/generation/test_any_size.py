@@ -1,4 +1,4 @@
-"""Forty sizes and lengths: each is generated exactly or rejected with the nearest valid values."""
+"""Forty sizes and lengths: each is either generated exactly or rejected with the nearest valid values."""
 
 import re
 
@@ -74,18 +74,18 @@ def test_invalid_sizes_are_rejected_with_the_nearest_valid_ones(pipes, size, nea
     """The message has each name with its nearest valid values."""
     learned = (size, nearest) in LEARNED
     image = {"image": np.zeros((8, 8, 3), np.uint8)} if learned else {}
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError) as caught:
         pipes["5b-i2v" if learned else "5b"].generate(tiny.CAPTIONS[0], **sizes(*size), **image)
-    answer = str(raised.value).partition("nearest")[2].partition(", and window")[0]
-    assert re.findall(r"num_frames|height|width|\d+", answer) in (nearest.split(), nearest.split()[1:])
-    assert nearest.split()[0] in str(raised.value)
+    suggestion = str(caught.value).partition("nearest")[2].partition(", and window")[0]
+    assert re.findall(r"num_frames|height|width|\d+", suggestion) in (nearest.split(), nearest.split()[1:])
+    assert nearest.split()[0] in str(caught.value)
 
 
 def test_a_model_trained_on_many_sizes_follows_the_shape_of_the_image(pipes):
     """The default size stays within the training range, here 32 to 64 pixels."""
     for shape, expected in (((100, 100, 3), (32, 32)), ((100, 150, 3), (32, 48)), ((400, 100, 3), (64, 32))):
-        picture = np.zeros(shape, np.uint8)
-        video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=picture, num_frames=1)
+        image = np.zeros(shape, np.uint8)
+        video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=image, num_frames=1)
         assert video.frames.shape[1:3] == expected
-        video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=picture, num_frames=1, height=48)
+        video = pipes["1.5-5b-i2v"].generate(tiny.CAPTIONS[0], image=image, num_frames=1, height=48)
         assert video.frames.shape[1:3] == (48, 48)

@@ -1,4 +1,4 @@
-"""Latents checkpoints are used only for the request that they belong to."""
+"""Latents checkpoints are used only for the request from which they were saved."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ def test_latents_and_the_generator_state_are_restored(tmp_path):
     generator = torch.Generator().manual_seed(5)
     latents = torch.randn(1, 4, 3, 2, 2, generator=generator)
     LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5}).put(0, latents, generator)
-    following = torch.randn(3, generator=generator)
+    next_values = torch.randn(3, generator=generator)
 
     repeated = LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 5})
     other = torch.Generator()
     assert repeated.get(1, other) is None
     assert torch.equal(repeated.get(0, other), latents)
-    assert torch.equal(torch.randn(3, generator=other), following)
+    assert torch.equal(torch.randn(3, generator=other), next_values)
     assert LatentsCheckpoint(tmp_path / "x.latents.safetensors", {"seed": 6}).get(0, other) is None
 
 

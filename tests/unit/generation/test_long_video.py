@@ -19,17 +19,17 @@ def test_the_official_window():
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 20))
-def test_an_extension_exceeds_num_frames_by_at_most_three(num_given, more, overlap):
-    context = long_video.num_context_frames(num_given, 4 * overlap)
-    total = long_video.num_extension_frames(num_given, num_given + more, 4 * overlap)
-    assert 1 <= context <= num_given and context % 4 == total % 4 == 1
-    assert more <= total - context < more + 4
+def test_an_extension_exceeds_num_frames_by_at_most_three(num_input_frames, num_new, overlap):
+    context = long_video.num_context_frames(num_input_frames, 4 * overlap)
+    total = long_video.num_extension_frames(num_input_frames, num_input_frames + num_new, 4 * overlap)
+    assert 1 <= context <= num_input_frames and context % 4 == total % 4 == 1
+    assert num_new <= total - context < num_new + 4
 
 
 @given(st.integers(1, 400), st.integers(1, 20).map(lambda k: 4 * k + 1), st.booleans())
 def test_a_chain_has_the_fewest_clips_that_reach_num_frames(num_frames, window, continued):
     lengths = long_video.chain_lengths(num_frames, window, continued=continued)
-    new = [length - (1 if number or continued else 0) for number, length in enumerate(lengths)]
+    new = [length - (1 if index or continued else 0) for index, length in enumerate(lengths)]
     assert all(length % 4 == 1 and length <= window for length in lengths)
     assert num_frames <= sum(new) < num_frames + 4
     assert sum(new[:-1]) < num_frames

@@ -8,12 +8,12 @@ from cogvideox.generation.out_of_memory import none_if_out_of_memory, smaller_sl
 from cogvideox.pretrained.offload.vae_cost import VAESlicing
 
 
-def test_slicing_gets_smaller_down_to_one_row_and_offload():
-    slicing, seen = VAESlicing(), []
+def test_slicing_is_reduced_to_one_row_per_strip_and_then_offloaded():
+    slicing, slicings = VAESlicing(), []
     while slicing is not None:
-        seen.append((slicing.strips, slicing.offload))
+        slicings.append((slicing.strips, slicing.offload))
         slicing = smaller_slicing(slicing, num_rows=6)
-    assert seen == [(1, False), (2, False), (4, False), (6, False), (6, True)]
+    assert slicings == [(1, False), (2, False), (4, False), (6, False), (6, True)]
 
 
 @pytest.mark.parametrize(

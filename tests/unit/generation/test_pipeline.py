@@ -37,10 +37,10 @@ def test_the_number_of_frames_is_exact(pipes, variant, num_frames):
 
 
 def test_float_output_is_the_same_video(pipes):
-    whole = pipes["5b"].generate(PROMPT, seed=1)
+    rounded = pipes["5b"].generate(PROMPT, seed=1)
     exact = pipes["5b"].generate(PROMPT, seed=1, output="float")
     assert exact.frames.dtype == np.float32 and exact.frames.min() >= 0 and exact.frames.max() <= 1
-    assert np.abs(exact.frames * 255 - whole.frames).max() <= 0.5 + 1e-4
+    assert np.abs(exact.frames * 255 - rounded.frames).max() <= 0.5 + 1e-4
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
@@ -48,8 +48,8 @@ def test_each_of_several_videos_equals_a_single_video_run_with_its_seed(pipes, s
     videos = pipes["2b"].generate(PROMPT, seed=5, num_videos=2, sampler=sampler)
     assert [video.metadata["seed"] for video in videos] == [5, 6]
     for video in videos:
-        alone = pipes["2b"].generate(PROMPT, seed=video.metadata["seed"], sampler=sampler)
-        assert np.array_equal(alone.frames, video.frames)
+        single = pipes["2b"].generate(PROMPT, seed=video.metadata["seed"], sampler=sampler)
+        assert np.array_equal(single.frames, video.frames)
     assert not np.array_equal(videos[0].frames, videos[1].frames)
 
 
@@ -102,7 +102,7 @@ def test_the_null_prompt_is_the_models_or_the_requests(pipes):
 
 
 def test_zeros_are_the_unconditional_prompt_of_the_authors(pipes):
-    """The prompt embedding times zero, as in their training and sampling."""
+    """The authors multiply the prompt embedding by zero, in training and in sampling."""
     pipe = pipes["2b"]
     embedder = PromptEmbedder(pipe.model, pipe.device, pipe.dtype)
     request = replace(complete_request(pipe.spec, PROMPT), null_text="zero")
@@ -113,13 +113,13 @@ def test_zeros_are_the_unconditional_prompt_of_the_authors(pipes):
 
 
 def test_progress_counts_steps_and_frames(pipes):
-    seen: list[Progress] = []
-    pipes["2b"].generate(PROMPT, num_inference_steps=3, num_videos=2, on_step=seen.append)
+    reports: list[Progress] = []
+    pipes["2b"].generate(PROMPT, num_inference_steps=3, num_videos=2, on_step=reports.append)
     for video in (0, 1):
-        mine = [progress for progress in seen if progress.video == video]
-        assert [p.done for p in mine if p.stage == "denoise"] == [1, 2, 3]
-        assert [p.done for p in mine if p.stage == "decode"][-1] == 9
-        assert all(p.num_videos == 2 for p in mine)
+        video_reports = [progress for progress in reports if progress.video == video]
+        assert [p.done for p in video_reports if p.stage == "denoise"] == [1, 2, 3]
+        assert [p.done for p in video_reports if p.stage == "decode"][-1] == 9
+        assert all(p.num_videos == 2 for p in video_reports)
 
 
 def test_cancelling_keeps_the_finished_videos(pipes):
@@ -127,13 +127,13 @@ def test_cancelling_keeps_the_finished_videos(pipes):
         if progress.video == 2:
             raise Cancelled
 
-    with pytest.raises(Cancelled) as raised:
+    with pytest.raises(Cancelled) as caught:
         pipes["2b"].generate(PROMPT, seed=5, num_videos=4, on_step=stop)
-    assert [video.metadata["seed"] for video in raised.value.videos] == [5, 6]
+    assert [video.metadata["seed"] for video in caught.value.videos] == [5, 6]
 
 
 def test_previews_show_the_current_estimate(pipes):
-    """Small pictures of the current estimate; at the end, of the video itself."""
+    """Previews are small images of the current estimate; at the end, of the video."""
     previews = []
 
     def on_step(progress: Progress) -> None:
@@ -141,8 +141,8 @@ def test_previews_show_the_current_estimate(pipes):
 
     video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=on_step)
     assert {stage for stage, _, _ in previews} == {"denoise", "decode"}
-    assert all(one.shape == (1, 32, 48, 3) and one.dtype == np.uint8 for _, one, _ in previews)
-    assert all(many.shape == (4, 16, 24, 3) for _, _, many in previews)
+    assert all(frame.shape == (1, 32, 48, 3) and frame.dtype == np.uint8 for _, frame, _ in previews)
+    assert all(frames.shape == (4, 16, 24, 3) for _, _, frames in previews)
     assert np.abs(previews[-1][1][0].astype(float) - video.frames[0]).mean() < 40
     with pytest.raises(ValueError, match="no preview available"):
         Progress("denoise", 1, 2).preview()
@@ -202,14 +202,16 @@ def test_sizes_outside_of_training_are_a_warning(pipes):
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_gives_nearly_the_same_video(pipes, folders, variant, dtype):
+def test_half_precision_hardly_changes_the_video(pipes, folders, variant, dtype):
     """Half precision is for GPUs; on a CPU the constructor accepts it, but `from_pretrained` does not."""
     exact, cpu = pipes[variant], torch.device("cpu")
-    half = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
+    half_precision = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
     for values in ({}, {"guidance_scale": 1.0}):
-        frames, rough = (pipe.generate(PROMPT, seed=0, output="float", **values).frames for pipe in (exact, half))
-        assert rough.dtype == np.float32
-        assert 0 < np.abs(frames - rough).mean() < 0.02
+        frames, rounded = (
+            pipe.generate(PROMPT, seed=0, output="float", **values).frames for pipe in (exact, half_precision)
+        )
+        assert rounded.dtype == np.float32
+        assert 0 < np.abs(frames - rounded).mean() < 0.02
 
 
 def test_overflow_while_denoising_is_an_error(folders):
@@ -247,15 +249,15 @@ def test_choosing_device_and_dtype(pipes):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "words"), [(torch.float16, "float32 or bfloat16"), (torch.float32, "guidance_scale")]
+    ("dtype", "message"), [(torch.float16, "float32 or bfloat16"), (torch.float32, "guidance_scale")]
 )
-def test_non_finite_values_raise_an_error_with_advice(dtype, words):
+def test_non_finite_values_raise_an_error_with_advice(dtype, message):
     check_finite(torch.zeros(3), dtype)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         check_finite(torch.tensor([0.0, math.nan]), dtype)
 
 
-def test_metadata_names_the_attention_kernel(pipes, monkeypatch):
+def test_metadata_contains_the_attention_kernel(pipes, monkeypatch):
     assert "attention" not in pipes["2b"].generate(PROMPT, seed=1).metadata
     backend = AttentionBackend("flash", {"flash": 1.0}, "FA3")
     monkeypatch.setattr(attention_backends, "_fastest", lambda *shape: backend)

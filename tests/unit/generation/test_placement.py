@@ -29,36 +29,36 @@ PROMPT = "a red ball"
 TWO_STRIPS = VAESlicing(2)
 
 
-def placed(spec, strategies, slicing=TWO_STRIPS):
-    machine = detect_hardware(torch.device("cpu"), "float32", measured=False)
+def create_pipeline(spec, strategies, slicing=TWO_STRIPS):
+    hardware = detect_hardware(torch.device("cpu"), "float32", measured=False)
     return CogVideoX.from_pretrained(
-        spec, "cpu", memory=estimate_plan(profile_model(spec), default_workload(spec), machine, strategies, slicing)
+        spec, "cpu", memory=estimate_plan(profile_model(spec), default_workload(spec), hardware, strategies, slicing)
     )
 
 
 @pytest.mark.parametrize("strategies", STRATEGIES[1:])
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b-i2v"])
 def test_the_same_video_in_every_placement(pipes, clip, variant, strategies):
-    given = {"image": clip[0]} if pipes[variant].spec.transformer.is_image_to_video else {}
-    pipe = placed(pipes[variant].spec, strategies)
-    expected = pipes[variant].generate(PROMPT, seed=1, output="float", **given).frames
+    inputs = {"image": clip[0]} if pipes[variant].spec.transformer.is_image_to_video else {}
+    pipe = create_pipeline(pipes[variant].spec, strategies)
+    expected = pipes[variant].generate(PROMPT, seed=1, output="float", **inputs).frames
     for _ in range(2):
-        frames = pipe.generate(PROMPT, seed=1, output="float", **given).frames
-        np.testing.assert_allclose(frames, expected, atol=3e-5)  # strips pool in another order
+        frames = pipe.generate(PROMPT, seed=1, output="float", **inputs).frames
+        np.testing.assert_allclose(frames, expected, atol=3e-5)  # norm statistics of strips are summed in another order
 
 
-def test_threads_that_share_a_model_take_turns(pipes):
+def test_concurrent_threads_do_not_change_the_videos(pipes):
     """Without a lock, threads would offload each other's blocks."""
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1])
-    alone = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
+    pipe = create_pipeline(pipes["2b"].spec, STRATEGIES[-1])
+    expected = [pipe.generate(PROMPT, seed=seed).frames for seed in range(3)]
     with ThreadPoolExecutor(3) as threads:
-        together = list(threads.map(lambda seed: pipe.generate(PROMPT, seed=seed).frames, range(3)))
-    assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
+        actual = list(threads.map(lambda seed: pipe.generate(PROMPT, seed=seed).frames, range(3)))
+    assert all(np.array_equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("strategies", [STRATEGIES[2], STRATEGIES[-1]])
 def test_cancelling_does_not_change_the_next_video(pipes, strategies):
-    pipe = placed(pipes["2b"].spec, strategies, VAESlicing())
+    pipe = create_pipeline(pipes["2b"].spec, strategies, VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
 
     def stop(progress):
@@ -71,7 +71,7 @@ def test_cancelling_does_not_change_the_next_video(pipes, strategies):
 
 
 def test_a_failure_in_a_block_does_not_change_the_next_video(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
+    pipe = create_pipeline(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     for block in pipe.model.transformer.blocks:
         with monkeypatch.context() as broken:
@@ -82,7 +82,7 @@ def test_a_failure_in_a_block_does_not_change_the_next_video(pipes, monkeypatch)
 
 
 def test_a_failure_to_read_a_block_does_not_change_the_next_video(pipes, monkeypatch):
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
+    pipe = create_pipeline(pipes["2b"].spec, STRATEGIES[-1], VAESlicing())
     expected = pipes["2b"].generate(PROMPT, seed=1).frames
     with monkeypatch.context() as broken:
         broken.setattr(DiskStore, "fill", lambda *args: 1 / 0)
@@ -92,10 +92,10 @@ def test_a_failure_to_read_a_block_does_not_change_the_next_video(pipes, monkeyp
 
 
 def test_previews_with_group_offloading(pipes):
-    seen = []
-    pipe = placed(pipes["2b"].spec, STRATEGIES[-1])
-    pipe.generate(PROMPT, seed=1, on_step=lambda progress: seen.append(progress.preview().shape))
-    assert len(seen) >= 3
+    shapes = []
+    pipe = create_pipeline(pipes["2b"].spec, STRATEGIES[-1])
+    pipe.generate(PROMPT, seed=1, on_step=lambda progress: shapes.append(progress.preview().shape))
+    assert len(shapes) >= 3
 
 
 def test_8_bit_weights_are_in_the_metadata(pipes):
@@ -114,7 +114,7 @@ def test_a_lora_with_group_offloading(pipes):
     frames = []
     for pipe in (
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"),
-        placed(pipes["2b"].spec, STRATEGIES[-1], VAESlicing()),
+        create_pipeline(pipes["2b"].spec, STRATEGIES[-1], VAESlicing()),
     ):
         pipe.load_lora(adapter, 0.5)
         frames.append(pipe.generate(PROMPT, seed=1).frames)
@@ -126,17 +126,17 @@ def test_a_lora_with_group_offloading(pipes):
 
 def run_out_of_memory_below(monkeypatch, method, num_strips):
     """Make a method of the VAE run out of memory below a number of strips."""
-    whole = getattr(CausalVAE, method)
+    original = getattr(CausalVAE, method)
 
     def limited(self, x, *, strips=1, offload=False):
         if strips < num_strips:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return whole(self, x, strips=strips, offload=offload)
+        return original(self, x, strips=strips, offload=offload)
 
     monkeypatch.setattr(CausalVAE, method, limited)
 
 
-def test_out_of_memory_while_decoding_the_vae_tries_again_in_strips(pipes, monkeypatch):
+def test_out_of_memory_while_decoding_the_vae_retries_in_strips(pipes, monkeypatch):
     pipe = pipes["2b"]
     expected = pipe.generate(PROMPT, seed=1, output="float").frames
     run_out_of_memory_below(monkeypatch, "decode_stream", 4)
@@ -145,7 +145,7 @@ def test_out_of_memory_while_decoding_the_vae_tries_again_in_strips(pipes, monke
     np.testing.assert_allclose(frames, expected, atol=2e-6)
 
 
-def test_out_of_memory_while_encoding_the_vae_tries_again_in_strips(pipes, monkeypatch):
+def test_out_of_memory_while_encoding_the_vae_retries_in_strips(pipes, monkeypatch):
     pipe, video = pipes["2b"], np.random.default_rng(0).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
     expected = pipe.generate(PROMPT, seed=1, video=video, strength=0.5, output="float").frames
     run_out_of_memory_below(monkeypatch, "encode", 2)
@@ -155,51 +155,53 @@ def test_out_of_memory_while_encoding_the_vae_tries_again_in_strips(pipes, monke
 
 
 def test_out_of_memory_outside_the_vae_suggests_a_setting(pipes, monkeypatch):
-    def full(*args, **kwargs):
+    def run_out_of_memory(*args, **kwargs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
 
     spec = pipes["2b"].spec
-    for pipe, more, words in (
+    for pipe, options, message in (
         (CogVideoX.from_pretrained(spec, "cpu"), {}, "--memory low"),
-        (placed(spec, STRATEGIES[-1]), {}, "sequential_guidance"),
-        (placed(spec, STRATEGIES[-1]), {"sequential_guidance": True}, "fewer frames"),
+        (create_pipeline(spec, STRATEGIES[-1]), {}, "sequential_guidance"),
+        (create_pipeline(spec, STRATEGIES[-1]), {"sequential_guidance": True}, "fewer frames"),
     ):
-        monkeypatch.setattr(pipe.model.transformer, "forward", full)
-        with pytest.raises(UserError, match=words):
-            pipe.generate(PROMPT, seed=1, **more)
+        monkeypatch.setattr(pipe.model.transformer, "forward", run_out_of_memory)
+        with pytest.raises(UserError, match=message):
+            pipe.generate(PROMPT, seed=1, **options)
 
 
 def test_out_of_memory_while_loading_suggests_a_setting(pipes, monkeypatch):
-    def full(*args, **kwargs):
+    def run_out_of_memory(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(placement, "load_network", full)
+    monkeypatch.setattr(placement, "load_network", run_out_of_memory)
     with pytest.raises(UserError, match=r"out of memory while loading the model: .*--memory low"):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu")
     with pytest.raises(UserError, match="close other programs"):
-        placed(pipes["2b"].spec, STRATEGIES[-1])
+        create_pipeline(pipes["2b"].spec, STRATEGIES[-1])
 
 
 def test_an_out_of_memory_error_keeps_no_tensors(pipes, monkeypatch):
-    """A notebook keeps the last exception, and the retry needs the memory."""
+    """A notebook keeps the last exception, while a retry needs the memory."""
     pipe, tensors, tf32 = CogVideoX.from_pretrained(pipes["2b"].spec, "cpu"), [], []
 
-    def full(x, *args, **kwargs):
+    def run_out_of_memory(x, *args, **kwargs):
         activations = torch.zeros(100)
         tensors.append(weakref.ref(activations))
         tf32.append(torch.backends.cudnn.allow_tf32)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(pipe.model.transformer, "forward", full)
-    with pytest.raises(UserError, match="out of memory") as raised:
+    monkeypatch.setattr(pipe.model.transformer, "forward", run_out_of_memory)
+    with pytest.raises(UserError, match="out of memory") as caught:
         pipe.generate(PROMPT, seed=1)
-    assert raised.value.__context__ is None and tensors[0]() is None
-    assert tf32 == [False] and torch.backends.cudnn.allow_tf32  # this model computes in float32
+    assert caught.value.__context__ is None and tensors[0]() is None
+    assert tf32 == [False] and torch.backends.cudnn.allow_tf32  # TF32 is disabled for a float32 model
 
 
 def test_compile_with_8_bit_weights_is_an_error_before_weights_are_read(pipes, monkeypatch):
     monkeypatch.setattr(placement, "load_network", None)
-    with pytest.raises(UserError, match=r"compile needs weights that stay .*--memory speed\) and without int8"):
+    with pytest.raises(
+        UserError, match=r"compile needs unquantized weights that stay .*--memory speed\) and without int8"
+    ):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", weights="int8", compile=True)
 
 

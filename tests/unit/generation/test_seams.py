@@ -23,7 +23,7 @@ def real(name: str) -> Path:
 
 
 def jumps(frames: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of each frame from the one before, divided by the median over the video."""
+    """Return the mean absolute difference of consecutive frames, divided by its median over the video."""
     differences = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
     return differences / np.median(differences)
 
@@ -34,16 +34,16 @@ def toybox() -> CogVideoX:
 
 
 def test_no_seams_between_windows(toybox):
-    """Independent clips differ by several times the median where they meet; windows that share frames do not."""
+    """Between independent clips, frames differ by several times the median; between overlapping windows they do not."""
     prompt, values = toybox.settings.examples[0], {"num_inference_steps": 10}
     video = toybox.generate(prompt, num_frames=49, window=9, seed=0, **values).frames
     assert jumps(video)[8::4].mean() <= 1.5  # a window ends after every fourth frame
-    apart = toybox.generate(prompt, seed=0, num_videos=4, **values)
-    assert jumps(np.concatenate([one.frames for one in apart]))[8::9].mean() > 2
+    separate = toybox.generate(prompt, seed=0, num_videos=4, **values)
+    assert jumps(np.concatenate([clip.frames for clip in separate]))[8::9].mean() > 2
 
 
 def test_no_seam_where_a_clip_is_extended(toybox):
-    """Averaged over seeds, because single videos of such a small model jump anywhere."""
+    """Averaged over seeds, because single videos of such a small model have jumps anywhere."""
     prompt, seams = toybox.settings.examples[0], []
     for seed in range(3):
         clip = toybox.generate(prompt, seed=seed)
@@ -55,16 +55,16 @@ def test_no_seam_where_a_clip_is_extended(toybox):
 
 @pytest.mark.parametrize("name", ["horse.mp4", "kitten.mp4", "gallery-1.mp4", "gallery-2.mp4"])
 def test_real_clips_as_input(pipes, name):
-    given = Video.load(real(name), max_frames=9)
-    created = pipes["5b"].generate(tiny.CAPTIONS[0], video=real(name), strength=0.5, seed=0)
-    assert created.frames.shape == (9, 32, 48, 3)
+    source = Video.load(real(name), max_frames=9)
+    video = pipes["5b"].generate(tiny.CAPTIONS[0], video=real(name), strength=0.5, seed=0)
+    assert video.frames.shape == (9, 32, 48, 3)
     assert not np.array_equal(
-        pipes["5b"].generate(tiny.CAPTIONS[0], video=given.frames[::-1], strength=0.5, seed=0).frames, created.frames
+        pipes["5b"].generate(tiny.CAPTIONS[0], video=source.frames[::-1], strength=0.5, seed=0).frames, video.frames
     )
 
 
 @pytest.mark.parametrize("name", ["beach.png", "street.png"])
 @pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
 def test_real_photographs_as_input(pipes, variant, name):
-    created = pipes[variant].generate(tiny.CAPTIONS[0], image=real(name), num_frames=5, seed=0)
-    assert created.frames.shape == (5, 32, 48, 3)
+    video = pipes[variant].generate(tiny.CAPTIONS[0], image=real(name), num_frames=5, seed=0)
+    assert video.frames.shape == (5, 32, 48, 3)

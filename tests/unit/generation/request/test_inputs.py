@@ -1,4 +1,4 @@
-"""Inputs from files and from memory have the same pixels."""
+"""Inputs are the same from files and from memory."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_sources_are_identified_by_content(clip, tmp_path):
     source = read_inputs(tmp_path / "x.png", None, fps=8.0).image_source
     assert source.path == str(tmp_path / "x.png")
     assert np.array_equal(read_inputs(source, None, fps=8.0).image, clip[0])
-    memory = [read_inputs(picture, None, fps=8.0).image_source for picture in (clip[0], clip[0].copy(), clip[1])]
+    memory = [read_inputs(image, None, fps=8.0).image_source for image in (clip[0], clip[0].copy(), clip[1])]
     assert memory[0] == memory[1] != memory[2] and memory[0].path is None
     # The number of frames that are read does not change the source.
     assert len({read_inputs(None, clip, fps=8.0, max_frames=n).video_source for n in (1, 5, None)}) == 1

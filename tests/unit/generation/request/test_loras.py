@@ -16,10 +16,10 @@ from tests import tiny
 
 
 def write_random_lora(pipe: CogVideoX, path: Path) -> Path:
-    one = inject.create_lora(pipe.model.transformer, torch.Generator().manual_seed(0), rank=2)
-    for factors in one.layers.values():
+    lora = inject.create_lora(pipe.model.transformer, torch.Generator().manual_seed(0), rank=2)
+    for factors in lora.layers.values():
         factors.up.normal_(generator=torch.Generator().manual_seed(1))
-    write_lora(one, path)
+    write_lora(lora, path)
     return path
 
 
@@ -34,14 +34,14 @@ def test_loras_add_up_and_unloading_restores_the_video(pipe: CogVideoX, tmp_path
     plain = generate()
     assert "loras" not in plain.metadata
     assert pipe.load_lora(file, 0.5) == "style"
-    assert pipe.load_lora(tmp_path, -0.5) == "style-2"  # the only one in its folder
+    assert pipe.load_lora(tmp_path, -0.5) == "style-2"  # the only LoRA file in the folder
     assert pipe.loras == {"style": 0.5, "style-2": -0.5}
     assert np.allclose(generate().frames, plain.frames, atol=1e-4)
 
     pipe.unload_lora("style-2")
     unmerged = generate()
     assert np.abs(unmerged.frames - plain.frames).max() > 0.01
-    assert [one["strength"] for one in unmerged.metadata["loras"]] == [0.5]
+    assert [lora["strength"] for lora in unmerged.metadata["loras"]] == [0.5]
     assert unmerged.metadata["loras"][0]["source"]["path"] == str(file)
     pipe.unload_lora()
     assert pipe.load_lora(file, 0.5, name="merged", merge=True) == "merged"
@@ -53,27 +53,27 @@ def test_loras_add_up_and_unloading_restores_the_video(pipe: CogVideoX, tmp_path
 
 
 def test_a_file_without_alpha_is_a_warning(pipe: CogVideoX):
-    one = inject.create_lora(pipe.model.transformer, torch.Generator(), rank=1)
+    lora = inject.create_lora(pipe.model.transformer, torch.Generator(), rank=1)
     with pytest.warns(UserWarning, match="use a strength of alpha / rank"):
-        pipe.load_lora(inject.LoRA(one.layers, alpha_known=False))
+        pipe.load_lora(inject.LoRA(lora.layers, alpha_known=False))
     pipe.unload_lora("lora")
     with pytest.raises(UserError, match="no LoRA called 'lora'"):
         pipe.unload_lora("lora")
 
 
 def test_parse_the_lora_argument(tmp_path: Path):
-    odd = tmp_path / "a:0.5"
-    for file in (tmp_path / "x.safetensors", odd):
+    colon_path = tmp_path / "a:0.5"
+    for file in (tmp_path / "x.safetensors", colon_path):
         file.write_bytes(b"x")
     file = tmp_path / "x.safetensors"
-    for text, path, strength in (
+    for argument, path, strength in (
         (str(file), file, 1.0),
         (f"{file}:0.3", file, 0.3),
         (f"{file}:-1", file, -1.0),
-        (str(odd), odd, 1.0),
+        (str(colon_path), colon_path, 1.0),
         (f"{tmp_path}:2", file, 2.0),
     ):
-        actual = parse_lora_argument(text)
+        actual = parse_lora_argument(argument)
         assert (actual.source.path, actual.strength) == (str(path), strength)
     with pytest.raises(UserError, match="file not found"):
         parse_lora_argument(f"{tmp_path}/none.safetensors:0.5")

@@ -65,9 +65,9 @@ def test_a_field_added_in_one_place_becomes_a_flag_a_keyword_and_a_key_of_the_si
         "assert video.metadata['dummy'] == 3\n"
         "assert 'dummy: a dummy option' in CogVideoX.generate.__doc__\n"
     )
-    ran = run("-c", code)
-    assert ran.returncode == 0, ran.stderr
-    assert "--dummy N" in ran.stdout and "a dummy option" in ran.stdout
-    assert "dummy=10 must be 9 or less; the nearest is 9" in ran.stderr
+    process = run("-c", code)
+    assert process.returncode == 0, process.stderr
+    assert "--dummy N" in process.stdout and "a dummy option" in process.stdout
+    assert "dummy=10 must be 9 or less; the nearest is 9" in process.stderr
     for name in ("x.json", "y.json"):
         assert json.loads((tmp_path / name).read_text())["dummy"] == 3

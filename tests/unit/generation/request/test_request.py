@@ -1,4 +1,4 @@
-"""Requests: defaults, errors with the nearest valid value, warnings about sizes the model was not trained on."""
+"""Requests: defaults, errors with the nearest valid value, warnings about untrained sizes."""
 
 import json
 from dataclasses import asdict, replace
@@ -31,8 +31,8 @@ def test_defaults_come_from_the_model(spec):
     assert request.negative_prompt == "" and request.dynamic_guidance is False
 
 
-def test_given_values_override_the_defaults(spec):
-    given = {
+def test_values_override_the_defaults(spec):
+    values = {
         "num_frames": 5,
         "height": 64,
         "width": 32,
@@ -44,8 +44,8 @@ def test_given_values_override_the_defaults(spec):
         "fps": 12.0,
         "negative_prompt": "blur",
     }
-    request = complete_request(spec, "a ball", **given)
-    assert {name: getattr(request, name) for name in given} == given and request.prompt == "a ball"
+    request = complete_request(spec, "a ball", **values)
+    assert {name: getattr(request, name) for name in values} == values and request.prompt == "a ball"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_given_values_override_the_defaults(spec):
         ("prompt", None, "prompt must be a string, got NoneType"),
     ],
 )
-def test_values_are_converted_to_what_json_holds_or_named_in_an_error(name, value, expected):
+def test_values_are_converted_to_json_types_or_rejected(name, value, expected):
     try:
         assert json.dumps(check_value(list_options(Request)[name], value)) == expected
     except UserError as error:
@@ -134,8 +134,8 @@ def test_warnings_about_sizes_outside_of_training(spec):
     assert warnings() == []
     (frames,) = warnings(num_frames=13)
     assert "8N+1" in frames and "nearest is 17" in frames
-    (many,) = warnings(num_frames=97)
-    assert "nearest is 49" in many
+    (long_video,) = warnings(num_frames=97)
+    assert "nearest is 49" in long_video
     (height,) = warnings(height=64)
     assert "height=64" in height
 
@@ -145,7 +145,7 @@ def test_several_videos_have_consecutive_seeds(spec):
     assert [part.seed for part in split_seeds(request, 3)] == [5, 6, 7]
     assert split_seeds(request, 3)[0] == request
     with pytest.raises(UserError, match=f"the nearest is {2**63 - 1 - 1}"):
-        split_seeds(replace(request, seed=2**63 - 1), 2)  # no such seed could be given for the second
+        split_seeds(replace(request, seed=2**63 - 1), 2)  # the second seed would be too large
 
 
 def test_sidecar_round_trip_through_json(spec, tmp_path):
@@ -156,7 +156,7 @@ def test_sidecar_round_trip_through_json(spec, tmp_path):
 
 
 def test_the_null_text_of_a_repeated_video_is_the_recorded_one(spec):
-    """A negative prompt, or no guidance, takes its place; files of version 0.1.0 have none."""
+    """A negative prompt or disabled guidance replaces it; sidecars of version 0.1.0 have none."""
     recorded = complete_request(spec, "a ball", seed=0, null_text="zero")
     sidecar = Sidecar(**vars(recorded), model="toybox", device="cpu", dtype="float32", cogvideox="", torch="")
     assert sidecar.metadata()["null_text"] == "zero"

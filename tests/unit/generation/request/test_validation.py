@@ -1,4 +1,4 @@
-"""Requests that a model cannot generate are errors of one sentence, before any weight is loaded."""
+"""Unsupported requests are rejected with a one-sentence error before weights are loaded."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from cogvideox.generation.request.validation import training_mismatches
 from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 
-PICTURE = np.zeros((8, 8, 3), np.uint8)
+IMAGE = np.zeros((8, 8, 3), np.uint8)
 CLIP = np.zeros((17, 8, 8, 3), np.uint8)
 
 
@@ -23,7 +23,7 @@ def models(folders):
 
 
 CASES = [
-    ("2b", {"image": PICTURE}, "is a text-to-video model without image input"),
+    ("2b", {"image": IMAGE}, "is a text-to-video model without image input"),
     ("5b-i2v", {}, "is an image-to-video model and needs an image"),
     ("2b", {"strength": 0.5}, "strength needs an input video"),
     ("2b", {"extend": True}, "extend needs an input video"),
@@ -47,12 +47,12 @@ CASES = [
     ("2b", {"video": CLIP[:1], "num_frames": 5}, "has 1 frame at 8 fps, too few for num_frames=5"),
     ("2b", {"video": CLIP, "extend": True, "invert": True}, "extend and invert cannot be combined"),
     ("2b", {"video": CLIP, "extend": True, "strength": 0.5}, "strength cannot be combined with extend or invert"),
-    ("5b-i2v", {"video": CLIP, "extend": True, "image": PICTURE}, "image and extend cannot be combined"),
+    ("5b-i2v", {"video": CLIP, "extend": True, "image": IMAGE}, "image and extend cannot be combined"),
     ("5b-i2v", {"video": CLIP, "invert": True}, "invert needs a text-to-video model"),
     ("5b-i2v", {"video": CLIP, "window": 9}, "window is not possible for this task"),
-    ("5b-i2v", {"image": PICTURE, "window": 9, "num_frames": 17, "overlap": 4}, "overlap is always one frame"),
-    ("5b-i2v", {"image": PICTURE, "window": 33, "num_frames": 97}, "window=33 is not possible, .* nearest is 17"),
-    ("5b-i2v", {"image": PICTURE, "num_frames": 97}, "nearest is 17, and window=17 generates a longer video"),
+    ("5b-i2v", {"image": IMAGE, "window": 9, "num_frames": 17, "overlap": 4}, "overlap is always one frame"),
+    ("5b-i2v", {"image": IMAGE, "window": 33, "num_frames": 97}, "window=33 is not possible, .* nearest is 17"),
+    ("5b-i2v", {"image": IMAGE, "num_frames": 97}, "nearest is 17, and window=17 generates a longer video"),
     ("5b", {"video": CLIP, "invert": True, "window": 9}, "window is not possible for this task"),
     ("5b", {"window": 10}, "window=10 is not allowed: .* 9 or 13"),
     ("5b", {"window": 1}, "window=1 is too short .* the nearest is 5"),
@@ -78,9 +78,9 @@ CASES = [
     ("5b", {"fit": "squash"}, "must be one of cover, contain, stretch"),
     ("5b", {"image_latent_scale": "diffusers"}, "image_latent_scale needs an image-to-video model"),
     ("5b", {"video": CLIP, "image_latent_scale": "sat"}, "image_latent_scale needs an image-to-video model"),
-    ("5b-i2v", {"image": PICTURE, "image_latent_scale": "hf"}, "must be one of sat, diffusers"),
-    ("5b-i2v", {"image": PICTURE[..., :2]}, r"image must be the path of a file or an array \[h w 3\]"),
-    ("5b-i2v", {"image": PICTURE + 0.5 * 5}, "image must be uint8, or floating point between 0 and 1"),
+    ("5b-i2v", {"image": IMAGE, "image_latent_scale": "hf"}, "must be one of sat, diffusers"),
+    ("5b-i2v", {"image": IMAGE[..., :2]}, r"image must be the path of a file or an array \[h w 3\]"),
+    ("5b-i2v", {"image": IMAGE + 0.5 * 5}, "image must be uint8, or floating point between 0 and 1"),
     ("5b-i2v", {"image": CLIP}, r"got an array of shape \(17, 8, 8, 3\)"),
     ("5b", {"video": CLIP[:0]}, r"got an array of shape \(0, 8, 8, 3\)"),
     ("5b", {"video": InputSource(None, "abc")}, "passed in memory"),
@@ -92,10 +92,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("variant", "values", "message"), CASES, ids=[message for *_, message in CASES])
-def test_impossible_requests_are_errors(models, variant, values, message):
-    with pytest.raises(UserError, match=message) as raised:
+def test_unsupported_requests_are_rejected(models, variant, values, message):
+    with pytest.raises(UserError, match=message) as caught:
         build_request(models[variant], "a ball", **values)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_smooth_guidance_replaces_the_models_dynamic_guidance(models):
@@ -103,19 +103,19 @@ def test_smooth_guidance_replaces_the_models_dynamic_guidance(models):
     assert complete_request(spec, "a ball", smooth_guidance=True).dynamic_guidance is False
 
 
-def test_warnings_about_long_videos_name_a_window(models):
+def test_warnings_about_long_videos_suggest_a_window(models):
     def warnings(spec, **values):
         return list(training_mismatches(complete_request(spec, "a ball", **values), spec))
 
-    (one,) = warnings(models["2b"], num_frames=97)
-    assert "the nearest is 17, and window=17 generates a long video in windows)" in one
+    (warning,) = warnings(models["2b"], num_frames=97)
+    assert "the nearest is 17, and window=17 generates a long video in windows)" in warning
     assert not warnings(models["2b"], num_frames=97, window=17)
     (window,) = warnings(models["2b"], num_frames=97, window=33)
     assert window.startswith("window=33 is outside the range that this model was trained on")
     trained = replace(models["2b"].settings.trained, num_frames=(9, 9))
     one_length = replace(models["2b"], settings=replace(models["2b"].settings, trained=trained))
-    (one,) = warnings(one_length, num_frames=17)
-    assert "trained on (9, and window=9 generates a long video in windows)" in one
+    (warning,) = warnings(one_length, num_frames=17)
+    assert "trained on (9, and window=9 generates a long video in windows)" in warning
 
 
 def test_default_windows_and_overlaps(models):

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*was trained on")
 PROMPT = tiny.CAPTIONS[0]
 
 
-def differ(one, other):
-    return not np.array_equal(one, other)
+def differ(a, b):
+    return not np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("variant", tiny.IMAGE_TRANSFORMERS)
@@ -41,7 +41,7 @@ def test_the_two_scales_of_1_5_image_latents(pipes, clip):
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b", "5b-i2v"])
 def test_the_input_video_determines_the_video(pipes, clip, variant):
-    """An image-to-video model uses the first frame as image, unless one is given."""
+    """An image-to-video model uses the first frame as its image if there is no image."""
     values = {"video": clip, "seed": 0, "strength": 0.5}
     frames = pipes[variant].generate(PROMPT, **values).frames
     assert frames.shape == (9, 32, 48, 3)
@@ -53,23 +53,23 @@ def test_the_input_video_determines_the_video(pipes, clip, variant):
 
 def test_strength_is_the_fraction_of_steps_that_are_run(pipes, clip):
     for strength, num_steps in ((1.0, 5), (0.99, 4), (0.2, 1)):
-        seen = []
-        pipes["5b"].generate(PROMPT, video=clip, strength=strength, num_inference_steps=5, on_step=seen.append)
-        assert [p.done for p in seen if p.stage == "denoise"] == list(range(1, num_steps + 1))
+        reports = []
+        pipes["5b"].generate(PROMPT, video=clip, strength=strength, num_inference_steps=5, on_step=reports.append)
+        assert [p.done for p in reports if p.stage == "denoise"] == list(range(1, num_steps + 1))
 
 
 def test_by_default_the_video_is_as_long_as_the_input_up_to_the_models_length(pipes, clip):
-    for num_given, expected in ((17, 9), (9, 9), (8, 5), (3, 1)):
-        assert len(pipes["2b"].generate(PROMPT, video=clip[:num_given]).frames) == expected
+    for num_input_frames, expected in ((17, 9), (9, 9), (8, 5), (3, 1)):
+        assert len(pipes["2b"].generate(PROMPT, video=clip[:num_input_frames]).frames) == expected
     assert len(pipes["2b"].generate(PROMPT, video=clip, num_frames=17).frames) == 17
 
 
-def test_arrays_images_and_files_give_the_same_video(pipes, clip, tmp_path):
+def test_arrays_images_and_files_are_equivalent(pipes, clip, tmp_path):
     pipe = pipes["5b-i2v"]
-    picture = Image.fromarray(clip[0])
-    picture.save(tmp_path / "x.png")
-    same = [clip[0], (clip[0] / 255).astype(np.float32), picture, tmp_path / "x.png", str(tmp_path / "x.png")]
-    first, *others = (pipe.generate(PROMPT, image=image, seed=0).frames for image in same)
+    image = Image.fromarray(clip[0])
+    image.save(tmp_path / "x.png")
+    images = [clip[0], (clip[0] / 255).astype(np.float32), image, tmp_path / "x.png", str(tmp_path / "x.png")]
+    first, *others = (pipe.generate(PROMPT, image=image, seed=0).frames for image in images)
     assert all(not differ(other, first) for other in others)
 
     pipe = pipes["5b"]
@@ -81,14 +81,14 @@ def test_arrays_images_and_files_give_the_same_video(pipes, clip, tmp_path):
 
 @pytest.mark.parametrize("variant", ["2b", "1.5-5b", "1.5-5b-i2v"])
 def test_extending_a_video(pipes, clip, variant):
-    """The frames of the input stay unchanged, and the total number of frames is exact."""
-    given = Video(np.resize(clip, (10, 32, 48, 3)), 8.0)
-    video = pipes[variant].generate(PROMPT, video=given, extend=True, num_frames=29, seed=0)
+    """The frames of the input are unchanged, and the total number of frames is exact."""
+    source = Video(np.resize(clip, (10, 32, 48, 3)), 8.0)
+    video = pipes[variant].generate(PROMPT, video=source, extend=True, num_frames=29, seed=0)
     assert video.frames.shape == (29, 32, 48, 3)
-    assert not differ(video.frames[:10], given.frames)
-    exact = pipes[variant].generate(PROMPT, video=given, extend=True, num_frames=29, seed=0, output="float")
+    assert not differ(video.frames[:10], source.frames)
+    exact = pipes[variant].generate(PROMPT, video=source, extend=True, num_frames=29, seed=0, output="float")
     assert np.abs(exact.frames * 255 - video.frames).max() < 1
-    assert len(pipes[variant].generate(PROMPT, video=given, extend=True).frames) > 10
+    assert len(pipes[variant].generate(PROMPT, video=source, extend=True).frames) > 10
 
 
 def test_an_image_is_extended_as_a_video_of_one_frame(pipes, clip, tmp_path):
@@ -100,14 +100,14 @@ def test_an_image_is_extended_as_a_video_of_one_frame(pipes, clip, tmp_path):
 @pytest.mark.parametrize("variant", ["2b", "5b", "1.5-5b", "5b-i2v", "1.5-5b-i2v"])
 def test_windows_generate_long_videos(pipes, clip, variant):
     values = {"image": clip[0]} if variant in tiny.IMAGE_TRANSFORMERS else {}
-    seen = []
+    reports = []
     pipe = pipes[variant]
-    video = pipe.generate(PROMPT, **values, num_frames=41, window=9, num_inference_steps=1, on_step=seen.append)
+    video = pipe.generate(PROMPT, **values, num_frames=41, window=9, num_inference_steps=1, on_step=reports.append)
     assert len(video.frames) == 41
-    totals = {p.total for p in seen if p.stage == "denoise"}
-    assert len(totals) == 1 and [p.done for p in seen if p.stage == "denoise"][-1] == totals.pop()
+    totals = {p.total for p in reports if p.stage == "denoise"}
+    assert len(totals) == 1 and [p.done for p in reports if p.stage == "denoise"][-1] == totals.pop()
     # If the video fits in one window, `window` has no effect.
-    short, plain = (pipe.generate(PROMPT, **values, num_frames=9, seed=0, **more) for more in ({"window": 9}, {}))
+    short, plain = (pipe.generate(PROMPT, **values, num_frames=9, seed=0, **options) for options in ({"window": 9}, {}))
     assert not differ(short.frames, plain.frames) and short.metadata == plain.metadata
 
 
@@ -119,11 +119,15 @@ def test_windows_can_regenerate_a_video(pipes, clip):
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 def test_inversion_depends_on_the_input_video(pipes, clip, variant, guidance_scale):
-    seen = []
+    reports = []
     values = {"video": clip, "invert": True, "seed": 0, "num_inference_steps": 3, "guidance_scale": guidance_scale}
-    video = pipes[variant].generate(PROMPT, **values, on_step=seen.append)
+    video = pipes[variant].generate(PROMPT, **values, on_step=reports.append)
     assert video.frames.shape == (9, 32, 48, 3)
-    assert [p.done for p in seen if p.stage == "invert"] == [p.done for p in seen if p.stage == "denoise"] == [1, 2, 3]
+    assert (
+        [p.done for p in reports if p.stage == "invert"]
+        == [p.done for p in reports if p.stage == "denoise"]
+        == [1, 2, 3]
+    )
     assert differ(pipes[variant].generate(PROMPT, **{**values, "video": clip[::-1]}).frames, video.frames)
 
 
