@@ -111,8 +111,8 @@ class Clip:
             data=frames.tobytes(),
         )
         if self.remux:
-            whole = path.rename(path.with_stem("whole"))
-            run("-y", *self.remux.split(), "-i", str(whole), "-c", "copy", str(path))
+            original = path.rename(path.with_stem("original"))
+            run("-y", *self.remux.split(), "-i", str(original), "-c", "copy", str(path))
         if self.patch is not None:
             path.write_bytes(self.patch(path.read_bytes()))
         return path
@@ -120,11 +120,11 @@ class Clip:
 
 def run(*arguments: str, data: bytes = b"") -> tuple[bytes, str]:
     """Run FFmpeg; return its output and its messages."""
-    done = subprocess.run(("ffmpeg", "-hide_banner", "-nostats", *arguments), input=data, capture_output=True)
-    messages = done.stderr.decode(errors="replace")
-    if done.returncode:
+    result = subprocess.run(("ffmpeg", "-hide_banner", "-nostats", *arguments), input=data, capture_output=True)
+    messages = result.stderr.decode(errors="replace")
+    if result.returncode:
         raise RuntimeError(f"ffmpeg {' '.join(arguments)}: {messages[-2000:]}")
-    return done.stdout, messages
+    return result.stdout, messages
 
 
 def pattern(num_frames: int, height: int, width: int) -> np.ndarray:

@@ -18,14 +18,14 @@ if shutil.which("ffmpeg") is None and not os.environ.get("CI"):
     pytest.skip("the command ffmpeg is not installed", allow_module_level=True)
 
 
-def compared(clips: list[corpus.Clip], folder: Path) -> tuple[list[compare.Result], list[str]]:
+def compare_clips(clips: list[corpus.Clip], folder: Path) -> tuple[list[compare.Result], list[str]]:
     """Compare clips; return the results, and a description of each problem."""
     results = []
-    for number, clip in enumerate(clips):
-        place = folder / str(number)
-        place.mkdir()
-        results.append(compare.compare(clip, place))
-        shutil.rmtree(place)
+    for index, clip in enumerate(clips):
+        clip_folder = folder / str(index)
+        clip_folder.mkdir()
+        results.append(compare.compare(clip, clip_folder))
+        shutil.rmtree(clip_folder)
     return results, [f"{clip.name}: {result.problem}" for clip, result in zip(clips, results) if result.problem]
 
 
@@ -42,7 +42,7 @@ def summary(name: str, results: list[compare.Result]) -> str:
 @pytest.mark.parametrize("group", corpus.GROUPS, ids=lambda group: group.__name__)
 def test_frames_and_times_are_those_of_ffmpeg(tmp_path, group, part):
     clips = list(group())[part::PARTS]
-    results, problems = compared(clips, tmp_path)
+    results, problems = compare_clips(clips, tmp_path)
     print(summary(group.__name__, results))
     assert problems == []
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     everything: list[compare.Result] = []
     for generate in corpus.GROUPS:
         with tempfile.TemporaryDirectory() as scratch:
-            measured, wrong = compared(list(generate()), Path(scratch))
+            measured, wrong = compare_clips(list(generate()), Path(scratch))
         everything += measured
         print(summary(generate.__name__, measured), *wrong, sep="\n", flush=True)
     print(summary("total", everything))

@@ -58,7 +58,7 @@ def test_an_integer_is_converted_to_a_float():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"step": 1}, "unknown setting step; did you mean steps?"),
         ({"zzz": 1}, "unknown setting zzz; available: steps, name"),
@@ -79,16 +79,16 @@ def test_an_integer_is_converted_to_a_float():
         ({"seed": 1.5}, "seed must be an integer or a string, got 1.5"),
     ],
 )
-def test_invalid_values_are_named(change, words):
+def test_invalid_values_are_named(change, message):
     with pytest.raises(UserError) as caught:
         config.from_dict(Run, {"steps": 1, "name": "x", **change}, where="run.yaml")
     assert str(caught.value).startswith("run.yaml: ")
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_dotted_and_override_are_inverse():
     before, after = Run(steps=1, name="x"), Run(steps=2, name="x", optim=Optim(lr=0.5))
-    old, new = (config.dotted(config.to_dict(one)) for one in (before, after))
+    old, new = (config.dotted(config.to_dict(run)) for run in (before, after))
     changes = {name: value for name, value in new.items() if value != old[name]}
     assert changes == {"steps": 2, "optim.lr": 0.5} and config.override(before, changes) == after
 
@@ -99,7 +99,7 @@ def test_missing_settings_are_named():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "content", "message"),
     [
         ("x.json", "{", "cannot read"),
         ("x.json", "[1]", "the file must contain a mapping"),
@@ -111,11 +111,11 @@ def test_missing_settings_are_named():
         ("x.yaml", "a: !!python/object/apply:os.system [true]", "cannot read"),
     ],
 )
-def test_an_invalid_file_is_reported_in_one_line(tmp_path, name, text, words):
-    (tmp_path / name).write_text(text)
+def test_an_invalid_file_is_reported_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
     with pytest.raises(UserError) as caught:
         config.load(Run, tmp_path / name)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -127,9 +127,9 @@ def test_a_missing_or_binary_file_is_one_sentence(tmp_path):
         config.load(Run, tmp_path / "x.yaml")
 
 
-@pytest.mark.parametrize("number", ["3e-4", "3.0e-4", "3E-04", ".3e-3", "0.0003", "+3e-4"])
-def test_yaml_accepts_common_float_formats(tmp_path, number):
-    (tmp_path / "x.yaml").write_text(f"lr: {number}")
+@pytest.mark.parametrize("literal", ["3e-4", "3.0e-4", "3E-04", ".3e-3", "0.0003", "+3e-4"])
+def test_yaml_accepts_common_float_formats(tmp_path, literal):
+    (tmp_path / "x.yaml").write_text(f"lr: {literal}")
     assert config.load(Optim, tmp_path / "x.yaml").lr == 3e-4
 
 
@@ -159,7 +159,7 @@ def test_override(name, value, expected):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"optim.lrr": "1"}, "unknown setting optim.lrr; did you mean optim.lr?"),
         ({"optim": "1"}, "optim is a group of settings; change one of optim.lr, optim.betas, optim.schedule"),
@@ -170,10 +170,10 @@ def test_override(name, value, expected):
         ({"device": "cud"}, "must be one of cpu, cuda, got 'cud'; did you mean cuda?"),
     ],
 )
-def test_invalid_overrides_are_named(changes, words):
+def test_invalid_overrides_are_named(changes, message):
     with pytest.raises(UserError) as caught:
         config.override(Run(1, "x"), changes)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_digest_depends_on_the_values_alone():

@@ -1,4 +1,4 @@
-"""What is computed on the CPU, or in another type, because of the device. Meta tensors play the device's part."""
+"""Computations that avoid float64 or run on the CPU because of the device, tested with tensors on the meta device."""
 
 import os
 
@@ -22,7 +22,7 @@ class NoFloat64(TorchDispatchMode):
         created = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(created):
             if isinstance(tensor, torch.Tensor) and tensor.device == META and tensor.dtype == torch.float64:
-                raise TypeError(f"{func} makes float64")
+                raise TypeError(f"{func} creates float64")
         return created
 
 
@@ -56,7 +56,7 @@ def test_positions_need_no_float64_on_the_device(preset):
 def test_norms_of_strips_need_no_float64_on_mps(dtype, monkeypatch):
     assert (widest_float(torch.device("mps")), widest_float(torch.device("cuda"))) == (torch.float32, torch.float64)
     strips = [torch.empty(1, 4, 2, rows, 5, device=META, dtype=dtype) for rows in (3, 2)]
-    with NoFloat64(), pytest.raises(TypeError, match="makes float64"):
+    with NoFloat64(), pytest.raises(TypeError, match="creates float64"):
         group_stats.group_moments(strips, 2)
     monkeypatch.setattr(group_stats, "widest_float", lambda device: torch.float32)
     with NoFloat64():

@@ -146,14 +146,14 @@ def test_time_windows_cover_all_frames_and_overlap_enough(num_latents, window, o
 
 
 def test_size_for_aspect():
-    both = (768, 1360)
+    size_range = (768, 1360)
     for image, size in (
         ((1080, 1920), (768, 1360)),
         ((1200, 900), (1024, 768)),
         ((500, 500), (768, 768)),
         ((100, 9000), (768, 1360)),
     ):
-        assert geometry.size_for_aspect(*image, both, both, 16) == size
+        assert geometry.size_for_aspect(*image, size_range, size_range, 16) == size
 
 
 def test_round_down_frame_count():

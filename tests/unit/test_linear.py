@@ -1,4 +1,4 @@
-"""The linear layer is PyTorch's: forward, with GELU, backward, and where oneDNN cannot be asked."""
+"""The linear layer equals PyTorch's: forward, with GELU, backward, and for inputs that oneDNN does not support."""
 
 import copy
 
@@ -15,21 +15,21 @@ SHAPES = [(7,), (3, 7), (2, 3, 7), (2, 1, 3, 7)]
 @pytest.fixture
 def layers() -> tuple[Linear, nn.Linear]:
     torch.manual_seed(0)
-    ours = Linear(7, 5)
-    plain = nn.Linear(7, 5)
-    plain.load_state_dict(ours.state_dict())
-    return ours, plain
+    layer = Linear(7, 5)
+    reference = nn.Linear(7, 5)
+    reference.load_state_dict(layer.state_dict())
+    return layer, reference
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("gelu", [False, True])
 def test_linear_equals_pytorch(layers, shape, gelu):
-    ours, plain = layers
+    layer, reference = layers
     x = torch.randn(shape)
-    expected = F.gelu(plain(x), approximate="tanh") if gelu else plain(x)
+    expected = F.gelu(reference(x), approximate="tanh") if gelu else reference(x)
     with torch.no_grad():
-        torch.testing.assert_close(ours(x, gelu=gelu), expected)
-    torch.testing.assert_close(ours(x, gelu=gelu), expected)
+        torch.testing.assert_close(layer(x, gelu=gelu), expected)
+    torch.testing.assert_close(layer(x, gelu=gelu), expected)
 
 
 def test_gelu_is_accurate_over_its_whole_range():
@@ -60,10 +60,10 @@ def test_strided_inputs_and_missing_bias():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_dtypes_and_empty_inputs(layers, dtype):
-    ours, plain = (copy.deepcopy(layer).to(dtype) for layer in layers)
+    layer, reference = (copy.deepcopy(layer).to(dtype) for layer in layers)
     x = torch.randn(3, 7, dtype=dtype)
-    assert torch.equal(ours(x), plain(x))
-    assert ours(x[:0]).shape == (0, 5)
+    assert torch.equal(layer(x), reference(x))
+    assert layer(x[:0]).shape == (0, 5)
     assert layers[0](torch.randn(0, 7)).shape == (0, 5)
 
 
@@ -78,8 +78,8 @@ def test_meta_device():
 
 def test_compiled_operator_equals_linear(layers):
     """Compiled code calls a custom operator, whose fake implementation gives the shape."""
-    ours, plain = layers
+    layer, reference = layers
     x = torch.randn(2, 3, 7)
     with torch.no_grad():
-        library.opcheck(torch.ops.cogvideox.linear.default, (x, ours.weight, ours.bias, False))
-        torch.testing.assert_close(torch.ops.cogvideox.linear(x, ours.weight, ours.bias, False), plain(x))
+        library.opcheck(torch.ops.cogvideox.linear.default, (x, layer.weight, layer.bias, False))
+        torch.testing.assert_close(torch.ops.cogvideox.linear(x, layer.weight, layer.bias, False), reference(x))

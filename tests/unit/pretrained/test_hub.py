@@ -19,10 +19,10 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_cached_model_is_found_offline(cache):
-    home = cache / "models--someone--small"
-    model = tiny.write(home / "snapshots" / REVISION)
-    (home / "refs").mkdir()
-    (home / "refs/main").write_text(REVISION)
+    repo_folder = cache / "models--someone--small"
+    model = tiny.write(repo_folder / "snapshots" / REVISION)
+    (repo_folder / "refs").mkdir()
+    (repo_folder / "refs/main").write_text(REVISION)
     spec = model_spec.read_spec("someone/small")
     assert (spec.name, spec.path) == ("someone/small", model)
     assert detect_checkpoint("someone/small").variant == "2b"

@@ -35,13 +35,13 @@ def states(model):
     return {part: getattr(model, part).state_dict() for part in model_spec.WEIGHT_STEMS}
 
 
-def assert_same(left, right):
-    for part, state in states(left).items():
-        for name, tensor in states(right)[part].items():
+def assert_same(a, b):
+    for part, state in states(a).items():
+        for name, tensor in states(b)[part].items():
             torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
-    assert (left.schedule, left.settings) == (right.schedule, right.settings)
+    assert (a.schedule, a.settings) == (b.schedule, b.settings)
     prompt = tiny.CAPTIONS[0]
-    assert torch.equal(left.tokenizer.encode([prompt], 12), right.tokenizer.encode([prompt], 12))
+    assert torch.equal(a.tokenizer.encode([prompt], 12), b.tokenizer.encode([prompt], 12))
 
 
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
@@ -123,9 +123,9 @@ def test_save_follows_links_and_does_not_replace_the_current_folder(model, tmp_p
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "link"]
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    for place in (".", "", tmp_path / "empty"):
+    for target in (".", "", tmp_path / "empty"):
         with pytest.raises(UserError, match="it would replace the current folder"):
-            model_folder.save(saved, place)
+            model_folder.save(saved, target)
     assert (tmp_path / "empty").is_dir()
 
 
@@ -139,7 +139,7 @@ def test_a_failed_save_keeps_the_old_model(model, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["copy"]
 
 
-def test_a_folder_without_settings_gets_the_official_ones(model, tmp_path):
+def test_a_folder_without_settings_has_the_official_defaults(model, tmp_path):
     path = copy(model, tmp_path)
     (path / model_spec.SETTINGS_FILE).unlink()
     settings = model_spec.read_spec(path).settings
@@ -155,13 +155,13 @@ def test_settings_may_omit_keys(model, tmp_path):
     assert (settings.fps, settings.null_text, settings.num_inference_steps) == (12, "zero", 50)
 
 
-def test_settings_survive_json(tmp_path):
+def test_settings_saved_as_json_are_loaded_unchanged(tmp_path):
     settings = tiny.settings()
     config.save(settings, tmp_path / "cogvideox.json")
     assert config.load(type(settings), tmp_path / "cogvideox.json") == settings
 
 
-def test_a_model_is_found_by_path_or_the_error_lists_the_names(model, tmp_path, monkeypatch):
+def test_models_are_found_by_path_and_the_error_lists_the_shipped_names(model, tmp_path, monkeypatch):
     assert model_spec.find_model(model) == (str(model), model)
     monkeypatch.chdir(model.parent)
     assert model_spec.find_model("tiny") == (str(model), model_spec.Path("tiny"))

@@ -1,4 +1,4 @@
-"""Model folders as users have them: weights of a variant, PyTorch files, Git LFS pointers, old schedulers, indices."""
+"""Model folders as users have them: files of a variant, PyTorch files, Git LFS pointers, old schedulers, indices."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    return tiny.write(tmp_path_factory.mktemp("models") / "whole")
+def unsharded(tmp_path_factory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("models") / "unsharded")
 
 
 @pytest.fixture(scope="module")
@@ -39,48 +39,48 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(path: Path, other: Path) -> None:
-    found, expected = weights(path), weights(other)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    actual, expected = weights(path), weights(other)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
 def rename_to_variant(model: Path, variant: str, *, older: bool = False) -> None:
     """Rename all weights as `save_pretrained(variant=...)` does.
 
     Args:
-        older: name shards as diffusers did before 0.31: the variant before the number instead of after it.
+        older: name shards as diffusers did before 0.31: the variant before the shard number instead of after it.
     """
     for index in model.glob("*/*.index.json"):
-        text = index.read_text()
+        content = index.read_text()
         for shard in index.parent.glob("*-of-*.safetensors"):
-            stem, _, number = shard.stem.partition("-")
-            name = f"{stem}.{variant}-{number}" if older else f"{stem}-{number}.{variant}"
-            text = text.replace(shard.name, f"{name}.safetensors")
+            stem, _, position = shard.stem.partition("-")
+            name = f"{stem}.{variant}-{position}" if older else f"{stem}-{position}.{variant}"
+            content = content.replace(shard.name, f"{name}.safetensors")
             shard.rename(shard.with_name(f"{name}.safetensors"))
-        index.with_name(index.name.removesuffix("json") + f"{variant}.json").write_text(text)
+        index.with_name(index.name.removesuffix("json") + f"{variant}.json").write_text(content)
         index.unlink()
     for file in [*model.glob("*/diffusion_pytorch_model.safetensors"), *model.glob("*/model.safetensors")]:
         file.rename(file.with_name(f"{file.stem}.{variant}.safetensors"))
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16"])
-@pytest.mark.parametrize("layout", ["whole", "sharded", "older shards"])
-def test_weights_of_a_variant_are_loaded(whole, sharded, tmp_path, variant, layout):
-    model = copied(whole if layout == "whole" else sharded, tmp_path)
+@pytest.mark.parametrize("layout", ["unsharded", "sharded", "older shards"])
+def test_weights_of_a_variant_are_loaded(unsharded, sharded, tmp_path, variant, layout):
+    model = copied(unsharded if layout == "unsharded" else sharded, tmp_path)
     rename_to_variant(model, variant, older=layout == "older shards")
     assert not any(file.name == "model.safetensors" for file in model.rglob("*"))
-    assert_same_weights(model, whole)
+    assert_same_weights(model, unsharded)
     assert detect_checkpoint(model).variant == "2b"
 
 
-def test_weights_without_a_variant_come_first(whole, tmp_path):
-    model = copied(whole, tmp_path)
+def test_weights_without_a_variant_are_preferred(unsharded, tmp_path):
+    model = copied(unsharded, tmp_path)
     (model / "vae/diffusion_pytorch_model.fp16.safetensors").write_text("another one")
-    assert_same_weights(model, whole)
+    assert_same_weights(model, unsharded)
 
 
-def test_the_error_names_the_files_that_are_there(whole, tmp_path):
-    model = copied(whole, tmp_path)
+def test_the_error_lists_the_existing_files(unsharded, tmp_path):
+    model = copied(unsharded, tmp_path)
     file = model / "vae/diffusion_pytorch_model.safetensors"
     file.rename(file.with_name("vae.safetensors"))
     with pytest.raises(UserError, match=r"vae/diffusion_pytorch_model\.safetensors is missing; there is vae\.saf"):
@@ -92,9 +92,9 @@ def test_the_error_names_the_files_that_are_there(whole, tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])
-def test_pytorch_files_and_their_shards_are_loaded(whole, tmp_path, variant):
-    """The text encoder's are called pytorch_model, as from transformers before safetensors."""
-    model = copied(whole, tmp_path)
+def test_pytorch_files_and_their_shards_are_loaded(unsharded, tmp_path, variant):
+    """The files of the text encoder are named pytorch_model, as transformers did before safetensors."""
+    model = copied(unsharded, tmp_path)
     for name, stem in {**WEIGHT_STEMS, "text_encoder": "pytorch_model"}.items():
         state = load_state(model / name)
         (file,) = (model / name).glob("*.safetensors")
@@ -108,18 +108,18 @@ def test_pytorch_files_and_their_shards_are_loaded(whole, tmp_path, variant):
             torch.save({key: tensor.clone() for key, tensor in part.items()}, model / name / shard)
         weight_map = {key: shard for shard, part in zip(names, parts) for key in part}
         (model / name / f"{stem}.bin.index{variant}.json").write_text(json.dumps({"weight_map": weight_map}))
-    assert_same_weights(model, whole)
+    assert_same_weights(model, unsharded)
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", None])
-def test_schedulers_of_early_folders_are_read(whole, tmp_path, spacing):
-    model = copied(whole, tmp_path)
+def test_schedulers_of_early_folders_are_read(unsharded, tmp_path, spacing):
+    model = copied(unsharded, tmp_path)
     file = model / "scheduler/scheduler_config.json"
     config = json.loads(file.read_text()) | {"timestep_spacing": spacing}
     file.write_text(
         json.dumps({key: value for key, value in config.items() if value is not None or key != "timestep_spacing"})
     )
-    assert read_spec(model).schedule == read_spec(whole).schedule
+    assert read_spec(model).schedule == read_spec(unsharded).schedule
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_schedulers_of_early_folders_are_read(whole, tmp_path, spacing):
         "cogvideox.json",
     ],
 )
-def test_a_git_lfs_pointer_is_named_as_such(whole, tmp_path, name):
-    model = copied(whole, tmp_path)
+def test_git_lfs_pointers_are_recognized(unsharded, tmp_path, name):
+    model = copied(unsharded, tmp_path)
     file = model / name
     for weight in file.parent.glob("*.safetensors"):
         weight.unlink()
@@ -151,14 +151,14 @@ def test_a_git_lfs_pointer_is_named_as_such(whole, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.safetensors", "x.ckpt"])
-def test_a_single_file_that_is_a_git_lfs_pointer_is_named_as_such(tmp_path, name):
+def test_a_single_file_that_is_a_git_lfs_pointer_is_recognized(tmp_path, name):
     (tmp_path / name).write_text(POINTER)
     with pytest.raises(UserError, match="it is a Git LFS pointer"):
         detect_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("shard", ["../vae/{}", "/{}", "{folder}/{}", "sub/{}", "..\\{}", ".."])
-def test_an_index_reads_files_of_its_folder_only(sharded, tmp_path, shard):
+def test_an_index_may_only_name_files_of_its_folder(sharded, tmp_path, shard):
     model = copied(sharded, tmp_path)
     index = model / "transformer/diffusion_pytorch_model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
@@ -170,17 +170,17 @@ def test_an_index_reads_files_of_its_folder_only(sharded, tmp_path, shard):
         model_folder.load(model)
 
 
-def test_shards_may_be_links_as_in_the_hub_cache(whole, sharded, tmp_path):
+def test_shards_may_be_links_as_in_the_hub_cache(unsharded, sharded, tmp_path):
     model = copied(sharded, tmp_path)
     (tmp_path / "blobs").mkdir()
-    for number, file in enumerate(sorted(model.glob("*/*"))):
-        blob = tmp_path / "blobs" / str(number)
+    for index, file in enumerate(sorted(model.glob("*/*"))):
+        blob = tmp_path / "blobs" / str(index)
         file.rename(blob)
-        file.symlink_to(f"../../blobs/{number}")
-    assert_same_weights(model, whole)
+        file.symlink_to(f"../../blobs/{index}")
+    assert_same_weights(model, unsharded)
 
 
-def test_a_sat_checkpoint_names_a_folder_of_its_own(tmp_path):
+def test_latest_of_a_sat_checkpoint_must_name_a_folder_next_to_it(tmp_path):
     (tmp_path / "sat").mkdir()
     (tmp_path / "sat/latest").write_text("../1000")
     with pytest.raises(UserError, match=r"latest: it must name a folder next to it, not '\.\./1000'"):

@@ -104,8 +104,8 @@ def test_colors_are_read_in_the_color_space_of_the_file(tmp_path, matrix, color_
 def test_odd_and_tiny_sizes_are_written(tmp_path, height, width):
     frames = smooth(5, height, width)
     Video(frames, fps=8.0).save(tmp_path / "x.mp4")
-    back = Video.load(tmp_path / "x.mp4").frames
-    assert back.shape == (5, height + height % 2, width + width % 2, 3)
+    written = Video.load(tmp_path / "x.mp4").frames
+    assert written.shape == (5, height + height % 2, width + width % 2, 3)
 
 
 @pytest.mark.parametrize("fps", [0.5, 7.5, 23.976, 29.97, 30.0, 60.0])
@@ -214,10 +214,10 @@ def test_variable_frame_rate_keeps_timing(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     video = Video.load(path, fps=10.0)
-    shown = [round(float(frame.mean()) / 30) for frame in video.frames]
-    nearest = [min(range(8), key=lambda i: abs(times[i] - 100 * k)) for k in range(len(shown))]
-    assert 19 <= len(shown) <= 20
-    assert shown == nearest
+    levels = [round(float(frame.mean()) / 30) for frame in video.frames]
+    nearest = [min(range(8), key=lambda i: abs(times[i] - 100 * k)) for k in range(len(levels))]
+    assert 19 <= len(levels) <= 20
+    assert levels == nearest
     assert len(Video.load(path).frames) > 1
 
 
@@ -228,9 +228,9 @@ def test_rotated_videos_are_read_upright(tmp_path):
     Video(frames, fps=8.0).save(path)
     data = bytearray(path.read_bytes())
     # The display matrix of the track header, as written by phones: a clockwise rotation by 90 degrees.
-    one, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
-    upright = one + zero + zero + zero + one + zero
-    rotated = zero + one + zero + (-(1 << 16)).to_bytes(4, "big", signed=True) + zero + zero
+    one_fixed, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
+    upright = one_fixed + zero + zero + zero + one_fixed + zero
+    rotated = zero + one_fixed + zero + (-(1 << 16)).to_bytes(4, "big", signed=True) + zero + zero
     start = data.index(upright, data.index(b"tkhd"))
     data[start : start + len(upright)] = rotated
     path.write_bytes(data)

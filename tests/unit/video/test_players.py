@@ -1,6 +1,6 @@
 """Videos and images are read as players show them: a test for each kind of file.
 
-The expected pictures are computed here, or come from Pillow and pi-heif. `tests/media` compares with FFmpeg.
+The expected images are computed here, or come from Pillow and pi-heif. `tests/media` compares with FFmpeg.
 """
 
 import os
@@ -23,7 +23,7 @@ H, W = 32, 48
 CORNERS = [(200, 40, 30), (40, 190, 60), (50, 60, 210), (220, 210, 60)]
 
 
-def picture():
+def sample_image():
     """Four colors, so that every orientation looks different."""
     pixels = np.zeros((H, W, 3), np.uint8)
     for corner, (y, x) in zip(CORNERS, ((0, 0), (0, 1), (1, 0), (1, 1))):
@@ -134,7 +134,7 @@ def test_joined_recordings_continue(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_images_are_upright(tmp_path, suffix, orientation):
-    image = Image.fromarray(picture())
+    image = Image.fromarray(sample_image())
     image.getexif()[274] = orientation
     exif = Image.Exif()
     exif[274] = orientation
@@ -162,9 +162,9 @@ MATRICES = {
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_display_matrices_rotate_and_mirror(tmp_path, matrix):
     path = tmp_path / "x.mp4"
-    io.write(path, np.stack([picture()] * 3), 8.0)
+    io.write(path, np.stack([sample_image()] * 3), 8.0)
     path.write_bytes(matrix_patch(matrix)(path.read_bytes()))
-    expected = MATRICES[matrix](picture())
+    expected = MATRICES[matrix](sample_image())
     frames, _ = io.read(path)
     assert near(frames[1], expected, 6)
     assert (io.probe(path).height, io.probe(path).width) == expected.shape[:2]
@@ -279,20 +279,20 @@ def test_hdr_videos_are_mapped(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "avif", "jp2"])
-@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])
-def test_truncated_images_are_rejected(tmp_path, suffix, kept):
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9])
+def test_truncated_images_are_rejected(tmp_path, suffix, fraction):
     rng = np.random.default_rng(0)
     path = tmp_path / f"x.{suffix}"
     Image.fromarray(rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(path)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(UserError, match=r"cannot read .*x\."):
         io.read_image(path)
 
 
 def test_damaged_png_data_is_rejected(tmp_path):
     path = tmp_path / "x.png"
-    Image.fromarray(picture()).save(path)
+    Image.fromarray(sample_image()).save(path)
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 20] ^= 4
     path.write_bytes(data)
@@ -302,8 +302,8 @@ def test_damaged_png_data_is_rejected(tmp_path):
 
 @pytest.mark.parametrize("compression", ["jpeg", "tiff_lzw", "tiff_adobe_deflate", "packbits", None])
 def test_compressed_tiff(tmp_path, compression):
-    Image.fromarray(picture()).save(tmp_path / "x.tif", compression=compression)
-    assert near(io.read_image(tmp_path / "x.tif"), picture(), 4)
+    Image.fromarray(sample_image()).save(tmp_path / "x.tif", compression=compression)
+    assert near(io.read_image(tmp_path / "x.tif"), sample_image(), 4)
 
 
 def test_16_bits_are_scaled_alike_on_every_path(tmp_path):
@@ -327,7 +327,7 @@ def test_more_than_16_bits_are_rejected(tmp_path, values):
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "RGB"])
 def test_image_modes_are_converted_like_pillow(tmp_path, mode):
-    image = Image.fromarray(picture()).convert(mode)
+    image = Image.fromarray(sample_image()).convert(mode)
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     image.save(path)
     assert np.array_equal(io.read_image(path), np.array(Image.open(path).convert("RGB")))
@@ -370,12 +370,12 @@ def test_heic_grids_are_read_whole():
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])
 def test_names_are_taken_literally(tmp_path, monkeypatch, name, suffix):
     monkeypatch.chdir(tmp_path)
-    io.write(f"{tmp_path}/plain{suffix}", np.stack([picture()] * 2)[: 1 if suffix == ".png" else 2], 8.0)
+    io.write(f"{tmp_path}/plain{suffix}", np.stack([sample_image()] * 2)[: 1 if suffix == ".png" else 2], 8.0)
     shutil.copy(f"plain{suffix}", name + suffix)
     Image.new("RGB", (8, 8)).save("x1.png")
     Image.new("RGB", (8, 8)).save("x001.png")
     assert io.probe(name + suffix).width == W
-    assert near(io.read_image(name + suffix), picture(), 6)
+    assert near(io.read_image(name + suffix), sample_image(), 6)
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.png"])
@@ -417,7 +417,7 @@ def test_timelines_are_read_once(tmp_path, monkeypatch):
 
 
 def test_a_picture_with_the_name_of_a_video(tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "x.png")
+    Image.fromarray(sample_image()).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / "x.mp4")
     assert images.is_image(tmp_path / "x.mp4")
     assert io.probe(tmp_path / "x.mp4").is_image

@@ -35,8 +35,8 @@ def test_ends_and_middle_has_no_duplicates(num_frames, indices):
     ("num_videos", "columns", "rows", "across"), [(1, 3, 1, 1), (4, 3, 2, 3), (6, 2, 3, 2), (5, 1, 5, 1)]
 )
 def test_side_by_side_reading_order_and_black_padding(num_videos, columns, rows, across):
-    shown = np.arange(1, num_videos * 3 + 1, dtype=np.uint8).reshape(num_videos, 3, 1, 1, 1).repeat(3, axis=-1)
-    sheet = side_by_side(shown.repeat(2, axis=2).repeat(4, axis=3), columns)
+    videos = np.arange(1, num_videos * 3 + 1, dtype=np.uint8).reshape(num_videos, 3, 1, 1, 1).repeat(3, axis=-1)
+    sheet = side_by_side(videos.repeat(2, axis=2).repeat(4, axis=3), columns)
     assert sheet.shape == (2 * rows, 3 * 4 * across, 3)
     pixels = sheet[::2, ::4, 0].ravel()
     assert pixels[: num_videos * 3].tolist() == list(range(1, num_videos * 3 + 1))

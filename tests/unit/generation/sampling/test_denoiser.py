@@ -1,4 +1,7 @@
-"""The prediction function of samplers: bound transformer, windows and known frames. See also `tests/gpu/test_speed.py`."""
+"""The prediction function of samplers: bound transformer, windows and known frames.
+
+See also `tests/gpu/test_speed.py`.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Conversion is lossless in both directions, uses a base model for missing components, and reports errors."""
+"""Conversion is lossless in both directions, takes missing components from a base model, and reports errors."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def models(tmp_path_factory):
     return {variant: tiny.write(root / variant, variant) for variant in TINY_VARIANTS}
 
 
-def same(a, b):
+def same_tensors(a, b):
     return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and torch.equal(a[n], b[n]) for n in a)
 
 
@@ -38,15 +38,17 @@ def states(path):
 def test_folder_conversion_is_lossless(models, tmp_path, variant):
     copy = plan_conversion(models[variant]).write_folder(tmp_path / "copy", max_shard_bytes=20_000)
     assert len(list((copy / "transformer").glob("*.safetensors"))) > 1
-    whole = plan_conversion(copy).write_folder(tmp_path / "whole")
+    unsharded = plan_conversion(copy).write_folder(tmp_path / "unsharded")
     for part, state in states(models[variant]).items():
-        assert same(states(copy)[part], state)
-        assert same(states(whole)[part], state)
+        assert same_tensors(states(copy)[part], state)
+        assert same_tensors(states(unsharded)[part], state)
     for file in sorted(models[variant].rglob("*.json")):
-        beside = whole / file.relative_to(models[variant])
-        assert json.loads(beside.read_text()) == json.loads(file.read_text())
-    assert (whole / "tokenizer/spiece.model").read_bytes() == (models[variant] / "tokenizer/spiece.model").read_bytes()
-    assert model_spec.read_spec(whole).settings == model_spec.read_spec(models[variant]).settings
+        written = unsharded / file.relative_to(models[variant])
+        assert json.loads(written.read_text()) == json.loads(file.read_text())
+    assert (unsharded / "tokenizer/spiece.model").read_bytes() == (
+        models[variant] / "tokenizer/spiece.model"
+    ).read_bytes()
+    assert model_spec.read_spec(unsharded).settings == model_spec.read_spec(models[variant]).settings
 
 
 @pytest.mark.parametrize("variant", TINY_VARIANTS)
@@ -58,19 +60,19 @@ def test_single_file_includes_config_and_round_trips(models, tmp_path, variant):
     assert (spec.variant, spec.components["transformer"].config) == (variant, tiny.transformer(variant))
 
     model = plan_conversion(file, base=models[variant]).write_folder(tmp_path / "model")
-    assert all(same(states(model)[part], state) for part, state in states(models[variant]).items())
+    assert all(same_tensors(states(model)[part], state) for part, state in states(models[variant]).items())
     assert plan_conversion(models[variant]).write_file(tmp_path / "vae.safetensors", "vae").is_file()
-    assert same(load_state(tmp_path / "vae.safetensors"), states(model)["vae"])
+    assert same_tensors(load_state(tmp_path / "vae.safetensors"), states(model)["vae"])
     assert detect_checkpoint(tmp_path / "vae.safetensors").components["vae"].config == tiny.vae_config(variant)
-    again = plan_conversion(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "again.safetensors")
-    assert list(detect_checkpoint(again).components) == ["vae"]  # not the base's transformer
+    vae_file = plan_conversion(models[variant] / "vae", base=models["2b"]).write_file(tmp_path / "vae_only.safetensors")
+    assert list(detect_checkpoint(vae_file).components) == ["vae"]  # not the base's transformer
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_dtype_casts_weights(models, tmp_path, dtype):
     model = plan_conversion(models["5b"], dtype=dtype).write_folder(tmp_path / "model")
     for part, state in states(models["5b"]).items():
-        assert same(states(model)[part], {name: tensor.to(dtype) for name, tensor in state.items()})
+        assert same_tensors(states(model)[part], {name: tensor.to(dtype) for name, tensor in state.items()})
 
 
 def test_an_error_names_values_too_large_for_the_dtype(models, tmp_path):
@@ -89,13 +91,13 @@ def test_an_error_names_values_too_large_for_the_dtype(models, tmp_path):
 def test_fp8_files_are_converted(models, tmp_path):
     """Single files quantized by other programs: matrices in 8 bits, the rest in 16."""
     state = load_state(models["5b"] / "transformer")
-    small = {n: t.to(torch.float8_e4m3fn if t.ndim > 1 else torch.bfloat16) for n, t in state.items()}
-    save_state(small, tmp_path / "x.safetensors")
+    quantized = {n: t.to(torch.float8_e4m3fn if t.ndim > 1 else torch.bfloat16) for n, t in state.items()}
+    save_state(quantized, tmp_path / "x.safetensors")
     plan = plan_conversion(tmp_path / "x.safetensors", base=models["5b"], dtype=torch.bfloat16)
     model = plan.write_folder(tmp_path / "model")
-    assert same(states(model)["transformer"], {n: t.bfloat16() for n, t in small.items()})
-    kept = plan_conversion(tmp_path / "x.safetensors", variant="5b").write_file(tmp_path / "y.safetensors")
-    assert same(load_state(kept), {name: small[name] for name in load_state(kept)})
+    assert same_tensors(states(model)["transformer"], {n: t.bfloat16() for n, t in quantized.items()})
+    unchanged = plan_conversion(tmp_path / "x.safetensors", variant="5b").write_file(tmp_path / "y.safetensors")
+    assert same_tensors(load_state(unchanged), {name: quantized[name] for name in load_state(unchanged)})
 
 
 def test_without_a_base_only_the_given_components_are_written(models, tmp_path):
@@ -135,7 +137,7 @@ def test_model_is_not_overwritten_by_single_component(models, tmp_path):
     assert sorted(path.rglob("*")) == before
 
 
-def test_unknown_tensors_are_listed_in_notes(models, tmp_path):
+def test_notes_list_unknown_tensors(models, tmp_path):
     state = {f"model.diffusion_model.{name}": t for name, t in load_state(models["5b"] / "transformer").items()}
     torch.save(state | {"other.a": torch.ones(1), "other.b": torch.ones(1)}, tmp_path / "x.pt")
     assert plan_conversion(tmp_path / "x.pt", variant="5b").notes == [
@@ -161,21 +163,21 @@ def test_the_error_lists_missing_unexpected_and_misshapen_tensors(models, tmp_pa
 
 
 def test_invalid_input_raises_one_sentence_error(models, tmp_path):
-    shapeless = tmp_path / "x.safetensors"
+    no_config = tmp_path / "x.safetensors"
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow/model_index.json").write_text("{}")
-    save_state(load_state(models["5b"] / "transformer"), shapeless)
+    save_state(load_state(models["5b"] / "transformer"), no_config)
     save_state(
         {"transformer.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 4)}, tmp_path / "l.safetensors"
     )
     save_state(load_state(models["5b"] / "vae"), tmp_path / "v.safetensors")
     cases = [
         (
-            lambda: plan_conversion(shapeless),
+            lambda: plan_conversion(no_config),
             "the config of the transformer in .* is unknown: .*base model of the same architecture, or the variant",
         ),
         (lambda: plan_conversion(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
-        (lambda: plan_conversion(shapeless, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
+        (lambda: plan_conversion(no_config, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
         (
             lambda: plan_conversion(models["1.5-5b"], variant="2b"),
             r"the variant of .*transformer/.* is 1\.5-5b, not 2b",
@@ -184,9 +186,9 @@ def test_invalid_input_raises_one_sentence_error(models, tmp_path):
             lambda: plan_conversion(tmp_path / "hollow"),
             "nothing to convert in .*: no transformer, no vae, no text_encoder",
         ),
-        (lambda: plan_conversion(shapeless, variant="7b"), f"the variants are {', '.join(VARIANTS)}"),
-        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "x.pt"), "must end in .safetensors"),
-        (lambda: plan_conversion(shapeless, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),
+        (lambda: plan_conversion(no_config, variant="7b"), f"the variants are {', '.join(VARIANTS)}"),
+        (lambda: plan_conversion(no_config, variant="5b").write_file(tmp_path / "x.pt"), "must end in .safetensors"),
+        (lambda: plan_conversion(no_config, variant="5b").write_file(tmp_path / "y.safetensors", "vae"), "has no vae"),
         (lambda: plan_conversion(tmp_path / "v.safetensors", variant="5b"), "norm groups"),
     ]
     for call, message in cases:
@@ -195,7 +197,7 @@ def test_invalid_input_raises_one_sentence_error(models, tmp_path):
         assert "\n" not in str(caught.value)
     broken = load_state(models["5b"] / "transformer")
     broken["proj_out.bias"] = broken["proj_out.bias"] * float("nan")
-    save_state(broken, shapeless)
+    save_state(broken, no_config)
     with pytest.raises(UserError, match=r"NaN or infinity \(proj_out\.bias\)"):
-        plan_conversion(shapeless, variant="5b").write_file(tmp_path / "y.safetensors")
+        plan_conversion(no_config, variant="5b").write_file(tmp_path / "y.safetensors")
     assert not (tmp_path / "y.safetensors").exists()

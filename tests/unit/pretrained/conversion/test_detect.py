@@ -30,7 +30,7 @@ def shapes(config, rules=None):
     return to_external(build_network(config).state_dict(), rules if rules is not None else diffusers_keymap(config))
 
 
-def table(*shape):
+def meta_tensor(*shape):
     return torch.empty(shape, device="meta")
 
 
@@ -39,32 +39,32 @@ def test_configs_of_official_transformers_are_inferred_from_shapes(variant):
     config = PRESETS[variant]()
     assert infer_config.transformer_config(shapes(config), "diffusers") == config
 
-    theirs = shapes(config, sat_keymap(config))
+    external = shapes(config, sat_keymap(config))
     if variant == "2b":
-        theirs["mixins.pos_embed.pos_embedding"] = table(1, 226 + 17550, 1920)
+        external["mixins.pos_embed.pos_embedding"] = meta_tensor(1, 226 + 17550, 1920)
     elif config.patch_size_t is None:
-        theirs["mixins.pos_embed.freqs_cos"] = table(17550, 64)
-    assert infer_config.classify_component(theirs) == ("transformer", "SAT")
-    assert infer_config.transformer_config(theirs, "SAT") == config
+        external["mixins.pos_embed.freqs_cos"] = meta_tensor(17550, 64)
+    assert infer_config.classify_component(external) == ("transformer", "SAT")
+    assert infer_config.transformer_config(external, "SAT") == config
 
 
 @pytest.mark.parametrize("variant", ["2b", "5b", "5b-i2v"])
-def test_files_of_the_main_branch_with_patches_of_one_frame_are_of_1_0(variant):
+def test_main_branch_files_with_patches_of_one_frame_are_version_1_0(variant):
     """SAT's main branch has a linear patch embedding for any patch size, and no table of rotary positions."""
     config = PRESETS[variant]()
-    theirs = shapes(config, sat_keymap(config))
-    theirs["mixins.patch_embed.proj.weight"] = table(config.width, config.in_channels * 4)
+    external = shapes(config, sat_keymap(config))
+    external["mixins.patch_embed.proj.weight"] = meta_tensor(config.width, config.in_channels * 4)
     if variant != "5b":
-        theirs["mixins.pos_embed.pos_embedding"] = table(1, 226 + 17550, config.width)
-    assert infer_config.transformer_config(theirs, "SAT") == config
-    unused = infer_config.unused_tensors(theirs, "transformer", "SAT")
+        external["mixins.pos_embed.pos_embedding"] = meta_tensor(1, 226 + 17550, config.width)
+    assert infer_config.transformer_config(external, "SAT") == config
+    unused = infer_config.unused_tensors(external, "transformer", "SAT")
     assert unused == (["mixins.pos_embed.pos_embedding"] if variant == "2b" else [])
 
 
 @pytest.mark.parametrize("naming", ["diffusers", "SAT"])
 def test_configs_of_official_vaes_and_text_encoders_are_inferred_from_shapes(naming):
-    for variant, make in VAES.items():
-        config = make()
+    for variant, preset in VAES.items():
+        config = preset()
         rules = vae_keys.sat_keymap(config) if naming == "SAT" else None
         assert infer_config.classify_component(shapes(config, rules)) == ("vae", naming)
         assert infer_config.vae_config(shapes(config, rules), naming, variant) == config
@@ -95,8 +95,8 @@ def test_detect_folders(model, tmp_path):
     assert spec.tokenizer == model / "tokenizer"
     assert not any(part.mismatches(part.config) for part in spec.components.values())
 
-    alone = detect_checkpoint(model / "vae")
-    assert (alone.format, list(alone.components), alone.variant) == ("diffusers folder", ["vae"], None)
+    vae_only = detect_checkpoint(model / "vae")
+    assert (vae_only.format, list(vae_only.components), vae_only.variant) == ("diffusers folder", ["vae"], None)
     assert list(detect_checkpoint(model / "text_encoder").components) == ["text_encoder"]
     shutil.copytree(model / "transformer", tmp_path / "some/transformer")
     assert list(detect_checkpoint(tmp_path / "some").components) == ["transformer"]
@@ -135,16 +135,16 @@ def test_the_shared_embedding_is_found_under_either_name(model, tmp_path):
     """Files of transformers and full SAT fine-tunes contain both names."""
     path = shutil.copytree(model, tmp_path / "copy")
     state = load_state(path / "text_encoder")
-    both = state | {"encoder.embed_tokens.weight": state["shared.weight"]}
-    alone = {name: tensor for name, tensor in both.items() if name != "shared.weight"}
+    both_names = state | {"encoder.embed_tokens.weight": state["shared.weight"]}
+    one_name = {name: tensor for name, tensor in both_names.items() if name != "shared.weight"}
     file = path / "text_encoder/model.safetensors"
-    for form in (both, alone):
-        torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in form.items()}, tmp_path / "x.pt")
-        save_state(form, file)
+    for tensors in (both_names, one_name):
+        torch.save({f"conditioner.embedders.0.transformer.{name}": t for name, t in tensors.items()}, tmp_path / "x.pt")
+        save_state(tensors, file)
         for spec in (detect_checkpoint(path), detect_checkpoint(tmp_path / "x.pt")):
             part = spec.components["text_encoder"]
             assert part.config is not None and part.mismatches(part.config) == []
-    save_state(both | {"shared.weight": state["shared.weight"] + 1}, file)
+    save_state(both_names | {"shared.weight": state["shared.weight"] + 1}, file)
     with pytest.raises(UserError, match="they differ"):
         detect_checkpoint(path)
 
@@ -160,9 +160,9 @@ def test_an_error_names_an_incomplete_or_split_sat_checkpoint(tmp_path):
         detect_checkpoint(tmp_path)
     (tmp_path / "500/mp_rank_01_model_states.pt").unlink()
     assert "missing" in detect_checkpoint(tmp_path).components["transformer"].config_problem
-    for which in ("t2v", "i2v"):
-        (tmp_path / f"two/transformer_{which}").mkdir(parents=True)
-        (tmp_path / f"two/transformer_{which}/latest").write_text("1")
+    for mode in ("t2v", "i2v"):
+        (tmp_path / f"two/transformer_{mode}").mkdir(parents=True)
+        (tmp_path / f"two/transformer_{mode}/latest").write_text("1")
     with pytest.raises(UserError, match=r"pass one of .*transformer_i2v, .*transformer_t2v"):
         detect_checkpoint(tmp_path / "two")
 

@@ -32,7 +32,7 @@ def num_parameters(config) -> int:
     return sum(tensor.numel() for tensor in build_network(config).state_dict().values())
 
 
-@pytest.mark.parametrize("config", [*(make() for make in PRESETS.values()), tiny.transformer("1.5-5b-i2v")])
+@pytest.mark.parametrize("config", [*(preset() for preset in PRESETS.values()), tiny.transformer("1.5-5b-i2v")])
 def test_transformer_parameter_count(config):
     assert transformer_parameters(config).total == num_parameters(config)
 
@@ -46,8 +46,8 @@ def test_text_encoder_parameter_count():
     assert text_parameters(T5Config()).total == num_parameters(T5Config())
 
 
-def test_flops_match_torchs_counter():
-    """Counted on diffusers' models: 240.0 and 664.4 TFLOP per pass with guidance, and 149 TFLOP to encode."""
+def test_flops_match_the_counter_of_torch():
+    """Expected, counted with diffusers: 240.0 and 664.4 TFLOP per pass with guidance, and 149 TFLOP to encode."""
     clip = BatchShape(2, 13, 60, 90, 226)
     assert sum(transformer_flops(PRESETS["2b"](), clip)) == pytest.approx(240.0e12, rel=1e-3)
     assert sum(transformer_flops(PRESETS["5b"](), clip)) == pytest.approx(664.4e12, rel=1e-3)
@@ -65,22 +65,22 @@ def test_transformer_activation_memory(preset, size, dtype):
     def attend(q, k, v, layout):  # like fused kernels, which store no scores
         return torch.empty_like(v)
 
-    with torch.inference_mode(), PeakMemory(*model.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*model.parameters()) as memory:
         modulation = model.precompute_modulation(torch.empty(50, device="meta"))
         positions = positions_for(config, *size, num_text=226, device="meta")
         model(latents, text, None, positions=positions, modulation=modulation[0], attend=attend)
     expected = transformer_activations(config, BatchShape(2, *size, 226), 50, str(dtype).removeprefix("torch."))
-    assert expected == pytest.approx(live.peak, rel=0.08)
+    assert expected == pytest.approx(memory.peak, rel=0.08)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_text_encoder_activation_memory(dtype):
     model = build_network(replace(T5Config(), num_layers=2)).to(dtype)
     ids = torch.zeros(1, 226, device="meta", dtype=torch.long)
-    with torch.inference_mode(), PeakMemory(*model.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*model.parameters()) as memory:
         model(ids)
     expected = text_activations(model.config, 226, str(dtype).removeprefix("torch."))
-    assert expected == pytest.approx(live.peak, rel=0.1)
+    assert expected == pytest.approx(memory.peak, rel=0.1)
 
 
 @pytest.mark.parametrize("strips", [1, 2, 8])
@@ -88,11 +88,11 @@ def test_text_encoder_activation_memory(dtype):
 def test_vae_decoder_activation_memory(num_latents, strips):
     vae = build_network(VAEConfig())
     z = torch.empty(1, 16, num_latents, 24, 32, device="meta")
-    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as memory:
         for _ in vae.decode_stream(z, strips=strips):
             pass
-    numbers, host = vae_activations(vae.config, num_latents, 24, 32, VAESlicing(strips), decoder=True)
-    assert host == 0 and is_tight_bound(numbers * 4, live.peak)
+    num_values, host = vae_activations(vae.config, num_latents, 24, 32, VAESlicing(strips), decoder=True)
+    assert host == 0 and is_tight_bound(num_values * 4, memory.peak)
 
 
 @pytest.mark.parametrize("strips", [1, 4])
@@ -100,10 +100,10 @@ def test_vae_decoder_activation_memory(num_latents, strips):
 def test_vae_encoder_activation_memory(num_frames, strips):
     vae = build_network(VAEConfig())
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
-    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as memory:
         vae.encode(video, strips=strips)
-    numbers, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAESlicing(strips), decoder=False)
-    assert is_tight_bound(numbers * 4, live.peak + video.nbytes)
+    num_values, _ = vae_activations(vae.config, (num_frames + 3) // 4, 24, 32, VAESlicing(strips), decoder=False)
+    assert is_tight_bound(num_values * 4, memory.peak + video.nbytes)
 
 
 @pytest.mark.parametrize("strips", [1, 4, 8])
@@ -111,12 +111,12 @@ def test_vae_encoder_activation_memory(num_frames, strips):
 def test_whole_clip_activation_memory(num_frames, strips):
     vae = build_network(VAEConfig())
     video = torch.empty(1, 3, num_frames, 192, 256, device="meta")
-    with torch.inference_mode(), PeakMemory(*vae.parameters()) as live:
+    with torch.inference_mode(), PeakMemory(*vae.parameters()) as memory:
         vae.encode(video, norm_statistics="clip", strips=strips)
     slicing = VAESlicing(strips)
-    numbers, _ = vae_activations(
+    num_values, _ = vae_activations(
         vae.config, (num_frames + 3) // 4, 24, 32, slicing, decoder=False, norm_statistics="clip"
     )
-    measured = live.peak + video.nbytes
-    print(f"{num_frames} frames, {strips} strips: planned {numbers * 4 / measured:.2f} of the measured peak")
-    assert 0.95 * measured <= numbers * 4 <= 1.35 * measured
+    measured = memory.peak + video.nbytes
+    print(f"{num_frames} frames, {strips} strips: planned {num_values * 4 / measured:.2f} of the measured peak")
+    assert 0.95 * measured <= num_values * 4 <= 1.35 * measured

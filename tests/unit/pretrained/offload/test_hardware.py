@@ -30,15 +30,15 @@ def test_a_cgroup_path_of_the_host_falls_back_to_the_root(tmp_path):
 def test_cgroup_v1_limits(tmp_path):
     write_cgroup(tmp_path / "memory/job", 2 * GB, GB, GB // 4, version=1)
     write_cgroup(tmp_path / "memory", 2**63 - 4096, 9 * GB, 0, version=1)
-    text = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
-    assert list(cgroup_limits(text, tmp_path)) == [(2 * GB, GB + GB // 4)]
+    cgroups = "9:name=systemd:/job\n4:cpu,memory:/job\n1:cpuset:/\n0::/\n"
+    assert list(cgroup_limits(cgroups, tmp_path)) == [(2 * GB, GB + GB // 4)]
 
 
 def test_missing_or_invalid_cgroup_files_mean_no_limit(tmp_path):
-    write_cgroup(tmp_path / "odd", "much", "more", "most")
+    write_cgroup(tmp_path / "invalid", "much", "more", "most")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/memory.max").write_text(str(GB))
-    assert list(cgroup_limits("0::/odd\n", tmp_path)) == []
+    assert list(cgroup_limits("0::/invalid\n", tmp_path)) == []
     assert list(cgroup_limits("0::/bare\n", tmp_path)) == [(GB, GB)]
 
 
@@ -48,7 +48,7 @@ def test_main_memory_of_this_machine():
 
 
 @pytest.mark.parametrize(
-    ("name", "like"),
+    ("name", "entry"),
     [
         ("NVIDIA GH200 480GB", "GH200"),
         ("NVIDIA H200", "H200"),
@@ -60,6 +60,6 @@ def test_main_memory_of_this_machine():
         ("NVIDIA T400 4GB", None),
     ],
 )
-def test_gpu_rates_by_name(name, like):
-    assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if like is None else GPUS[like])
+def test_gpu_rates_by_name(name, entry):
+    assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if entry is None else GPUS[entry])
     assert gpu_rates(name, "float32").linear == gpu_rates(name, "float16").linear / 8

@@ -30,16 +30,16 @@ def cpu(gigabytes: int) -> Hardware:
 def test_more_free_memory_gives_a_faster_plan():
     seconds, order = [], []
     for gigabytes in (6, 8, 12, 16, 24, 48, 80):
-        chosen = plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", gigabytes))
-        assert chosen.peak <= chosen.hardware.free_bytes and chosen.weight_format == "exact"
+        plan = plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", gigabytes))
+        assert plan.peak <= plan.hardware.free_bytes and plan.weight_format == "exact"
         order.append(
             (
-                memory_planner.STRATEGIES.index((chosen.text_encoder, chosen.transformer)),
-                chosen.vae_slicing.offload,
-                chosen.vae_slicing.strips,
+                memory_planner.STRATEGIES.index((plan.text_encoder, plan.transformer)),
+                plan.vae_slicing.offload,
+                plan.vae_slicing.strips,
             )
         )
-        seconds.append(chosen.seconds_denoise + chosen.seconds_decode)
+        seconds.append(plan.seconds_denoise + plan.seconds_decode)
     assert order == sorted(order, reverse=True)
     assert all(later < 1.05 * before for before, later in pairwise(seconds))
 
@@ -60,9 +60,9 @@ def test_speed_and_low_preferences():
 
 
 def test_the_summary_says_that_quantized_weights_are_not_exact():
-    chosen = plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 24), weight_format="int8")
-    assert "int8" in str(chosen) and "not exact" in str(chosen)
-    assert chosen.peak < plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 80)).peak
+    plan = plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 24), weight_format="int8")
+    assert "int8" in str(plan) and "not exact" in str(plan)
+    assert plan.peak < plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 80)).peak
 
 
 @pytest.mark.parametrize("name", ["2b", "5b", "1.5-5b"])
@@ -71,20 +71,20 @@ def test_quantized_plans_need_no_more_memory_than_exact_ones(name, gigabytes):
     """With less main memory, and at most 0.25 GB more for the quantized and dequantized buffers."""
     workload = replace(WORKLOAD, num_frames=9, window_frames=9)
     exact = plan_memory(model(name), workload, hypothetical_gpu("RTX 4090", gigabytes), "low")
-    small = plan_memory(model(name), workload, hypothetical_gpu("RTX 4090", gigabytes), "low", "int8")
-    assert small.peak < exact.peak + 0.25 * 2**30
-    assert small.bytes_host < exact.bytes_host
+    quantized = plan_memory(model(name), workload, hypothetical_gpu("RTX 4090", gigabytes), "low", "int8")
+    assert quantized.peak < exact.peak + 0.25 * 2**30
+    assert quantized.bytes_host < exact.bytes_host
 
 
 def test_the_error_suggests_the_nearest_request_that_fits():
     large = Workload(num_frames=161, height=768, width=1360, num_inference_steps=50, window_frames=161)
     with pytest.raises(UserError, match=r"needs .* GB for 161 frames .* sequential_guidance"):
         plan_memory(model("1.5-5b"), large, hypothetical_gpu("RTX 4090", 12))
-    one_half = replace(large, batch_size=1, calls_per_step=2)
-    with pytest.raises(UserError, match="num_frames=") as refusal:
-        plan_memory(model("1.5-5b"), one_half, hypothetical_gpu("RTX 4090", 8))
-    nearest = int(str(refusal.value).rsplit("=", 1)[1])
-    shorter = replace(one_half, num_frames=nearest, window_frames=nearest)
+    unbatched = replace(large, batch_size=1, calls_per_step=2)
+    with pytest.raises(UserError, match="num_frames=") as caught:
+        plan_memory(model("1.5-5b"), unbatched, hypothetical_gpu("RTX 4090", 8))
+    nearest = int(str(caught.value).rsplit("=", 1)[1])
+    shorter = replace(unbatched, num_frames=nearest, window_frames=nearest)
     assert plan_memory(model("1.5-5b"), shorter, hypothetical_gpu("RTX 4090", 8)).strategy == "group_offload"
     with pytest.raises(UserError, match=r"222 MB are free on GTX 1050; no size fits"):
         plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("GTX 1050", 0.9))
@@ -102,8 +102,8 @@ def test_the_error_suggests_the_nearest_request_that_fits():
 
 def test_a_cpu_offloads_to_disk():
     assert plan_memory(model("2b"), WORKLOAD, cpu(256)).strategy == "resident"
-    chosen = plan_memory(model("5b"), WORKLOAD, cpu(24))
-    assert chosen.strategy == "group_offload" and chosen.weight_location == "disk" and chosen.bytes_host == 0
+    plan = plan_memory(model("5b"), WORKLOAD, cpu(24))
+    assert plan.strategy == "group_offload" and plan.weight_location == "disk" and plan.bytes_host == 0
 
 
 def test_replanning_changes_only_the_vae_slicing():
@@ -115,13 +115,13 @@ def test_replanning_changes_only_the_vae_slicing():
 
 
 def test_summary_and_table_of_a_plan():
-    text = str(plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 12)))
-    assert "transformer loaded block by block from main memory" in text and "GB" in text and "estimate" in text
+    summary = str(plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 12)))
+    assert "transformer loaded block by block from main memory" in summary and "GB" in summary and "estimate" in summary
     assert "denoise" in plan_memory(model("5b"), WORKLOAD, hypothetical_gpu("RTX 4090", 12)).table()
 
 
 @pytest.mark.parametrize(
-    ("text", "value"),
+    ("value", "expected"),
     [
         ("auto", "auto"),
         ("low", "low"),
@@ -132,11 +132,11 @@ def test_summary_and_table_of_a_plan():
         (10**9, 10**9),
     ],
 )
-def test_parse_memory(text, value):
-    assert parse_memory(text) == value
+def test_parse_memory(value, expected):
+    assert parse_memory(value) == expected
 
 
-@pytest.mark.parametrize("text", ["12", "12B", "much", "-1GB", "0GB", "nanGB", "", 0, -1])
-def test_parse_memory_rejects_other_values(text):
+@pytest.mark.parametrize("value", ["12", "12B", "much", "-1GB", "0GB", "nanGB", "", 0, -1])
+def test_parse_memory_rejects_other_values(value):
     with pytest.raises(UserError, match="auto, speed, low"):
-        parse_memory(text)
+        parse_memory(value)

@@ -29,7 +29,7 @@ def spec(request, tmp_path_factory):
     return read_spec(model_folder.save(tiny.model(request.param), path, dtype=torch.bfloat16, max_shard_bytes=20_000))
 
 
-def placed(spec, strategies, weight_format="exact", weight_location=None):
+def place(spec, strategies, weight_format="exact", weight_location=None):
     plan = memory_planner.estimate_plan(
         profile_model(spec), WORKLOAD, HARDWARE, strategies, VAESlicing(), weight_format
     )
@@ -60,32 +60,32 @@ def outputs(run, calls=2):
 @pytest.mark.parametrize("strategies", memory_planner.STRATEGIES)
 def test_every_placement_gives_the_same_outputs(spec, strategies):
     expected = outputs(model_folder.load(spec))
-    for actual, requested in zip(outputs(placed(spec, strategies)), expected, strict=True):
-        assert torch.equal(actual, requested)
+    for actual, reference in zip(outputs(place(spec, strategies)), expected, strict=True):
+        assert torch.equal(actual, reference)
 
 
 def test_group_offload_from_main_memory_gives_the_same_outputs(spec):
     expected = outputs(model_folder.load(spec), calls=1)
-    for actual, requested in zip(
-        outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
+    for actual, reference in zip(
+        outputs(place(spec, memory_planner.STRATEGIES[-1], weight_location="host"), calls=1), expected, strict=True
     ):
-        assert torch.equal(actual, requested)
+        assert torch.equal(actual, reference)
 
 
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 def test_quantized_weights_are_close_and_equal_in_every_placement(spec, weight_format):
     expected = outputs(model_folder.load(spec), calls=1)
-    actual = outputs(placed(spec, memory_planner.STRATEGIES[0], weight_format), calls=1)
+    actual = outputs(place(spec, memory_planner.STRATEGIES[0], weight_format), calls=1)
     assert not torch.equal(actual[1], expected[1])
     error = (actual[1] - expected[1]).norm() / expected[1].norm()
     assert error < (0.02 if weight_format == "int8" else 0.08)
     for weight_location in ("disk", "host"):
-        streamed = outputs(placed(spec, memory_planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
-        assert all(torch.equal(one, other) for one, other in zip(streamed, actual, strict=True))
+        offloaded = outputs(place(spec, memory_planner.STRATEGIES[-1], weight_format, weight_location), calls=1)
+        assert all(torch.equal(a, b) for a, b in zip(offloaded, actual, strict=True))
 
 
 def test_model_offload_keeps_one_network_in_memory(spec):
-    run = placed(spec, ("model_offload", "model_offload"))
+    run = place(spec, ("model_offload", "model_offload"))
     sizes = lambda: [sum(p.numel() for p in net.parameters()) for net in (run.text_encoder, run.transformer)]  # noqa: E731
     assert sizes() == [0, 0]
     run.activate("text_encoder")
@@ -108,36 +108,36 @@ def test_an_unmerged_lora_works_in_every_placement(spec, strategies):
         for factors in adapter.layers.values():
             factors.up.normal_(generator=torch.Generator().manual_seed(1))
         inject.add_lora(model, adapter)
-        with_it = outputs(run, calls=1)[1]
+        with_lora = outputs(run, calls=1)[1]
         inject.remove_lora(model)
-        return with_it, outputs(run, calls=1)[1]
+        return with_lora, outputs(run, calls=1)[1]
 
-    for actual, requested in zip(results(placed(spec, strategies)), results(model_folder.load(spec)), strict=True):
-        assert torch.equal(actual, requested)
+    for actual, reference in zip(results(place(spec, strategies)), results(model_folder.load(spec)), strict=True):
+        assert torch.equal(actual, reference)
 
 
 def test_quantization_is_exact_for_zero_and_the_largest_value():
     matrix = torch.tensor([[0.0, 0.0, 0.0], [1.0, -3.0, 0.5], [1e-30, 2e-30, 0.0], [0.0, 1e-44, 0.0]])
     for weight_format in ("int8", "fp8"):
-        repeated = QuantizedMatrix.quantize(matrix, weight_format).dequantize(torch.float32)
-        assert torch.equal(repeated[0], matrix[0])
-        torch.testing.assert_close(repeated.abs().amax(1), matrix.abs().amax(1))
-        assert (repeated - matrix).abs().max() <= 3.0 / (254 if weight_format == "int8" else 16)
+        dequantized = QuantizedMatrix.quantize(matrix, weight_format).dequantize(torch.float32)
+        assert torch.equal(dequantized[0], matrix[0])
+        torch.testing.assert_close(dequantized.abs().amax(1), matrix.abs().amax(1))
+        assert (dequantized - matrix).abs().max() <= 3.0 / (254 if weight_format == "int8" else 16)
 
 
 @pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 def test_quantization_does_not_depend_on_the_chunk_size(weight_format):
     matrix = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
     rows = QuantizedMatrix.quantize(matrix, weight_format)
-    alone = [QuantizedMatrix.quantize(row[None], weight_format).dequantize(torch.float32) for row in matrix]
-    assert torch.equal(rows.dequantize(torch.float32), torch.cat(alone))
+    row_by_row = [QuantizedMatrix.quantize(row[None], weight_format).dequantize(torch.float32) for row in matrix]
+    assert torch.equal(rows.dequantize(torch.float32), torch.cat(row_by_row))
     fake_quantize_(matrix, weight_format)
-    assert torch.equal(matrix, torch.cat(alone))
+    assert torch.equal(matrix, torch.cat(row_by_row))
 
 
 def test_a_network_that_fails_to_load_keeps_no_memory(tmp_path):
     spec = read_spec(model_folder.save(tiny.model("2b"), tmp_path / "model"))
-    run = placed(spec, ("model_offload", "model_offload"))
+    run = place(spec, ("model_offload", "model_offload"))
     file = spec.path / "transformer/diffusion_pytorch_model.safetensors"
     state = load_state(file)
     state["proj_out.bias"] = state["proj_out.bias"] * float("nan")

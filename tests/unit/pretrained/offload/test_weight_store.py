@@ -24,8 +24,8 @@ class Driver:
 
     def cudaHostRegister(self, pointer: int, size: int, flags: int) -> int:
         pages = range(pointer // mmap.PAGESIZE, -(-(pointer + size) // mmap.PAGESIZE))
-        taken = {page for start, n in self.registered.items() for page in range(start, start + n)}
-        if self.status or taken & set(pages):
+        registered = {page for start, n in self.registered.items() for page in range(start, start + n)}
+        if self.status or registered & set(pages):
             return self.status or 712
         self.registered[pages.start] = len(pages)
         return 0
@@ -58,27 +58,29 @@ def driver(request, monkeypatch) -> Driver:
 def test_each_group_is_registered_in_separate_whole_pages(driver, monkeypatch):
     cleared = []
     monkeypatch.setattr(pinned_memory, "clear_last_error", cleared.append)
-    created = store("cuda")
+    memory_store = store("cuda")
     for name, weight in WEIGHTS.items():
-        assert torch.equal(created.tensors[name], weight) and created.tensors[name].dtype == weight.dtype
-        assert created.tensors[name].data_ptr() % 256 == 0
+        assert torch.equal(memory_store.tensors[name], weight) and memory_store.tensors[name].dtype == weight.dtype
+        assert memory_store.tensors[name].data_ptr() % 256 == 0
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
-    assert cleared == ([created.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
-    del created
+    assert cleared == ([memory_store.device] * len(GROUPS) if driver.status else [])  # or the next launch would raise
+    del memory_store
     assert not driver.registered
 
 
 def test_quantized_weights_are_registered_as_well(driver, monkeypatch):
     monkeypatch.setattr(pinned_memory, "clear_last_error", lambda device: None)
-    created = store("cuda", format="int8")
+    memory_store = store("cuda", format="int8")
     assert len(driver.registered) == (0 if driver.status else len(GROUPS))
-    assert (created.tensors["a"].dequantize(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS["a"].abs().max()
+    assert (memory_store.tensors["a"].dequantize(torch.float32) - WEIGHTS["a"]).abs().max() < 0.02 * WEIGHTS[
+        "a"
+    ].abs().max()
 
 
 @pytest.mark.parametrize("device", ["mps", "xpu"])
 def test_without_cuda_tensors_are_fetched_directly(device):
-    created = store(device)
-    assert isinstance(make_prefetcher(GROUPS, created, {}, created.device), DirectFetch)
+    memory_store = store(device)
+    assert isinstance(make_prefetcher(GROUPS, memory_store, {}, memory_store.device), DirectFetch)
 
 
 def test_the_last_cuda_error_is_cleared(monkeypatch):
