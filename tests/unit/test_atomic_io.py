@@ -134,9 +134,9 @@ def test_files_of_other_programs_are_never_stale(tmp_path):
 
 
 def test_a_folder_is_replaced_if_the_block_succeeds(tmp_path):
-    for text in ("a", "b"):
+    for content in ("a", "b"):
         with atomic_folder(tmp_path / "x") as folder:
-            (folder / "file").write_text(text)
+            (folder / "file").write_text(content)
     with suppress(KeyboardInterrupt), atomic_folder(tmp_path / "x") as folder:
         (folder / "file").write_text("c")
         raise KeyboardInterrupt

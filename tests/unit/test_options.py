@@ -59,10 +59,10 @@ def test_unknown_names_are_rejected_with_the_nearest_name():
         check_values(Cake, {"oven": "yours"})
 
 
-def test_values_are_parsed_from_text():
+def test_values_are_parsed_from_strings():
     options = list_options(Cake)
-    text = {"layers": "2", "sugar": "1e2", "icing": "chocolate", "picture": "a.png", "toppings": ["a", "b"]}
-    parsed = {name: parse_value(options[name], value) for name, value in text.items()}
+    strings = {"layers": "2", "sugar": "1e2", "icing": "chocolate", "picture": "a.png", "toppings": ["a", "b"]}
+    parsed = {name: parse_value(options[name], value) for name, value in strings.items()}
     expected = {"layers": 2, "sugar": 100.0, "icing": "chocolate", "picture": Path("a.png"), "toppings": ("a", "b")}
     assert parsed == expected and parse_value(options["candles"], True) is True
     for name, value, message in (

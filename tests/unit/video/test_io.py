@@ -104,8 +104,8 @@ def test_colors_are_read_in_the_color_space_of_the_file(tmp_path, matrix, color_
 def test_odd_and_tiny_sizes_are_written(tmp_path, height, width):
     frames = smooth(5, height, width)
     Video(frames, fps=8.0).save(tmp_path / "x.mp4")
-    written = Video.load(tmp_path / "x.mp4").frames
-    assert written.shape == (5, height + height % 2, width + width % 2, 3)
+    loaded = Video.load(tmp_path / "x.mp4").frames
+    assert loaded.shape == (5, height + height % 2, width + width % 2, 3)
 
 
 @pytest.mark.parametrize("fps", [0.5, 7.5, 23.976, 29.97, 30.0, 60.0])
