@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
+from cogvideox.untrusted.text_encoding import printable
 
 
 def run(arguments: list[str]) -> None:
@@ -19,7 +20,8 @@ def run(arguments: list[str]) -> None:
     runs = [Run.read(folder) for folder in options.runs]
     name_counts = Counter(run.name for run in runs)
     runs = [
-        replace(run, name=str(folder)) if name_counts[run.name] > 1 else run for run, folder in zip(runs, options.runs)
+        replace(run, name=printable(str(folder))) if name_counts[run.name] > 1 else run
+        for run, folder in zip(runs, options.runs)
     ]
     save(runs, options.output)
     print(options.output)

@@ -12,7 +12,7 @@ from random import Random
 
 from tests.hostile.corpus import PROMPT, Case, Corpus
 
-SIDES = (1, 2_000, 5_000, 25_000, 65_000)
+SIDES = (1, 2_000, 4_000, 16_000, 65_000)
 """Heights and widths. The default limit is 100 million pixels."""
 
 

@@ -10,6 +10,7 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.cli.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 if TYPE_CHECKING:
     from cogvideox.curation.work import Progress
@@ -24,6 +25,7 @@ def run(arguments: list[str]) -> None:
         raise UserError("curate needs RAW and OUT: a folder of videos and images, and the folder to write to")
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
+    check_utf8_path(options.output)
     shard = Shard() if options.shard is None else Shard.parse(options.shard)
 
     from cogvideox import config

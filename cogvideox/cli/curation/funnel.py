@@ -1,10 +1,11 @@
 """`cogvideox funnel OUT`: print what a curation kept and dropped, and write the page that shows it."""
 
-import json
 from pathlib import Path
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
+from cogvideox.untrusted.files import read_json
+from cogvideox.untrusted.text_encoding import check_utf8_path
 
 
 def run(arguments: list[str]) -> None:
@@ -14,6 +15,7 @@ def run(arguments: list[str]) -> None:
         raise UserError("funnel needs OUT, the folder that `cogvideox curate` wrote")
     if options.raw is not None and not options.html:
         raise UserError("--raw is for pictures in the page: add --html")
+    check_utf8_path(options.output)
     print_funnel(options.output)
     if options.html:
         print(write_page(options.output, options.raw))
@@ -34,8 +36,12 @@ def write_page(output: Path, raw: Path | None) -> Path:
     from cogvideox.curation.run import RUN
 
     try:
-        rates = json.loads((output / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(output / RUN)
+        rates = {
+            "rows": {name: int(number) for name, number in document["rows"].items()},
+            "seconds": {name: float(number) for name, number in document["seconds"].items()},
+        }
+    except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError):  # missing or damaged
         rates = None
     return page.write_page(read_manifest(output, scalar_columns(output)), raw, output, rates)
 

@@ -1,6 +1,7 @@
 """Entries of a folder or table of clips: a file, its caption and scores, and what is wrong with them."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ IMAGES = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jp2", ".ppm", ".qoi"),
 )
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -98,13 +100,15 @@ def read_caption(path: Path) -> Caption:
 def find_file(folder: Path, name: str) -> Path:
     """Return the file that a table or list in `folder` names; if there is none, `folder / name`.
 
-    Names may have the backslashes of Windows, quotation marks around them, or another Unicode normalization.
+    Names may have the backslashes of Windows, quotation marks around them, another Unicode normalization, or, as in
+    tables of `cogvideox curate`, bytes that are not UTF-8 written as `\\xe9`.
     """
     name = name.strip()
     unquoted = name[1:-1].strip() if name[:1] in ("'", '"') and name[-1:] == name[:1] else name
     slashes = unquoted.replace("\\", "/")
     normalized = (unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))
-    for candidate in dict.fromkeys((name, unquoted, slashes, *normalized)):
+    unescaped = _ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), unquoted)
+    for candidate in dict.fromkeys((name, unquoted, unescaped, slashes, *normalized)):
         if is_file(folder / candidate):
             return folder / candidate
     return folder / name

@@ -9,7 +9,7 @@ from pathlib import Path
 from cogvideox.errors import UserError
 from cogvideox.training.metrics.charts import COLORS, Curve, Point, chart, draw, legend
 from cogvideox.untrusted.files import check_limit, read_text, reading
-from cogvideox.untrusted.text_encoding import split_lines
+from cogvideox.untrusted.text_encoding import printable, split_lines
 
 FIRST_PANELS = ("loss", "psnr", "lr", "grad_norm", "samples_per_second", "tokens_per_second", "useful", "mfu")
 """Metrics whose panels come first, in this order; all others follow by name."""
@@ -61,11 +61,11 @@ class Run:
                     break  # an unfinished line: the run is writing it, or was killed
                 step = float(values["step"])
                 for name, value in values.items():
-                    metrics.setdefault(name, []).append((step, float(value)))
+                    metrics.setdefault(printable(name), []).append((step, float(value)))
                 check_limit("METRICS", len(metrics), f"the number of metrics in {file}")
         if not metrics:
             raise UserError(f"{folder} has no metrics yet: its metrics.jsonl is empty")
-        return cls(file.parent.name or str(file.parent.resolve().name), metrics)
+        return cls(printable(file.parent.name or file.parent.resolve().name), metrics)
 
 
 def save(runs: Sequence[Run], path: Path) -> None:

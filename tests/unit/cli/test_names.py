@@ -93,3 +93,26 @@ def test_any_name_is_printed_in_any_encoding(workdir, encoding):
     assert ran.stdout.decode(encoding)
     missing = subprocess.run([*command[:4], b"\xe9\x1b[2J", "--dry-run"], env=environment, capture_output=True)
     assert missing.returncode == 2 and rb"\xe9\x1b[2J" in missing.stderr
+
+
+def test_curate(run, data, workdir):
+    """Manifests hold escaped names, and the table that lists the usable files finds them all the same."""
+    ran = run("curate", data, "out", "signals={}")
+    assert ran.status == 0, ran
+    assert "7 videos" in run("encode", "out", "--dry-run").out
+    Path("out/run.json").write_text('{"rows": {"split": "x"}, "seconds": [1]}')  # damaged, and only informative
+    assert run("funnel", "out", "--html").status == 0
+    for verb in (["curate", data], ["funnel"]):
+        assert run(*verb, "caf\udce9").err.startswith("cogvideox: cannot use caf\\xe9: its path is not valid UTF-8")
+    assert not Path("caf\udce9").exists()
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_plot(run, workdir, suffix):
+    for folder in ("a/caf\udce9", "b/caf\udce9", "a $x_ {"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "caf\\udce9": 1.0}')
+    name = f"caf\udce9.{suffix}"
+    assert run("plot", "a/caf\udce9", "b/caf\udce9", "a $x_ {", "-o", name).status == 0
+    assert run("plot", "a/caf\udce9", "-o", name).status == 0
+    assert suffix == "png" or "caf\\xe9" in Path(name).read_text()
