@@ -25,7 +25,7 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.run import curate
 from cogvideox.curation.stages.split import Split
 
-NUM_CHUNKS, CHUNK_TRAIN, CHUNK_TEST = 8, 150, 50
+CHUNKS = [(150, 50)] * 4 + [(134, 0)] * 3  # training and test clips of each chunk
 SIGNALS = {
     **{
         name: {}
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--footage", type=Path, help="folder of footage for the renders")
     parser.add_argument("--clips", type=Path, help="folder of real clips")
     parser.add_argument("--json", type=Path, help="report to write")
-    parser.add_argument("--chunks", type=int, default=NUM_CHUNKS, help="chunks of 150 training and 50 test clips")
+    parser.add_argument("--chunks", type=int, default=len(CHUNKS), help="how many of the chunks")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if options.step == "render":
@@ -64,10 +64,11 @@ def main() -> None:
 
 def render(footage: Path, out: Path, num_chunks: int, workers: int) -> None:
     """Render chunk by chunk, and compute the signals of each."""
-    for chunk in range(num_chunks):
+    for chunk, (num_train, num_test) in enumerate(CHUNKS[:num_chunks]):
         folder = out / f"chunk-{chunk}"
-        jobs = [("train", chunk * CHUNK_TRAIN + index) for index in range(CHUNK_TRAIN)]
-        jobs += [("test", chunk * CHUNK_TEST + index) for index in range(CHUNK_TEST)]
+        first_train, first_test = (sum(sizes[side] for sizes in CHUNKS[:chunk]) for side in (0, 1))
+        jobs = [("train", first_train + index) for index in range(num_train)]
+        jobs += [("test", first_test + index) for index in range(num_test)]
         if not (folder / "truth.json").is_file():
             with ProcessPoolExecutor(workers, initializer=start_worker, initargs=(footage,)) as pool:
                 truth = list(pool.map(write_clip, [(side, index, folder / "raw") for side, index in jobs], chunksize=8))

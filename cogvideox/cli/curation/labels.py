@@ -32,6 +32,12 @@ def train(arguments: list[str]) -> None:
     p.add_argument("--model", type=Path, metavar="FILE", help="file to write (default: OUT/labels.safetensors)")
     kind = "signals: trees on the measurements; embedding: a head on the embedding of the signal `tags`, too"
     p.add_argument("--kind", choices=("signals", "embedding"), default="signals", help=kind)
+    vlm = p.add_argument_group("video-language model")
+    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="fine-tune this model instead, with LoRA; needs --raw")
+    answer = "head: a layer for all labels; chat: answers yes or no, label by label (default: head)"
+    vlm.add_argument("--answer", choices=("head", "chat"), default="head", help=answer)
+    vlm.add_argument("--raw", type=Path, metavar="RAW", help="the raw files")
+    vlm.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings, such as num_steps=500")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default: 0)")
     _add_test_fraction(p)
     options = p.parse(arguments)
@@ -43,9 +49,16 @@ def train(arguments: list[str]) -> None:
     from cogvideox.curation.labels.report import Predictions, build_report, format_report, is_test_source
 
     _check_fraction(options.test_fraction)
-    settings = TrainSettings(kind=options.kind, seed=options.seed)
     table, truth = _annotated(output)
     test = [is_test_source(source, options.test_fraction) for source in table["source"].to_pylist()]
+    if options.vlm is not None:
+        from cogvideox.cli.curation.vlm_labels import train_vlm
+
+        train_vlm(options, table, _only(truth, [not is_test for is_test in test]))
+        return
+    if options.set or options.raw is not None:
+        raise UserError("--raw and --set are settings of a video-language model: add --vlm")
+    settings = TrainSettings(kind=options.kind, seed=options.seed)
     model = train_model(table, _only(truth, [not is_test for is_test in test]), settings)
     path = options.model or output / MODEL
     save_model(model, path)
@@ -110,6 +123,14 @@ def predict(arguments: list[str]) -> None:
     p = _parser("predict", "OUT", "Write the probabilities of the labels of all clips of a curation to a table.")
     p.add_argument("--model", type=Path, metavar="FILE", help="model to apply (default: OUT/labels.safetensors)")
     p.add_argument("-o", "--output", dest="file", type=Path, metavar="FILE", help=f"table (default: OUT/{PREDICTIONS})")
+    vlm = p.add_argument_group("video-language models")
+    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="apply a filter that `labels train --vlm` wrote")
+    endpoint = "ask a model behind an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1, without training"
+    vlm.add_argument("--endpoint", metavar="URL", help=endpoint)
+    vlm.add_argument("--endpoint-model", default="", metavar="NAME", help="name of the model at the endpoint")
+    vlm.add_argument("--key-variable", default="", metavar="NAME", help="environment variable with the endpoint's key")
+    vlm.add_argument("--max-cost", type=float, metavar="X", help="budget of all calls, in the currency of the prices")
+    vlm.add_argument("--raw", type=Path, metavar="RAW", help="the raw files")
     options = p.parse(arguments)
     output = _output(options, "predict")
 
@@ -119,14 +140,22 @@ def predict(arguments: list[str]) -> None:
     from cogvideox.curation.labels.predictions import write_predictions
     from cogvideox.curation.manifest import read_manifest
 
-    table, model = read_manifest(output), load_model(options.model or output / MODEL)
-    probabilities = model.predict(table)
+    table = read_manifest(output)
+    if options.vlm is not None or options.endpoint is not None:
+        from cogvideox.cli.curation.vlm_labels import predict_vlm
+
+        probabilities, thresholds = predict_vlm(options, table, output)
+    elif options.raw is not None:
+        raise UserError("--raw is for video-language models: add --vlm or --endpoint")
+    else:
+        model = load_model(options.model or output / MODEL)
+        probabilities, thresholds = model.predict(table), model.thresholds
     path = options.file or output / PREDICTIONS
-    write_predictions(table["id"].to_pylist(), probabilities, model.thresholds, path)
+    write_predictions(table["id"].to_pylist(), probabilities, thresholds, path)
     for name, values in probabilities.items():
         known = values[np.isfinite(values)]
-        given = int(np.sum(known > model.thresholds[name]))
-        print(f"{name:<12} {given:>8,} of {len(known):,} clips above {model.thresholds[name]:.3f}")
+        given = int(np.sum(known > thresholds[name]))
+        print(f"{name:<12} {given:>8,} of {len(known):,} clips above {thresholds[name]:.3f}")
     print(path)
 
 

@@ -1,7 +1,6 @@
 """`cogvideox labels`: from annotations of a curation to columns of its manifest."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,63 +11,34 @@ pytest.importorskip("sklearn")
 
 from cogvideox.cli.main import main
 from cogvideox.curation.manifest import read_manifest, stage_records
-from cogvideox.toybox.effects import camera, degradation
-from cogvideox.video import io
-
-NUMBER = 24
+from tests.unit.cli.curation.conftest import NUMBER
 
 
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory) -> Path:
-    """Clips of which every second is blurred."""
-    folder = tmp_path_factory.mktemp("labels") / "raw"
-    folder.mkdir()
-    for index in range(NUMBER):
-        canvas = camera.texture(index, (160, 200), 1.0)
-        clip = camera.film(canvas, camera.pan(18, (1.0, 0.4)), (64, 96))
-        io.write(folder / f"{index:02d}.mp4", degradation.blur(clip, 3.0) if index % 2 else clip, 16.0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def output(raw) -> Path:
-    output = raw.parent / "out"
-    (raw.parent / "recipe.yaml").write_text("signals: {picture: {}, stillness: {}}\nduplicates: {max_bits: -1}\n")
-    assert main(["curate", str(raw), str(output), "--recipe", str(raw.parent / "recipe.yaml")]) == 0
-    rows = ["clip_id,annotator,low_quality"]
-    for row in read_manifest(output).to_pylist():
-        rows.append(f"{row['id']},ann,{'true' if int(row['source'][:2]) % 2 else 'false'}")
-    (raw.parent / "annotations.csv").write_text("\n".join(rows) + "\n")
-    assert main(["labels", "import", str(output), str(raw.parent / "annotations.csv")]) == 0
-    assert main(["labels", "train", str(output), "--test-fraction", "0.3"]) == 0
-    return output
-
-
-def test_report_on_the_test_sources(output, raw, capsys):
-    arguments = ["labels", "report", str(output), "--test-fraction", "0.3", "--html", "--raw", str(raw)]
+def test_report_on_the_test_sources(labelled, blurred_raw, capsys):
+    arguments = ["labels", "report", str(labelled), "--test-fraction", "0.3", "--html", "--raw", str(blurred_raw)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if line.startswith("low_quality  signals"))
     assert "  1.00  " in row and "paper, its test set" in printed
-    assert "<h2>Low quality</h2>" in (output / "labels.html").read_text()
+    assert "<h2>Low quality</h2>" in (labelled / "labels.html").read_text()
 
 
-def test_predictions_are_reported_like_models(output, tmp_path, capsys):
-    assert main(["labels", "predict", str(output), "-o", str(tmp_path / "p.parquet")]) == 0
+def test_predictions_are_reported_like_models(labelled, tmp_path, capsys):
+    assert main(["labels", "predict", str(labelled), "-o", str(tmp_path / "p.parquet")]) == 0
     assert "low_quality        12 of 24 clips" in capsys.readouterr().out
-    assert main(["labels", "report", str(output), "--all", "--predictions", str(tmp_path / "p.parquet")]) == 0
+    assert main(["labels", "report", str(labelled), "--all", "--predictions", str(tmp_path / "p.parquet")]) == 0
     assert "low_quality  p  " in capsys.readouterr().out
 
 
-def test_curate_adds_the_labels_and_selects_by_them(output, raw):
-    recipe = raw.parent / "labelled.yaml"
+def test_curate_adds_the_labels_and_selects_by_them(labelled, blurred_raw):
+    recipe = blurred_raw.parent / "labelled.yaml"
     recipe.write_text(
-        (raw.parent / "recipe.yaml").read_text()
-        + f"labels: {{model: {output / 'labels.safetensors'}}}\n"
+        (blurred_raw.parent / "recipe.yaml").read_text()
+        + f"labels: {{model: {labelled / 'labels.safetensors'}}}\n"
         + "keep: {bounds: [{column: labels.low_quality, at_most: 0.5}]}\n"
     )
-    assert main(["curate", str(raw), str(output), "--recipe", str(recipe)]) == 0
-    table = read_manifest(output)
+    assert main(["curate", str(blurred_raw), str(labelled), "--recipe", str(recipe)]) == 0
+    table = read_manifest(labelled)
     rows = {int(row["source"][:2]): row for row in table.to_pylist()}
     probabilities = np.array([rows[index]["labels.low_quality"] for index in range(NUMBER)])
     assert probabilities[1::2].min() > 0.5 > probabilities[::2].max()
@@ -76,18 +46,18 @@ def test_curate_adds_the_labels_and_selects_by_them(output, raw):
     assert stage_records(table)["labels"]["weights"]
 
 
-def test_a_model_needs_its_signals(output, raw, tmp_path, capsys):
+def test_a_model_needs_its_signals(labelled, blurred_raw, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"signals: {{picture: {{}}}}\nlabels: {{model: {output / 'labels.safetensors'}}}\n")
-    assert main(["curate", str(raw), str(tmp_path / "out"), "--recipe", str(recipe)]) == 2
+    recipe.write_text(f"signals: {{picture: {{}}}}\nlabels: {{model: {labelled / 'labels.safetensors'}}}\n")
+    assert main(["curate", str(blurred_raw), str(tmp_path / "out"), "--recipe", str(recipe)]) == 2
     assert "stillness" in capsys.readouterr().err
 
 
-def test_export(output, tmp_path, capsys):
-    assert main(["labels", "export", str(output), str(tmp_path / "tasks.json"), "--url-prefix", "/raw/"]) == 0
+def test_export(labelled, tmp_path, capsys):
+    assert main(["labels", "export", str(labelled), str(tmp_path / "tasks.json"), "--url-prefix", "/raw/"]) == 0
     tasks = json.loads((tmp_path / "tasks.json").read_text())
     assert len(tasks) == NUMBER and tasks[0]["data"]["video"].startswith("/raw/00.mp4#t=0.000,")
-    assert main(["labels", "export", str(output), str(tmp_path / "annotations.parquet")]) == 0
+    assert main(["labels", "export", str(labelled), str(tmp_path / "annotations.parquet")]) == 0
     assert "24 annotations" in capsys.readouterr().out
     assert main(["labels", "export", "--config"]) == 0
     assert '<Choice value="Low quality"' in capsys.readouterr().out
@@ -107,8 +77,8 @@ def test_export(output, tmp_path, capsys):
         (["labels", "predict", "OUT", "--model", "none"], "no such file"),
     ],
 )
-def test_errors_are_one_sentence(output, capsys, arguments, message):
-    assert main([str(output) if argument == "OUT" else argument for argument in arguments]) == 2
+def test_errors_are_one_sentence(labelled, capsys, arguments, message):
+    assert main([str(labelled) if argument == "OUT" else argument for argument in arguments]) == 2
     assert message in capsys.readouterr().err
 
 
