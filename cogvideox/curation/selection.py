@@ -84,8 +84,10 @@ class ManifestSelector:
 
     def selected(self, step: int | None) -> Bool[np.ndarray, " clips"]:
         """Return a mask of the clips that pass at a step; None: at any step of the policy."""
-        steps = self.selector.sample_steps() if step is None else [step]
-        return np.logical_or.reduce([self.selector.mask(step) for step in steps])
+        selected = np.zeros(len(self.rows), dtype=bool)
+        for at in self.selector.sample_steps() if step is None else [step]:
+            selected |= self.selector.mask(at)
+        return selected
 
     def find(self, clip: str) -> int:
         """Return the index of a clip by its id, the beginning of its id, or its file.

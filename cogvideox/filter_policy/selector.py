@@ -55,7 +55,8 @@ class Selector:
 
     def sample_steps(self) -> list[int]:
         """Return the steps at which thresholds jump or start to move, and steps between them."""
-        return grid(self.policy.knots)
+        knots = self.policy.knots
+        return sorted({*knots, *grid((knots[-1],))})
 
     def digest(self) -> str:
         """Return a hash of the policy and of the values that it reads, to detect changed rows when a run resumes."""

@@ -1,11 +1,16 @@
 """`cogvideox funnel OUT`: print what a curation kept and dropped, and write the page that shows it."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import read_json
 from cogvideox.untrusted.text_encoding import check_utf8_path
+
+if TYPE_CHECKING:
+    from cogvideox.curation.selection import ManifestSelector
+    from cogvideox.filter_policy.policy import Policy
 
 
 def run(arguments: list[str]) -> None:
@@ -16,9 +21,23 @@ def run(arguments: list[str]) -> None:
     if options.raw is not None and not options.html:
         raise UserError("--raw is for pictures in the page: add --html")
     check_utf8_path(options.output)
+    selector = None if options.policy is None else load_selector(options.output, options.policy)
     print_funnel(options.output)
+    if selector is not None:
+        from cogvideox.cli.curation.select import format_counts
+
+        print(format_counts(selector, None))
     if options.html:
-        print(write_page(options.output, options.raw))
+        print(write_page(options.output, options.raw, None if selector is None else selector.selector.policy))
+
+
+def load_selector(output: Path, file: Path) -> "ManifestSelector":
+    """Apply the policy of a file to a manifest."""
+    from cogvideox import config
+    from cogvideox.curation.selection import ManifestSelector
+    from cogvideox.filter_policy.policy import Policy
+
+    return ManifestSelector(output, config.load(Policy, file))
 
 
 def print_funnel(output: Path) -> None:
@@ -29,8 +48,8 @@ def print_funnel(output: Path) -> None:
     print(format_funnel(funnel(read_manifest(output, scalar_columns(output)))))
 
 
-def write_page(output: Path, raw: Path | None) -> Path:
-    """Write `funnel.html` and return its path."""
+def write_page(output: Path, raw: Path | None, policy: "Policy | None" = None) -> Path:
+    """Write `funnel.html`, with the thresholds of a resolved policy, and return its path."""
     from cogvideox.curation.funnel import page
     from cogvideox.curation.manifest import read_manifest, scalar_columns
     from cogvideox.curation.run import RUN
@@ -43,7 +62,7 @@ def write_page(output: Path, raw: Path | None) -> Path:
         }
     except (UserError, AttributeError, KeyError, TypeError, ValueError, OverflowError):  # missing or damaged
         rates = None
-    return page.write_page(read_manifest(output, scalar_columns(output)), raw, output, rates)
+    return page.write_page(read_manifest(output, scalar_columns(output)), raw, output, rates, policy)
 
 
 def parser() -> Parser:
@@ -54,6 +73,8 @@ def parser() -> Parser:
         "Show how many clips each stage of a curation let through, and what it dropped and why.",
     )
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="the folder that `curate` wrote")
+    policy = "also count what a policy keeps, and show its thresholds in the page"
+    p.add_argument("--policy", type=Path, metavar="FILE", help=policy)
     p.add_argument("--html", action="store_true", help="also write OUT/funnel.html")
     p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for pictures in the page")
     return p

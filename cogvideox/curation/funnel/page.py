@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cogvideox.atomic_io import write_text
 from cogvideox.curation.funnel.counts import Distribution, Funnel, distributions, funnel
+from cogvideox.curation.funnel.thresholds import Limit, thresholds_of
 from cogvideox.curation.manifest import stage_records
 from cogvideox.errors import UserError
+from cogvideox.filter_policy.policy import Policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +33,7 @@ tr.step td { border-top: 1px solid #d5dde5; font-weight: 600; } tr.reason td { c
 figure img { display: block; max-width: 100%; border-radius: 3px; }
 figcaption { font-size: 11px; color: #52616f; max-width: 330px; overflow-wrap: anywhere; }
 .none { display: inline-block; width: 96px; height: 54px; background: #e6ebf0; border-radius: 3px; }
+svg .limit { stroke: #a03a2c; stroke-width: 2; } .card p.rule { color: #a03a2c; }
 svg rect { fill: #3b6ea8; } svg text { font-size: 10px; fill: #52616f; }
 @media (prefers-color-scheme: dark) {
   body { background: #14191f; color: #dbe3ea; } .card, td, h2 { border-color: #33404d !important; }
@@ -39,13 +42,20 @@ svg rect { fill: #3b6ea8; } svg text { font-size: 10px; fill: #52616f; }
 """
 
 
-def write_page(table: "pa.Table", raw: Path | None, output: Path, rates: dict[str, Any] | None = None) -> Path:
+def write_page(
+    table: "pa.Table",
+    raw: Path | None,
+    output: Path,
+    rates: dict[str, Any] | None = None,
+    policy: Policy | None = None,
+) -> Path:
     """Write the page of a manifest.
 
     Args:
         raw: folder of the raw files; None or a missing folder leaves out the pictures.
         output: folder of the page.
         rates: rows and seconds of each stage in the last run (`run.json`).
+        policy: a resolved policy, whose thresholds are drawn into the histograms.
 
     Raises:
         UserError: it cannot be written.
@@ -61,7 +71,7 @@ def write_page(table: "pa.Table", raw: Path | None, output: Path, rates: dict[st
         "<h2>What was dropped, and why</h2>",
         _dropped(table, result, pictures),
         "<h2>Distributions and extremes</h2><div class='cards'>",
-        *(_card(table, column, pictures) for column in columns),
+        *(_card(table, column, pictures, thresholds_of(policy, column.name)) for column in columns),
         "</div>",
         _rates(rates),
         "<h2>Settings</h2><table>",
@@ -111,7 +121,7 @@ def _dropped(table: "pa.Table", result: Funnel, pictures: "_Pictures") -> str:
     return f"<div class='cards'>{''.join(parts)}</div>" if parts else "<p>Nothing.</p>"
 
 
-def _card(table: "pa.Table", column: Distribution, pictures: "_Pictures") -> str:
+def _card(table: "pa.Table", column: Distribution, pictures: "_Pictures", thresholds: Sequence[Limit]) -> str:
     unit = f" {column.unit}" if column.unit else ""
     quantiles = ", ".join(f"{level} %: {value:.4g}" for level, value in column.percentiles.items())
     missing = f"; {column.missing:,} without a value" if column.missing else ""
@@ -119,15 +129,17 @@ def _card(table: "pa.Table", column: Distribution, pictures: "_Pictures") -> str
     def figures(rows: Sequence[int]) -> str:
         return "".join(pictures.figure(row, f"{table[column.name][row].as_py():.4g}{unit}") for row in rows)
 
+    histogram = _histogram(column, thresholds)
+    rules = "".join(f"<p class='rule'>{_text(limit.rule)}</p>" for limit in thresholds)
     return (
-        f"<div class='card'><b>{_text(column.name)}</b><p>{_text(column.description)}</p>{_histogram(column)}"
-        f"<p>mean {column.mean:.4g}{_text(unit)}; {quantiles}{missing}</p>"
+        f"<div class='card'><b>{_text(column.name)}</b><p>{_text(column.description)}</p>{histogram}"
+        f"<p>mean {column.mean:.4g}{_text(unit)}; {quantiles}{missing}</p>{rules}"
         f"<p>lowest</p><div class='shots'>{figures(column.lowest[:2])}</div>"
         f"<p>highest</p><div class='shots'>{figures(column.highest[:2])}</div></div>"
     )
 
 
-def _histogram(column: Distribution) -> str:
+def _histogram(column: Distribution, thresholds: Sequence[Limit]) -> str:
     width, height, top = 300, 64, max(column.counts)
     step = width / len(column.counts)
     bars = "".join(
@@ -136,6 +148,14 @@ def _histogram(column: Distribution) -> str:
         f"{count:,}</title></rect>"
         for index, count in enumerate(column.counts)
     )
+    low, high = column.edges[0], column.edges[-1]
+    for limit in thresholds:
+        x = width * min(max((limit.value - low) / (high - low), 0.0), 1.0)
+        dashes = " stroke-dasharray='3 2'" if limit.moves else ""
+        bars += (
+            f"<line class='limit' x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{height}'{dashes}>"
+            f"<title>{_text(limit.rule)}</title></line>"
+        )
     return (
         f"<svg viewBox='0 0 {width} {height + 14}' width='100%' role='img'>{bars}"
         f"<text x='0' y='{height + 11}'>{column.edges[0]:.4g}</text>"

@@ -127,3 +127,14 @@ def test_invalid_selections_are_rejected(tmp_path, capsys):
         ManifestSelector(curated, Policy((Bound("motion.flow", at_least=0.1),)))
     with pytest.raises(UserError, match="keeps no clips"):
         ManifestSelector(curated, Policy(labels={"editing": 0.0})).write(tmp_path / "out", None, tmp_path)
+
+
+def test_the_funnel_page_shows_the_thresholds(tmp_path, capsys):
+    curated, file = write_manifest(tmp_path / "curated"), tmp_path / "policy.yaml"
+    config.save(MOVING, file)
+    assert main(["funnel", str(curated), "--policy", str(file), "--html"]) == 0
+    assert "kept at step 100" in capsys.readouterr().out
+    page = (curated / "funnel.html").read_text()
+    for rule in ("at least 0 at step 0", "at least 1 at step 100", "at most 0.5"):
+        assert page.count(f"<title>{rule}</title>") == 1
+    assert page.count("class='limit'") == 3 and page.count("stroke-dasharray") == 2
