@@ -79,7 +79,7 @@ def test_gpu_output_in_bfloat16_is_close_to_cpu_output(network):
 
 
 def test_packed_clips_have_the_loss_and_gradients_of_separate_clips():
-    """In bfloat16, for which CUDA has a varlen attention kernel, with clips of three sizes in a row."""
+    """In bfloat16, for which CUDA has a varlen attention kernel, with clips of three sizes in one sequence."""
     model = perturb(Transformer(TRANSFORMERS["5b"])).requires_grad_().cuda()
     clips = [random(4, t, h, w).cuda() for t, h, w in ((1, 4, 6), (3, 4, 6), (2, 6, 4))]
     text, timestep = random(3, TEXT_LENGTH, 32).cuda(), torch.tensor([3, 500, 999], device="cuda")

@@ -11,7 +11,7 @@ SCHEDULE = Schedule()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_sampling_never_synchronizes_with_the_gpu(name):
+def test_samplers_do_not_synchronize_with_the_gpu(name):
     def generate(device):
         generator = torch.Generator().manual_seed(0)
         noise = initial_noise((2, 4, 3, 5, 6), generator, device)

@@ -83,7 +83,7 @@ def train_compiled(loop: str, vae: Path, out: Path) -> None:
 @pytest.mark.parametrize("deterministic", [False, True])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_run(loop, deterministic, vae, tmp_path):
-    """Up to rounding errors of kernels that add in any order."""
+    """Up to the rounding errors of kernels whose order of summation varies."""
     settings = make_settings(loop, vae, deterministic=deterministic)
     assert train(loop, settings, tmp_path / "uninterrupted/run") is not None
     while train(loop, settings, tmp_path / "resumed/run", resume=True, max_seconds=0.0) is None:
@@ -95,7 +95,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_run(loop, deterministi
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_steps_never_synchronize_with_the_gpu(loop, vae, tmp_path):
+def test_training_steps_do_not_synchronize_with_the_gpu(loop, vae, tmp_path):
     step = (vae_step if loop == "vae" else transformer_step)(make_settings(loop, vae), tmp_path)
     for _ in range(3):  # warm-up: one-time setup may synchronize; every third batch consists of images
         step()
@@ -148,7 +148,7 @@ def transformer_step(settings: ToyboxTraining, cache: Path) -> Callable[[], None
 
 
 def pinned_batches(make_batch: Callable[[int], tuple]):
-    """Return an iterator over batches in pinned memory, all made in advance as by the workers of a run."""
+    """Return an iterator over batches in pinned memory, all prefetched as by the workers of a run."""
     batches = prefetch(make_batch, range(NUM_STEPS))
     return iter([type(batch)(*(tensor.pin_memory() for tensor in batch)) for batch in batches])
 
