@@ -183,8 +183,11 @@ def time_windows(num_latents: int, window: int, overlap: int) -> list[range]:
 
 
 class FitBox(NamedTuple):
-    """The size of a resized frame and its offset: the start of the crop in the resized frame (`cover`), or of the
-    resized frame in the target (`contain`)."""
+    """The size and offset of a resized frame, in pixels.
+
+    The offset is the start of the crop in the resized frame (`cover`), or of the resized frame in the target
+    (`contain`).
+    """
 
     height: int
     width: int

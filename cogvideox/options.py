@@ -30,21 +30,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Option:
     """User-facing description of a field. `list_options` sets the second group of attributes.
 
-    help: description in one line. A name in backticks refers to another option.
-    group: heading under which the option is listed.
-    metavar: placeholder of each value in the help; defaults to the choices or the type.
-    common: whether the option appears in the short help.
-    low, high: inclusive bounds of a number.
-    hint: explanation of the bounds, for the error message.
-    flags: command-line flags, if not `--name`.
-    argument_type: type of the command-line argument if it differs from the type of the field, such as `Path` for a file
-        whose digest is stored in the field.
+    Attributes:
+        help: description in one line. A name in backticks refers to another option.
+        group: heading under which the option is listed.
+        metavar: placeholder of each value in the help; defaults to the choices or the type.
+        common: whether the option appears in the short help.
+        low, high: inclusive bounds of a number.
+        hint: explanation of the bounds, for the error message.
+        flags: command-line flags, if not `--name`.
+        argument_type: type of the command-line argument if it differs from the type of the field, such as `Path` for a
+            file whose digest is stored in the field.
 
     name: name of the field.
-    type: type of the field, without None.
-    choices: allowed values, if the type is a Literal.
-    repeated: whether the option accepts any number of values.
-    default: default of the field; None if there is none or if it depends on the model.
+        type: type of the field, without None.
+        choices: allowed values, if the type is a Literal.
+        repeated: whether the option accepts any number of values.
+        default: default of the field; None if there is none or if it depends on the model.
     """
 
     help: str

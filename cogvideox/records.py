@@ -23,14 +23,15 @@ else:
 class Clip:
     """A segment of a video file, or an image: metadata without pixels.
 
-    id: hash of the file's bytes, start and end.
-    source: path of the file.
-    start, end: seconds from the first frame; None is the beginning or end of the file.
-    fps: average frame rate of the file in frames per second; 0 for an image.
-    width, height: size of the displayed frame, in pixels.
-    num_frames: number of frames in the clip according to the file's header; 1 for an image.
-    scores: measurements and labels by name, for filter policies.
-    provenance: description of the origin of the clip.
+    Attributes:
+        id: hash of the file's bytes, start and end.
+        source: path of the file.
+        start, end: seconds from the first frame; None is the beginning or end of the file.
+        fps: average frame rate of the file in frames per second; 0 for an image.
+        width, height: size of the displayed frame, in pixels.
+        num_frames: number of frames in the clip according to the file's header; 1 for an image.
+        scores: measurements and labels by name, for filter policies.
+        provenance: description of the origin of the clip.
     """
 
     id: str
@@ -62,14 +63,15 @@ class LatentSample:
 
     Axes: c latent channels, t h w latent frames, height and width, n tokens, d text width, k noise samples.
 
-    mean, logvar: posterior of the latents, unscaled.
-    text: caption embedding, padded to the model's text length.
-    image_mean, image_logvar: posterior of the first frame alone, encoded k times with different noise, for
-        image-to-video models; None if it was not encoded.
-    fps: frame rate of the clip after resampling; 0 for an image.
-    source_size: height and width of the file's frames, in pixels.
-    crop: top, left, height and width of the encoded region, in source pixels.
-    vae, text_encoder: hashes of the weights that encoded the clip.
+    Attributes:
+        mean, logvar: posterior of the latents, unscaled.
+        text: caption embedding, padded to the model's text length.
+        image_mean, image_logvar: posterior of the first frame alone, encoded k times with different noise, for
+            image-to-video models; None if it was not encoded.
+        fps: frame rate of the clip after resampling; 0 for an image.
+        source_size: height and width of the file's frames, in pixels.
+        crop: top, left, height and width of the encoded region, in source pixels.
+        vae, text_encoder: hashes of the weights that encoded the clip.
     """
 
     clip_id: str
@@ -92,11 +94,12 @@ class PackedBatch:
     Axes: s clips, c latent channels, t h w latent frames, height and width (different for each clip), n text tokens,
     d text width.
 
-    latents, noise: scaled clean latents of each clip, and noise to add to them.
-    text: embedding of each caption, or of the null prompt if the caption was dropped.
-    timestep: timestep of each clip.
-    image: latents of the first frame of each clip, padded with zeros to all frames, for image-to-video models; zeros if
-        the image was dropped.
+    Attributes:
+        latents, noise: scaled clean latents of each clip, and noise to add to them.
+        text: embedding of each caption, or of the null prompt if the caption was dropped.
+        timestep: timestep of each clip.
+        image: latents of the first frame of each clip, padded with zeros to all frames, for image-to-video models;
+            zeros if the image was dropped.
     """
 
     latents: tuple[Float[Tensor, "c _t _h _w"], ...]
@@ -127,8 +130,9 @@ class PackedBatch:
 class Video:
     """RGB frames, uint8 or float32 in 0..1.
 
-    fps: frame rate in frames per second.
-    metadata: JSON values that describe the video; for a generated video, everything needed to reproduce it.
+    Attributes:
+        fps: frame rate in frames per second.
+        metadata: JSON values that describe the video; for a generated video, everything needed to reproduce it.
     """
 
     frames: UInt8[np.ndarray, "t h w 3"] | Float32[np.ndarray, "t h w 3"] = field(repr=False)
@@ -203,8 +207,9 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
 class Score:
     """A measured value and the protocol to reproduce it.
 
-    interval: confidence interval (95 % unless the protocol says otherwise), or None.
-    protocol: measurement settings, as JSON values.
+    Attributes:
+        interval: confidence interval (95 % unless the protocol says otherwise), or None.
+        protocol: measurement settings, as JSON values.
     """
 
     metric: str

@@ -29,8 +29,13 @@ def default_extension(num_input_frames: int, window: int, overlap: int | None) -
 
 
 def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -> int:
-    """Return the number of frames that a text-to-video model generates to extend a clip to `num_frames`, including
-    context frames: 49, 73, 28 -> 49."""
+    """Return the number of frames, with context, that a model generates to extend a clip: 49, 73, 28 -> 49.
+
+    Applies to text-to-video models.
+
+    Args:
+        num_frames: total number of frames of the extended clip.
+    """
     num_context = num_context_frames(num_input_frames, overlap)
     return num_context - (num_input_frames - num_frames) // FRAME_RATIO * FRAME_RATIO
 
@@ -38,9 +43,8 @@ def num_extension_frames(num_input_frames: int, num_frames: int, overlap: int) -
 def chain_lengths(num_frames: int, window: int, *, continued: bool) -> list[int]:
     """Return the frame counts of a chain of clips: 97, 49 -> [49, 49].
 
-    Each clip starts with the last frame of the previous one.
-
-    The last clip is as short as possible; the chain may exceed `num_frames` by up to three frames.
+    Each clip starts with the last frame of the previous one. The last clip is as short as possible; the chain may
+    exceed `num_frames` by up to three frames.
 
     Args:
         num_frames: number of new frames, without those of a clip that the chain continues.

@@ -28,9 +28,10 @@ Stage = Literal["invert", "denoise", "decode"]
 class Progress:
     """The progress of a generation, passed to `on_step` after each denoising step and each decoded chunk.
 
-    done, total: number of steps during inversion and denoising, number of frames during decoding.
-    video, num_videos: the index of the current video, from 0, and the number of videos.
-    render_preview: see `preview`.
+    Attributes:
+        done, total: number of steps during inversion and denoising, number of frames during decoding.
+        video, num_videos: the index of the current video, from 0, and the number of videos.
+        render_preview: see `preview`.
     """
 
     stage: Stage

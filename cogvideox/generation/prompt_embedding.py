@@ -20,8 +20,9 @@ _CACHE_SIZE = 8
 class PromptEmbeddings:
     """Embedded prompts of one request.
 
-    prompt: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
-    null: the unconditional embedding [1 n d]; only for requests with `invert`.
+    Attributes:
+        prompt: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
+        null: the unconditional embedding [1 n d]; only for requests with `invert`.
     """
 
     prompt: Float[Tensor, "b n d"]
@@ -30,8 +31,10 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedder:
-    """Embeds prompts with a model's text encoder. Recent embeddings are cached, so that the null prompt and a prompt
-    used with several seeds are encoded only once."""
+    """Embeds prompts with a model's text encoder.
+
+    Recent embeddings are cached, so that the null prompt and a prompt used with several seeds are encoded only once.
+    """
 
     model: LoadedModel
     device: torch.device

@@ -39,14 +39,15 @@ Result = TypeVar("Result")
 class Runner:
     """Generates one video with a fixed model, prompts and settings.
 
-    generator: source of all random values, sampled in the order of diffusers: posterior of the image, posterior of the
-        input video, initial noise, noise of the sampler.
-    output: frame type: "uint8", or "float" for float32 in 0..1.
-    report: called with the progress.
-    ranks: processes that generate the video together; work that `parallel` does not split is done on every rank.
-    slicing: division of a chunk in the VAE, which saves memory.
-    checkpoint: saves denoised latents until the video is written.
-    num_denoised: number of latent frames of each clip denoised so far.
+    Attributes:
+        generator: source of all random values, sampled in the order of diffusers: posterior of the image, posterior of
+            the input video, initial noise, noise of the sampler.
+        output: frame type: "uint8", or "float" for float32 in 0..1.
+        report: called with the progress.
+        ranks: processes that generate the video together; work that `parallel` does not split is done on every rank.
+        slicing: division of a chunk in the VAE, which saves memory.
+        checkpoint: saves denoised latents until the video is written.
+        num_denoised: number of latent frames of each clip denoised so far.
     """
 
     model: LoadedModel

@@ -33,9 +33,10 @@ RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or f
 class Setup:
     """Device, dtype, memory plan and acceleration of a model.
 
-    dtype: the networks' compute dtype.
-    plan: placement of the weights and slicing of the VAE with which the model fits in memory.
-    compile, float8: see `LoadOptions`.
+    Attributes:
+        dtype: the networks' compute dtype.
+        plan: placement of the weights and slicing of the VAE with which the model fits in memory.
+        compile, float8: see `LoadOptions`.
     """
 
     device: torch.device

@@ -1,6 +1,5 @@
 """Configs and settings of a model folder, read without loading weights. Does not import torch.
 
-
 model_index.json    diffusers class of every component
 cogvideox.json      sampling settings (`model_settings`); optional
 transformer/  vae/  text_encoder/      config.json and safetensors, one file or shards

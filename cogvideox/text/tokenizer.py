@@ -1,8 +1,8 @@
 """T5 tokenizer: prompts to token ids of fixed length, with an end token and padding. Prompts are never truncated.
 
 A T5 tokenizer first applies a table of character replacements, then splits the prompt into the most likely sequence of
-vocabulary pieces (Unigram; Kudo 2018, arXiv 1804.10959). `tokenizer.json` and
-`spiece.model` are two file formats for the same content: either one is read, and both are written.
+vocabulary pieces (Unigram; Kudo 2018, arXiv 1804.10959). `tokenizer.json` and `spiece.model` are two file formats for
+the same content: either one is read, and both are written.
 """
 
 import base64

@@ -147,8 +147,11 @@ class _MultiplyAdd(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Look up the vector of each token's span. The gradient is a matrix product, because index-add on a GPU would
-    serialize the tokens of a span and add them in random order."""
+    """Look up the vector of each token's span.
+
+    The gradient is a matrix product, because index-add on a GPU would serialize the tokens of a span and add them in
+    random order.
+    """
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, span_of_token: Tensor) -> Tensor:

@@ -28,9 +28,10 @@ _THETA = 10_000.0
 class Positions:
     """Position tables, computed once for each size and used in all blocks and steps.
 
-    rope: cosine and sine of the angle of each pair of channels, in float32. Text tokens have angle 0, so that one
-        multiplication rotates the whole stream. None without RoPE.
-    sincos: vectors added to the stream, zero for text. None without sinusoidal positions.
+    Attributes:
+        rope: cosine and sine of the angle of each pair of channels, in float32. Text tokens have angle 0, so that one
+            multiplication rotates the whole stream. None without RoPE.
+        sincos: vectors added to the stream, zero for text. None without sinusoidal positions.
     """
 
     rope: Float[Tensor, "n p 2"] | None

@@ -28,8 +28,9 @@ from cogvideox.vae.posterior import Posterior
 
 
 class CausalVAE(nn.Module):
-    """The VAE with the official chunking in time. Latents are unscaled; the transformer uses them multiplied by
-    `scaling_factor`.
+    """The VAE with the official chunking in time.
+
+    Latents are unscaled; the transformer uses them multiplied by `scaling_factor`.
 
     Three options of the methods reduce peak memory and can be combined. The first two require `torch.no_grad()`.
     strips: compute each chunk in this many strips of rows; exact.

@@ -140,8 +140,10 @@ def _with_windows(request: Request, spec: ModelSpec) -> Request:
 
 
 def _default_frames(request: Request, num_input_frames: int) -> int:
-    """Return the default number of frames: the model's default, but at most the length of the input video; to extend a
-    video, its length plus one window."""
+    """Return the default number of frames for an input video.
+
+    It is the model's default, but at most the length of the video; to extend a video, its length plus one window.
+    """
     if request.extend and request.window is not None:
         return long_video.default_extension(num_input_frames, request.window, request.overlap)
     return min(request.num_frames, geometry.round_down_frame_count(num_input_frames))

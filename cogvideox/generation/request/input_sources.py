@@ -17,8 +17,9 @@ from cogvideox.transformer.lora.locate import resolve_lora_file
 class InputSource:
     """The path and digest of an image, a video or a LoRA.
 
-    path: absolute path of the file; None if the input was passed in memory.
-    digest: hash of the file, or of the pixels.
+    Attributes:
+        path: absolute path of the file; None if the input was passed in memory.
+        digest: hash of the file, or of the pixels.
     """
 
     path: str | None

@@ -24,9 +24,10 @@ Latents = Float[Tensor, "1 z lt lh lw"]
 class Conditioning:
     """Latents that condition a clip, at the transformer's scale. Latents that the task does not use are None.
 
-    image: [1 z 1 lh lw], the first frame, for an image-to-video model.
-    start: all frames of the input video, to be noised or inverted.
-    known: the first frames of the clip, if it extends a video.
+    Attributes:
+        image: [1 z 1 lh lw], the first frame, for an image-to-video model.
+        start: all frames of the input video, to be noised or inverted.
+        known: the first frames of the clip, if it extends a video.
     """
 
     image: Float[Tensor, "1 z 1 lh lw"] | None = None

@@ -99,13 +99,15 @@ class BoundTransformer:
 class Denoiser:
     """The sampler's prediction function, `denoiser(x, t, i)`, see `diffusion.samplers`.
 
-    models: one model per window; they differ only in their step caches.
-    prompts: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
-    scale: the guidance scale by timestep; None without guidance.
-    guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps compute only the prompt, in half the time.
-    windows: latent frames of each window; None processes the whole clip at once.
-    weights: see `window_weights`.
-    known, schedule: latents of the known first frames, if any, and the noise schedule.
+    Attributes:
+        models: one model per window; they differ only in their step caches.
+        prompts: [1 n d] without guidance; with guidance [2 n d], the negative or null prompt and then the prompt.
+        scale: the guidance scale by timestep; None without guidance.
+        guided_steps: steps with guidance (Kynkaanniemi et al. 2024); other steps compute only the prompt, in half the
+            time.
+        windows: latent frames of each window; None processes the whole clip at once.
+        weights: see `window_weights`.
+        known, schedule: latents of the known first frames, if any, and the noise schedule.
     """
 
     models: Sequence[VelocityModel]

@@ -175,8 +175,14 @@ class _PeakTracker:
 
 
 class Convolution(NamedTuple):
-    """A convolution of the VAE. Its output has `space` times the height and width of the latents, and `time` frames per
-    latent frame."""
+    """A convolution of the VAE.
+
+    Attributes:
+        inputs, outputs: numbers of channels.
+        taps: number of weights per pair of channels.
+        space: height and width of the output, relative to the latents.
+        time: frames of the output per latent frame.
+    """
 
     inputs: int
     outputs: int
@@ -185,7 +191,7 @@ class Convolution(NamedTuple):
     time: int
 
     def positions(self, frames: int, height: int, width: int) -> int:
-        """Return the outputs per channel for latents of this size. The first latent frame is a single frame."""
+        """Return the number of values of an output channel. The first of `frames` latent frames is a single frame."""
         return ((frames - 1) * self.time + 1) * height * width * self.space**2
 
 

@@ -101,8 +101,9 @@ def adaptive_weight(
     adversarial_grad: Pixels,
     average: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the adaptive weight of the GAN loss: the ratio of gradient norms at the decoder's last layer (VQGAN, arXiv
-    2012.09841, equation 7), at most `MAX_WEIGHT`. No gradient flows through it.
+    """Return the adaptive weight of the GAN loss (VQGAN, arXiv 2012.09841, equation 7), detached.
+
+    It is the ratio of gradient norms at the decoder's last layer, at most `MAX_WEIGHT`.
 
     Args:
         last_layer: the weight of the decoder's last layer, which produced `reconstruction`.

@@ -40,7 +40,8 @@ _SEEK_MARGINS = (0, 2, 10, 60)  # seconds
 class Origin:
     """Timestamp of the first decodable frame, in seconds.
 
-    is_exact: whether the file stores presentation times (PTS), not only decoding times (DTS).
+    Attributes:
+        is_exact: whether the file stores presentation times (PTS), not only decoding times (DTS).
     """
 
     time: float
