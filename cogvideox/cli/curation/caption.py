@@ -69,6 +69,13 @@ def _report(options) -> None:
     from cogvideox.curation.captions.page import write_page
 
     print(write_page(options.output, options.limit or 100))
+    if options.questions is not None or options.references is not None:
+        from cogvideox.curation.captions.quality.report import measure_quality
+
+        for line in measure_quality(
+            options.output, options.questions, options.judge, options.references, options.encoder
+        ):
+            print(line)
 
 
 class ProgressPrinter:
@@ -110,5 +117,10 @@ def parser() -> Parser:
     p.add_argument("--ladder", type=Path, metavar="FILE", help="models, rungs and checks, as YAML or JSON")
     p.add_argument("--limit", type=int, metavar="N", help="caption, or show, at most N clips")
     p.add_argument("--budget", type=float, metavar="COST", help="largest cost of all calls; replaces budget.cost")
+    quality = p.add_argument_group("quality, for caption report")
+    quality.add_argument("--questions", type=Path, metavar="FILE", help="JSON of questions and answers about clips")
+    quality.add_argument("--judge", type=Path, metavar="FILE", help="model that answers and grades, as YAML or JSON")
+    quality.add_argument("--references", type=Path, metavar="FILE", help="JSON object of reference captions by clip")
+    quality.add_argument("--encoder", type=Path, metavar="FOLDER", help="sentence encoder, such as all-MiniLM-L6-v2")
     p.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     return p

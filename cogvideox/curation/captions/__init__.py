@@ -4,6 +4,6 @@
          --frames--> a caption every 2 s  --+--summary--> long caption
          --direct--> long caption of an end-to-end captioner
 
-Every caption is checked (`checks`), and models are asked again with the reason if it fails. `ladder` is the config,
-`run` captions a folder, `registry` lists the back-ends.
+Every caption is checked (`quality.checks`), and models are asked again with the reason if it fails. `config` has the
+settings, `run` captions a folder, `back_ends.registry` lists the back-ends.
 """

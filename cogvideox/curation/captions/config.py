@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from cogvideox.curation.captions.checks import CheckConfig
-from cogvideox.curation.captions.prompts import Prompt
+from cogvideox.curation.captions.back_ends.prompts import Prompt
+from cogvideox.curation.captions.quality.checks import CheckConfig
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.filter_policy.schedule import Schedule, Threshold

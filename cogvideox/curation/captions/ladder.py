@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from cogvideox import config
+from cogvideox.curation.captions.back_ends.registry import BACK_ENDS
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, TimedCaption
-from cogvideox.curation.captions.checks import Problem, check_caption
 from cogvideox.curation.captions.config import RUNGS, Ladder
 from cogvideox.curation.captions.facts import ClipFacts, Measurer
-from cogvideox.curation.captions.registry import BACK_ENDS
+from cogvideox.curation.captions.quality.checks import Problem, check_caption
 from cogvideox.curation.results import Result
 from cogvideox.curation.signals.base import SampledFrames, Sampling
 from cogvideox.curation.stage import Column, Row, Value

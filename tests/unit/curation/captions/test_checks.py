@@ -1,8 +1,8 @@
 import pytest
 
-from cogvideox.curation.captions.checks import CheckConfig, check_caption, estimate_tokens, is_english, loop
+from cogvideox.curation.captions.back_ends.prompts import hints, looks_like_instruction, summary_material
 from cogvideox.curation.captions.facts import ClipFacts, clean_text
-from cogvideox.curation.captions.prompts import hints, looks_like_instruction, summary_material
+from cogvideox.curation.captions.quality.checks import CheckConfig, check_caption, estimate_tokens, is_english, loop
 from cogvideox.errors import UserError
 
 GOOD = "A red ball rolls over a wooden floor. It stops beside a chair, and a dog looks at it."

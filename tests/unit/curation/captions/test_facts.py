@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from cogvideox.curation.captions.back_ends.tags import describe_facts
 from cogvideox.curation.captions.facts import MOTION_SAMPLING, ClipFacts, Measurer, directions, dominant_colors
-from cogvideox.curation.captions.tags import describe_facts
 from cogvideox.curation.signals.base import SampledFrames
 from cogvideox.toybox.effects import camera
 

@@ -12,13 +12,13 @@ import pytest
 from pyarrow import parquet
 
 from cogvideox import config
+from cogvideox.curation.captions.back_ends.models import RulesSummarizer
+from cogvideox.curation.captions.back_ends.prompts import Prompt
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
 from cogvideox.curation.captions.config import Ladder, RungConfig
 from cogvideox.curation.captions.facts import ClipFacts
 from cogvideox.curation.captions.ladder import caption_times
-from cogvideox.curation.captions.models import RulesSummarizer
 from cogvideox.curation.captions.page import write_page
-from cogvideox.curation.captions.prompts import Prompt
 from cogvideox.curation.captions.run import POLICY, RESPONSES, caption_folder
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Policy

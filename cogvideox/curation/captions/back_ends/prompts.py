@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cogvideox.curation.captions.back_ends.tags import count_phrases
 from cogvideox.curation.captions.base import Rejected, TimedCaption
 from cogvideox.curation.captions.facts import ClipFacts
-from cogvideox.curation.captions.tags import count_phrases
 
 
 @dataclass(frozen=True)

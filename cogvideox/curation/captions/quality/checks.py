@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cogvideox.curation.captions.back_ends.prompts import looks_like_instruction
 from cogvideox.curation.captions.facts import ClipFacts
-from cogvideox.curation.captions.prompts import looks_like_instruction
 from cogvideox.errors import UserError
 
 KINDS = (

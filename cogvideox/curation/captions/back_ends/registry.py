@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from cogvideox.curation.captions.config import RungConfig
-from cogvideox.curation.captions.facts import Measurer
-from cogvideox.curation.captions.models import (
+from cogvideox.curation.captions.back_ends.models import (
     ModelCaptioner,
     ModelFrameCaptioner,
     ModelSummarizer,
     RulesSummarizer,
 )
-from cogvideox.curation.captions.prompts import DIRECT, FRAME, SHORT, SUMMARY, Prompt
-from cogvideox.curation.captions.tags import TagsCaptioner, TagsFrameCaptioner
-from cogvideox.curation.captions.toybox import ToyboxCaptioner, ToyboxFrameCaptioner
+from cogvideox.curation.captions.back_ends.prompts import DIRECT, FRAME, SHORT, SUMMARY, Prompt
+from cogvideox.curation.captions.back_ends.tags import TagsCaptioner, TagsFrameCaptioner
+from cogvideox.curation.captions.back_ends.toybox import ToyboxCaptioner, ToyboxFrameCaptioner
+from cogvideox.curation.captions.config import RungConfig
+from cogvideox.curation.captions.facts import Measurer
 from cogvideox.llm.client import Client
 
 Factory = Callable[[RungConfig, Client | None, Measurer], Any]

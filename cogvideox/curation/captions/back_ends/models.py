@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, repair_request, summary_material
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, TimedCaption, frame_at
-from cogvideox.curation.captions.prompts import Prompt, hints, repair_request, summary_material
 from cogvideox.curation.signals.base import SampledFrames, Sampling
 from cogvideox.llm.chat import ChatRequest, Frame, Message
 from cogvideox.llm.chat import Sampling as Decoding

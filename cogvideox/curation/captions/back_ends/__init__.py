@@ -1,0 +1,1 @@
+"""Back-ends of the rungs: chat models, detectors and tags, the reading of toybox clips; `registry` lists them."""
