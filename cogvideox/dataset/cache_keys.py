@@ -1,6 +1,6 @@
 """Content-based cache keys: hashes of exactly the inputs that an encoded tensor depends on.
 
-A changed input has another key, so it is encoded again. Imports no torch.
+A changed input gets a new key, so it is encoded again. Imports no torch.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def hash_values(*values: Any) -> str:
 
 
 def window_id(content_id: str, start: float | None, end: float | None) -> str:
-    """Return the id of a time window (in seconds) of a file with id `content_id`; the whole file has that id itself."""
+    """Return the id of a time window (in seconds) of the file `content_id`, which is the id of the whole file."""
     return content_id if start is None and end is None else hash_values(content_id, start, end)
 
 
@@ -37,9 +37,13 @@ def text_key(caption: str, length: int, text_encoder: str) -> str:
 def latents_key(
     window_id: str, fps: float, size: tuple[int, int, int], vae: str, norm_statistics: NormStatistics = "chunk"
 ) -> str:
-    """Return the key of a window's latents; `size` is frames, height and width, `vae` the hash of the encoder.
+    """Return the key of a window's latents.
 
-    Windows of one chunk have the same latents, and the same key, with either kind of norm statistics.
+    The latents and the key of a window of a single chunk are the same for both kinds of norm statistics.
+
+    Args:
+        size: frames, height and width.
+        vae: hash of the VAE's encoder.
     """
     in_chunks = encode_chunks(size[0], norm_statistics) == encode_chunks(size[0])
     return hash_values("latents", VERSION, window_id, fps, *size, vae, *(() if in_chunks else (norm_statistics,)))
@@ -51,7 +55,7 @@ def first_frames_key(window_id: str, num_copies: int, size: tuple[int, int], vae
 
 
 def weights_hash(state: "LazyStateDict", names: Iterable[str], settings: Any) -> str:
-    """Return a hash of `settings` and the named tensors of a file: names, shapes, dtypes, and samples of the bytes."""
+    """Return a hash of `settings`, and of the names, shapes, dtypes and samples of the bytes of tensors in a file."""
     import torch
 
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

@@ -10,7 +10,7 @@ from cogvideox.geometry import NormStatistics, check_frame_count, check_size
 CaptionStyle = Literal["short", "plain", "dense", "free"]
 
 DEFAULT_FIRST_FRAMES = 4
-"""Number of encodings stored per first frame. Together they are small compared to a clip of 13 latent frames."""
+"""Number of encodings stored per first frame. They are small compared to a clip of 13 latent frames."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class CaptionDropout:
 
 @dataclass(frozen=True)
 class ToyboxClips:
-    """A set of toybox clips. Clip i shows the scene of seed `first_seed + i`; held-out compositions never occur.
+    """A set of toybox clips. Clip i shows the scene of seed `first_seed + i`, without held-out compositions.
 
-    Sets with disjoint seeds share no scene. Clips of one frame are images: nothing moves, and captions mention no
-    motion.
+    Sets with disjoint seeds have no scene in common. Clips of one frame are images of scenes at rest, whose captions
+    mention no motion.
 
     Attributes:
-        num_frames: 4k+1 frames per clip.
-        height, width: in pixels.
+        num_frames: number of frames per clip, 4k+1.
+        height, width: size in pixels.
         fps: frames per second.
-        first_frames: only the first frame of each clip, an image. Its captions are those of the clip.
+        first_frames: whether to use only the first frame of each clip, as an image with the clip's captions.
 
     Raises:
         UserError: a value is out of range.
@@ -81,7 +81,7 @@ class ToyboxClips:
 
 @dataclass(frozen=True)
 class ToyboxSource:
-    """Rendered toybox clips as training data of the diffusion trainer, with a new caption at every visit.
+    """Rendered toybox clips as training data of the diffusion trainer, with a new caption each time a clip is used.
 
     Raises:
         UserError: the weight is not positive, there is no caption style, or the grammar does not have a style.
@@ -110,8 +110,8 @@ class ClipFormat:
     Attributes:
         fps: frames per second. Clips below three quarters of this rate are rejected, because frames would be repeated.
         num_frames: 4k+1. Longer clips are cut into windows of this length; shorter ones are trimmed to 4k+1 frames.
-        height, width: a fixed size; every clip is resized to cover it and center-cropped.
-        max_area: maximum number of pixels, instead of a fixed size; clips approximately keep their aspect ratio and
+        height, width: a fixed size. Every clip is resized to cover it, and center-cropped.
+        max_area: maximum number of pixels, instead of a fixed size. Clips approximately keep their aspect ratio and
             are never upscaled.
         multiple: divisor of height and width: the VAE's compression ratio times the transformer's patch size.
         windows: whether to use all windows of a long clip, or only the first.
@@ -161,9 +161,9 @@ class StoreSettings:
         vae, text_encoder: hashes of their weights.
         scaling_factor: multiplier of the latents before the transformer.
         ratio: spatial compression ratio of the VAE.
-        text_length, text_width: tokens and feature width of a prompt embedding.
+        text_length, text_width: number of tokens and feature width of a prompt embedding.
         target: the format of the clips.
-        norm_statistics: how the VAE encoded clips of more than 13 frames: in chunks, or as whole clips.
+        norm_statistics: whether the VAE encoded clips of more than 13 frames in chunks or as whole clips.
     """
 
     model: str

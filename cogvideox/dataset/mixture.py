@@ -3,8 +3,8 @@
 Only plans steps: `training.diffusion.latent_stores` opens the stores, and `dataset.packed_loader` reads the clips.
 
 All samples of a run form one sequence. The clip at a position depends on the seed, the settings and the previous
-samples, but not on the number of processes: every process plans the same steps and takes its share of the rows. The
-next step depends only on the small `MixtureState` after the last one, so a resumed run continues bit-exactly.
+samples, but not on the number of processes: every process plans the same steps and reads only its own rows. The next
+step depends only on the small `MixtureState` after the last step, so a resumed run continues bit-exactly.
 
 Imports no torch.
 """
@@ -30,7 +30,7 @@ from cogvideox.filter_policy.selector import Selector
 # Separate random streams for different uses of one seed.
 _LANE_STREAM, _ORDER_STREAM = 0x63686F69, 0x6F726465
 
-_SEARCHED = 256  # clips that are searched at once for one that the policy keeps
+_SEARCHED = 256  # number of clips that are searched at once for a clip that the policy keeps
 
 # A step packs from a pool with this fraction more tokens than its rows can hold. A larger pool does not pack better.
 _LOOKAHEAD = 0.5
@@ -118,9 +118,9 @@ class Sample:
     """One use of a clip in training.
 
     Attributes:
-        position: in the sequence of all samples; it seeds the sample's random values.
+        position: position in the sequence of all samples, which seeds the sample's random values.
         lane: the images or the videos of one source, named "<source> images" or "<source> videos".
-        index: of the clip in its source.
+        index: index of the clip in its source.
     """
 
     position: int
@@ -134,7 +134,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class MixtureState:
-    """Data position of a run after a number of steps: all that a checkpoint stores to resume the sample sequence.
+    """Data position of a run after a number of steps, which a checkpoint stores to resume the sample sequence.
 
     Attributes:
         position: length of the sample sequence so far, including `waiting`.
@@ -221,8 +221,8 @@ class Mixture:
         self._masks: dict[str, np.ndarray] = {}
         self._collapsed: dict[str, tuple[str, ...]] = {}
         if settings.image_fraction is not None:
-            for kind, share in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
-                if share > 0 and not any(_kind(lane) == kind for lane in self.lanes):
+            for kind, fraction in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
+                if fraction > 0 and not any(_kind(lane) == kind for lane in self.lanes):
                     raise UserError(
                         f"image_fraction={settings.image_fraction} needs {kind}s, and no source has any: add some, or "
                         "leave image_fraction unset"
@@ -351,15 +351,15 @@ class Mixture:
             p = weight * num_kept / np.maximum(num_kept_in_source, 1)
         else:
             p, kinds = np.where(num_kept > 0, weight, 0.0), np.array([_kind(lane) for lane in lanes])
-            for kind, share in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
+            for kind, fraction in (("image", settings.image_fraction), ("video", 1 - settings.image_fraction)):
                 total = p[kinds == kind].sum()
-                if share > 0 and total == 0:
+                if fraction > 0 and total == 0:
                     raise UserError(
                         f"from step {step} on, the policy keeps no {kind}s, but "
                         f"image_fraction={settings.image_fraction} needs some: relax the policy, or change "
                         "image_fraction"
                     )
-                p[kinds == kind] *= share / max(total, 1e-300)
+                p[kinds == kind] *= fraction / max(total, 1e-300)
         if p.sum() == 0:
             raise UserError(f"from step {step} on, the policy keeps no clips: relax its bounds")
         return lanes, p / p.sum()
@@ -368,11 +368,11 @@ class Mixture:
         """Return the next clip of a lane that the policy keeps, and the cursor after it."""
         size = len(self.lanes[lane])
         while True:
-            place = cursor % size
-            candidates = self._order(lane, cursor // size)[place : place + _SEARCHED]
-            places = np.flatnonzero(kept[candidates])
-            if len(places):
-                return int(candidates[places[0]]), cursor + int(places[0]) + 1
+            start = cursor % size
+            candidates = self._order(lane, cursor // size)[start : start + _SEARCHED]
+            offsets = np.flatnonzero(kept[candidates])
+            if len(offsets):
+                return int(candidates[offsets[0]]), cursor + int(offsets[0]) + 1
             cursor += len(candidates)
 
     def _order(self, lane: str, epoch: int) -> np.ndarray:

@@ -54,7 +54,7 @@ class ClipStore(Protocol):
 
 @runtime_checkable
 class CaptioningStore(Protocol):
-    """A store that makes a new caption for a clip at every visit."""
+    """A store that makes a new caption each time a clip is used."""
 
     def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
         """Return a clip with a new caption."""
@@ -93,8 +93,8 @@ class PackedLoader:
 
     Args:
         stores: the clips of each source in the settings.
-        transformer: config of the model; clips must fit its patches and positions. For an
-            image-to-video model, the stores must contain first frames.
+        transformer: config of the model. Clips must fit its patches and positions. For an image-to-video model, the
+            stores must contain first frames.
         scaling_factor: multiplier of the latents.
         image_scaling_factor: multiplier of the first frames' latents.
         null_text: embedding of the unconditional prompt; all prompt embeddings have the same length.
@@ -155,11 +155,11 @@ class PackedLoader:
 
     def load_step(self, plan: StepPlan) -> StepBatches:
         """Read this rank's rows of a planned step, and sample their noise and timesteps."""
-        own_rows, timesteps = plan.rows_by_rank(self.num_ranks)[self.rank], self._timesteps(plan)
+        rows, timesteps = plan.rows_by_rank(self.num_ranks)[self.rank], self._timesteps(plan)
         starts = np.cumsum([0, *map(len, plan.rows)])
         budget = self.settings.row_tokens * self.settings.num_rows
         return StepBatches(
-            batches=tuple(self._batch(plan.rows[k], timesteps[starts[k] : starts[k + 1]]) for k in own_rows),
+            batches=tuple(self._batch(plan.rows[k], timesteps[starts[k] : starts[k + 1]]) for k in rows),
             num_clips=plan.num_clips,
             num_tokens=plan.num_tokens,
             packing_efficiency=plan.num_tokens / budget,

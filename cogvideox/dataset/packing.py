@@ -1,9 +1,9 @@
-"""Frame Pack (paper section 3.1): clips of different lengths share rows of a fixed token budget.
+"""Frame Pack (paper section 3.1): clips of different lengths are packed into rows with a fixed token budget.
 
 Padded batches and length buckets are included for comparison.
 
-Lengths are in tokens, text plus video. All functions are deterministic in the lengths, so every rank gets the same
-result. Imports no torch.
+Lengths are in tokens of text and video. All functions are deterministic, so every rank gets the same result. Imports no
+torch.
 """
 
 from bisect import bisect_left
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cogvideox.errors import UserError
 
 PackedRow = tuple[int, ...]
-"""Indices of the clips in one row."""
+"""Indices of the clips in a row."""
 
 
 def first_fit_decreasing(

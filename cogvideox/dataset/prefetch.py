@@ -1,7 +1,7 @@
-"""Prefetch batches in worker processes while the device works on earlier ones.
+"""Prefetch batches in worker processes while the device processes earlier batches.
 
-A batch depends only on its key, and batches are yielded in the order of their keys. So the result does not depend on
-the number of workers, and workers have no state that a resumed run would have to restore.
+A batch depends only on its key, and batches are yielded in the order of their keys. The result therefore does not
+depend on the number of workers, and workers have no state to restore when a run is resumed.
 """
 
 import io
@@ -29,7 +29,7 @@ TensorTuple = TypeVar("TensorTuple", bound=tuple[Tensor, ...])
 def prefetch(
     make_batch: Callable[[Key], Batch], keys: Iterable[Key], *, workers: int = 0, pin_memory: bool = False
 ) -> Generator[Batch, None, None]:
-    """Yield `make_batch(key)` for every key, in order; each worker prefetches up to two batches.
+    """Yield `make_batch(key)` for every key, in order. Each worker prefetches up to two batches.
 
     Keys are consumed lazily in this process. With `workers` = 0, batches are made on demand in this process; otherwise
     `make_batch` and its result must be picklable. Errors in `make_batch` are raised when their batch is due, with the
@@ -78,14 +78,14 @@ def prefetch(
 def _start(loader: DataLoader) -> Iterator[Any]:
     """Start the workers without torch's SIGCHLD handler, which raises in arbitrary code when a worker exits."""
     in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
+    previous_handler = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
     try:
         return iter(loader)
     except OSError as error:
         raise UserError(_shared_memory_message(error)) from error
     finally:
         if in_main_thread:
-            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, previous_handler or signal.SIG_DFL)
 
 
 def _killed_message(codes: Sequence[int]) -> str:
@@ -146,5 +146,5 @@ def _identity(batch: Any) -> Any:
 
 
 def _ignore_signals(_: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Check that precomputed latents still belong to a model: same VAE, same text encoder, and first frames if needed.
+"""Check that stored latents match a model: same VAE, same text encoder, and first frames if needed.
 
-Whether latents still belong to their video is part of `encode`: a clip is stored under a hash of its content
-(`cache_keys`), so a changed clip or caption is encoded again.
+Whether latents match their video is checked by `encode`: a clip is stored under a hash of its content (`cache_keys`),
+so a changed clip or caption is encoded again.
 """
 
 from cogvideox.dataset.latents.encode_plan import store_settings
@@ -14,8 +14,8 @@ def check_latents(store: LatentStore, spec: ModelSpec, *, needs_first_frames: bo
     """Check that a latent store can be used to train a model.
 
     Raises:
-        UserError: the store was encoded with another VAE or text encoder, or lacks the first frames that
-            image-to-video training needs.
+        UserError: the store was encoded with another VAE or text encoder, or has no first frames for image-to-video
+            training.
     """
     expected = store_settings(spec, store.settings.target)
     if (store.settings.vae, store.settings.text_encoder) != (expected.vae, expected.text_encoder):
@@ -25,6 +25,6 @@ def check_latents(store: LatentStore, spec: ModelSpec, *, needs_first_frames: bo
         )
     if needs_first_frames and not store.settings.target.first_frames:
         raise UserError(
-            f"{store.folder} lacks the encoded first frames that image-to-video training needs: "
+            f"{store.folder} has no encoded first frames, which image-to-video training needs: "
             "encode into it again with --first-frames 4"
         )

@@ -1,1 +1,1 @@
-"""Batch processing in this process, in local worker processes, on a Ray cluster, or in a job array."""
+"""Batch processing in the current process, in local worker processes, on a Ray cluster, or in a job array."""

@@ -12,10 +12,10 @@ Result = TypeVar("Result", covariant=True)
 
 @runtime_checkable
 class BatchTask(Protocol[Row, Result]):
-    """A small picklable task description, opened in each worker process."""
+    """A picklable description of a task, opened in each worker process."""
 
     def open(self, worker: int) -> Callable[[Sequence[Row]], Result]:
-        """Load the required resources, once per process, and return the function that processes one batch.
+        """Load the required resources once per process, and return a function that processes a batch.
 
         Args:
             worker: 0-based index of this process in the machine's pool, used to select a device.
@@ -25,12 +25,12 @@ class BatchTask(Protocol[Row, Result]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch that `feed.run_feed` processed.
+    """The outcome of a batch of `feed.run_feed`.
 
     Attributes:
         task: index of the task.
-        result: what the task returned; None if `lost`.
-        lost: the batch, of one row, ended the worker process twice, or the cluster could not process it.
+        result: the return value of the task; None if `lost`.
+        lost: whether the batch, a single row, killed its worker process twice, or the cluster could not process it.
     """
 
     task: int
@@ -40,4 +40,4 @@ class Outcome:
 
 
 NextBatch = Callable[[], tuple[int, Sequence[Any]] | None]
-"""Returns the index of a task and the next batch for it; None if there is none until another result is handled."""
+"""Returns the index of a task and its next batch; None if there is no batch until another result is handled."""

@@ -1,6 +1,6 @@
-"""Process batches that results add to: a file yields clips, which are processed before the next file is opened.
+"""Process a feed of batches that grows with the results: a file yields clips, which are processed before the next file.
 
-Results come in the order in which they finish. A batch whose worker process dies does not end the run.
+Results are yielded in the order in which they finish. A batch whose worker process dies does not end the run.
 """
 
 from collections import deque
@@ -19,14 +19,15 @@ from cogvideox.executor.local import process, start_pool
 def run_feed(
     tasks: Sequence[BatchTask], next_batch: NextBatch, *, workers: int = 0, backend: Backend = "local"
 ) -> Iterator[Outcome]:
-    """Yield the outcome of every batch. Handle it, which may add batches, before requesting the next one.
+    """Yield the outcome of every batch. Handle each outcome, which may add batches, before requesting the next.
 
-    Each worker opens each task at most once, when it gets its first batch. At most two batches per worker are queued,
-    so that work added by results is preferred to new work if `next_batch` returns it first (depth first).
+    Each worker opens a task at most once, for its first batch. At most two batches per worker are queued, so that
+    batches added by results come soon if `next_batch` returns them first (depth first).
 
     Args:
-        workers: number of processes; 0 means this process or, with Ray, as many as the cluster has CPUs or GPUs.
-        backend: "local" runs on this machine, "ray" with Ray Data on the cluster at `RAY_ADDRESS` or on this machine.
+        workers: number of processes; 0 means this process or, with Ray, one per GPU (or CPU) of the cluster.
+        backend: "local" runs on this machine; "ray" uses Ray Data on the cluster at `RAY_ADDRESS`, or on this machine
+            if it is not set.
 
     Raises:
         UserError: Ray is not installed. Errors raised by a task are re-raised.
@@ -44,7 +45,7 @@ def run_feed(
 
 
 def workers_for_memory(workers: int, memory: int, reserve: int = 2**30) -> int:
-    """Return at most `workers`, so that each can use `memory` bytes of the free memory, but at least 1."""
+    """Limit a number of workers so that each has `memory` bytes of free memory; at least 1."""
     free = psutil.virtual_memory().available - reserve
     return max(1, min(workers, free // max(memory, 1)))
 
@@ -55,7 +56,7 @@ def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[O
     suspects: deque[tuple[int, Sequence[Any]]] = deque()  # batches in progress when a worker died
 
     def submit(batch: tuple[int, Sequence[Any]]) -> bool:
-        """Return False if a worker died since the last outcome, while the caller handled it."""
+        """Submit a batch. Return False if a worker died while the caller handled the last outcome."""
         try:
             pending[pool.submit(process, batch)] = batch
         except BrokenProcessPool:
@@ -66,7 +67,7 @@ def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[O
     try:
         while True:
             died = False
-            if suspects and not pending:  # one at a time, so that a second death tells which one it is
+            if suspects and not pending:  # one at a time, to identify the batch that kills its worker
                 died = not submit(suspects[0])
             while not died and not suspects and len(pending) < 2 * workers and (batch := next_batch()) is not None:
                 died = not submit(batch)
@@ -101,7 +102,7 @@ def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[O
 
 @dataclass(frozen=True)
 class _Tasks:
-    """Several tasks as one, each opened when its first batch comes."""
+    """Several tasks combined into one. Each is opened for its first batch."""
 
     tasks: tuple[BatchTask, ...]
 

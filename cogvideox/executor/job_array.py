@@ -1,7 +1,7 @@
-"""Job arrays: several jobs split rows without communicating, on a cluster or in several shells.
+"""Job arrays: several jobs process different rows without communication, on a cluster or in several shells.
 
-Job `rank` of `world` processes every `world`-th row. It writes its result atomically to one file, which also marks the
-job as done; any job that finds the result files of all jobs can merge them.
+Job `rank` of `world` processes every `world`-th row. It writes its result atomically to a file, which also marks the
+job as done. Any job that finds the result files of all jobs can merge them.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Shard:
         """Parse "K/N": "3/8" is the fourth of eight jobs.
 
         Raises:
-            UserError: the text has another format, or K is out of range.
+            UserError: the string has another format, or K is out of range.
         """
         rank, slash, world = text.partition("/")
         if not (slash and rank.isdecimal() and world.isdecimal()):

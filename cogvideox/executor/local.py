@@ -46,9 +46,8 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
 
 
 def start_pool(task: BatchTask[Row, Result], workers: int) -> ProcessPoolExecutor:
-    """Start worker processes that open the task; submit `process` with a batch."""
-    # Not fork: forking a process with threads or a GPU context may deadlock.
-    context = multiprocessing.get_context("spawn")
+    """Start a pool of worker processes that open the task. Submit `process` with a batch to it."""
+    context = multiprocessing.get_context("spawn")  # forking a process with threads or a GPU context may deadlock
     indices = context.SimpleQueue()
     for index in range(workers):
         indices.put(index)
@@ -56,7 +55,7 @@ def start_pool(task: BatchTask[Row, Result], workers: int) -> ProcessPoolExecuto
 
 
 def _start_worker(task: bytes, indices: Any) -> None:
-    """Initialize a worker: Ctrl-C interrupts only a running batch, and the worker exits with its parent."""
+    """Initialize a worker process. Ctrl-C interrupts only a running batch, and the worker exits with its parent."""
     global _work
     signal.signal(signal.SIGINT, _interrupt)
     parent = multiprocessing.parent_process()
@@ -65,7 +64,7 @@ def _start_worker(task: bytes, indices: Any) -> None:
     try:
         _work = pickle.loads(task).open(indices.get())
     except Exception as error:
-        # An error in the initializer would break the pool and lose its message, so it is raised with the first batch.
+        # An error in the initializer would break the pool and lose its message, so it is raised for the first batch.
         _work = _raising(error)
 
 

@@ -14,7 +14,7 @@ class Worker:
         self.work = task.open(0)  # Ray makes only the actor's own GPU visible to it
 
     def process(self, batch: Sequence[Any]) -> Any:
-        """Process one batch."""
+        """Process a batch."""
         return self.work(batch)
 
 

@@ -1,7 +1,7 @@
 """The Ray Data backend of `feed`. Files must have the same paths on all machines of the cluster.
 
-Batches are collected into a data set until the feed has none left, processed, and their results handled, in turns.
-A task without state runs as Ray tasks; one that loads models runs on a pool of actors, which open it once.
+In turns, all available batches are collected into a data set and processed, and their results are handled. A stateless
+task runs as Ray tasks. A task that loads models runs on a pool of actors, each of which opens it once.
 """
 
 import pickle
@@ -13,7 +13,7 @@ from typing import Any
 from cogvideox.errors import UserError
 from cogvideox.executor.base import BatchTask, NextBatch, Outcome
 
-MAX_BATCHES = 10_000  # per data set, so that the driver's memory is bounded
+MAX_BATCHES = 10_000  # maximum number per data set, to bound the driver's memory
 
 
 class _Actor:
@@ -26,14 +26,14 @@ class _Actor:
         try:
             if self.work is None:
                 self.work = pickle.loads(self.task).open(0)  # Ray makes only the actor's own GPU visible to it
-            return {"number": row["number"], "result": pickle.dumps((self.work(pickle.loads(row["batch"])), None))}
+            return {"index": row["index"], "result": pickle.dumps((self.work(pickle.loads(row["batch"])), None))}
         except Exception as error:  # returned, because Ray skips failed blocks
             error.add_note(f"in a worker:\n{traceback.format_exc()}")
-            return {"number": row["number"], "result": pickle.dumps((None, error))}
+            return {"index": row["index"], "result": pickle.dumps((None, error))}
 
 
 def run_feed(tasks: Sequence[BatchTask], next_batch: NextBatch, workers: int) -> Iterator[Outcome]:
-    """See `feed.run_feed`."""
+    """Run tasks with Ray Data: see `feed.run_feed`."""
     try:
         import ray
         import ray.data
@@ -44,22 +44,22 @@ def run_feed(tasks: Sequence[BatchTask], next_batch: NextBatch, workers: int) ->
         ray.init(log_to_driver=False)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # blocks of machines that fail are missing from the results, and tried again
+    context.max_errored_blocks = -1  # blocks of failed machines are missing from the results and are retried
     resources = ray.cluster_resources()
     num_gpus = int(resources.get("GPU", 0))
     workers = workers or num_gpus or int(resources.get("CPU", 1))
     while groups := _collect(next_batch):
-        for index, batches in groups.items():
+        for task, batches in groups.items():
             for attempt in (1, 2):
-                left = dict(enumerate(batches))
-                for number, result in _process(ray, tasks[index], batches, workers, num_gpus):
-                    yield Outcome(index, left.pop(number), result)
-                batches = [[row] for batch in left.values() for row in batch]
+                remaining = dict(enumerate(batches))
+                for index, result in _process(ray, tasks[task], batches, workers, num_gpus):
+                    yield Outcome(task, remaining.pop(index), result)
+                batches = [[row] for batch in remaining.values() for row in batch]
                 if not batches:
                     break
                 if attempt == 2:
                     for batch in batches:
-                        yield Outcome(index, batch, lost=True)
+                        yield Outcome(task, batch, lost=True)
 
 
 def _collect(next_batch: NextBatch) -> dict[int, list[Sequence[Any]]]:
@@ -75,8 +75,8 @@ def _collect(next_batch: NextBatch) -> dict[int, list[Sequence[Any]]]:
 def _process(
     ray: Any, task: BatchTask, batches: Sequence[Sequence[Any]], workers: int, num_gpus: int
 ) -> Iterator[tuple[int, Any]]:
-    items = [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(batches)]
-    # One batch a block, so that a machine that fails loses only what it was working on.
+    items = [{"index": index, "batch": pickle.dumps(batch)} for index, batch in enumerate(batches)]
+    # One batch per block, so that a failed machine loses only the batches in progress.
     data = ray.data.from_items(items, override_num_blocks=len(items))
     packed = ray.cloudpickle.dumps(task)
     if getattr(task, "stateless", False):
@@ -85,7 +85,7 @@ def _process(
         size = min(workers, len(items))
         options: dict[str, Any] = {"num_gpus": 1} if num_gpus else {"num_cpus": 1}
         restarts = {"max_task_retries": 1, "max_restarts": 2 * len(items)}  # the default retries indefinitely
-        with warnings.catch_warnings():  # up to Ray 2.63 there is no other way to set it
+        with warnings.catch_warnings():  # up to Ray 2.63, only a deprecated argument sets these options
             warnings.simplefilter("ignore", DeprecationWarning)
             data = data.map(
                 _Actor,
@@ -98,4 +98,4 @@ def _process(
         result, error = pickle.loads(row["result"])
         if error is not None:
             raise error
-        yield int(row["number"]), result
+        yield int(row["index"]), result

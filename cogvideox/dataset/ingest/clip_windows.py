@@ -20,7 +20,7 @@ class ClipWindow:
 
     Attributes:
         clip: the part of the file, with `start` and `end` unless it is the whole file.
-        fps: frame rate at which it is read; 0 for an image.
+        fps: frame rate at which the file is read; 0 for an image.
         num_frames: number of frames at that rate, 4k+1.
         height, width: size to which the frames are resized and cropped.
         crop: top, left, height and width of the visible region, in pixels of the source frames.
@@ -53,28 +53,31 @@ def clip_windows(clip: Clip, target: ClipFormat) -> list[ClipWindow]:
         return [ClipWindow(clip, 0.0, 1, *size)]
     if clip.fps < MIN_FPS_RATIO * target.fps:
         raise UserError(f"its frame rate of {clip.fps:g} fps is too low for {target.fps:g} fps")
-    total = math.ceil(clip.seconds * target.fps - 0.01)  # ignores a frame of 1 % duration, like `video.io.read`
+    total = math.ceil(clip.seconds * target.fps - 0.01)  # ignores a fraction of 1% of a frame, like `video.io.read`
     minimum = min(FRAME_RATIO + 1, target.num_frames)
     if total < minimum:
         raise UserError(
             f"it is too short: {format_frame_count(total)} at {target.fps:g} fps, and the minimum is {minimum}"
         )
     windows = []
-    for first in range(0, total, target.num_frames):
-        num_frames = round_down_frame_count(min(target.num_frames, total - first))
+    for start in range(0, total, target.num_frames):
+        num_frames = round_down_frame_count(min(target.num_frames, total - start))
         if num_frames >= minimum:
-            windows.append((first, num_frames))
+            windows.append((start, num_frames))
     if target.windows == "first":
         windows = windows[:1]
     if len(windows) == 1:
         return [ClipWindow(clip, target.fps, windows[0][1], *size)]
-    return [ClipWindow(_part(clip, first, num, target.fps), target.fps, num, *size) for first, num in windows]
+    return [
+        ClipWindow(_part(clip, start, num_frames, target.fps), target.fps, num_frames, *size)
+        for start, num_frames in windows
+    ]
 
 
-def _part(clip: Clip, first: int, num_frames: int, fps: float) -> Clip:
-    """Return the part of a clip that starts at frame `first`, counted at `fps`."""
+def _part(clip: Clip, first_frame: int, num_frames: int, fps: float) -> Clip:
+    """Return the part of a clip that starts at frame `first_frame`, counted at `fps`."""
     offset = clip.start or 0.0
-    start, end = offset + first / fps, offset + (first + num_frames) / fps
+    start, end = offset + first_frame / fps, offset + (first_frame + num_frames) / fps
     num_source_frames = max(1, round(num_frames / fps * clip.fps))
     return replace(clip, id=window_id(clip.id, start, end), start=start, end=end, num_frames=num_source_frames)
 

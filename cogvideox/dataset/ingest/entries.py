@@ -1,4 +1,4 @@
-"""Entries of a folder or table of clips: a file, its caption and scores, and what is wrong with them."""
+"""Entries of a folder or table of clips: a file with its caption, its scores and their problems."""
 
 import math
 import re
@@ -31,8 +31,8 @@ class FolderEntry:
 
     Attributes:
         caption: None if the file has no caption.
-        start, end: the part of the file in seconds; None means its beginning or end.
-        caption_problem: why the caption cannot be used; None if it is valid or missing.
+        start, end: the part of the file, in seconds; None means its beginning or end.
+        caption_problem: the reason why the caption cannot be used; None if it is valid or missing.
     """
 
     source: Path
@@ -45,7 +45,14 @@ class FolderEntry:
 
 @dataclass(frozen=True)
 class FolderContents:
-    """The entries of a folder in order, a description of its layout, and (file or row, reason) for invalid entries."""
+    """The contents of a folder.
+
+    Attributes:
+        layout: description of the layout.
+        entries: the valid entries, in order.
+        rejects: (file or row, reason) for invalid entries.
+        notes: notes on ignored files and columns.
+    """
 
     layout: str
     entries: list[FolderEntry]
@@ -55,41 +62,42 @@ class FolderContents:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption with its white space collapsed, or why it cannot be used; both are None if there is none."""
+    """A caption with collapsed white space, or the problem with it. Both are None if there is no caption."""
 
     text: str | None = None
     problem: str | None = None
 
 
 def caption_of(value: Any, name: str = "") -> Caption:
-    """Check a caption, which in a table may be a number.
+    """Check a caption. A caption in a table may be a number.
 
     Args:
-        name: the file of the caption, for the description of a problem.
+        name: the caption's file, for the description of a problem.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return Caption()
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return Caption(problem=f"its caption is of type {type(value).__name__}, not a text")
-    text, problem = _clean(value if isinstance(value, str) else str(value))
+        return Caption(problem=f"its caption is of type {type(value).__name__}, not a string")
+    caption, problem = _clean(value if isinstance(value, str) else str(value))
     if problem is not None:
         where = f" {name}" if name else ""
         return Caption(problem=f"its caption{where} cannot be used: {problem}")
-    return Caption(text)
+    return Caption(caption)
 
 
 @lru_cache(maxsize=64)  # a small file may repeat a long caption in many rows
 def _clean(value: str) -> tuple[str, str | None]:
-    """Return a caption with its white space collapsed, and why it cannot be used."""
-    most = limit("CAPTION")
-    if len(value) > most:
-        return "", f"it has {len(value):,} characters, above the limit of {most:,}; COGVIDEOX_MAX_CAPTION raises it"
-    text = " ".join(value.split())
-    return text, text_problem(text)
+    """Return a caption with collapsed white space, and the reason why it cannot be used, if any."""
+    max_length = limit("CAPTION")
+    if len(value) > max_length:
+        problem = f"it has {len(value):,} characters, above the limit of {max_length:,}"
+        return "", f"{problem}; COGVIDEOX_MAX_CAPTION raises it"
+    caption = " ".join(value.split())
+    return caption, text_problem(caption)
 
 
 def read_caption(path: Path) -> Caption:
-    """Read a caption file of any encoding."""
+    """Read a caption file in any Unicode encoding."""
     try:
         with reading(path, "damaged"):
             return caption_of(decode(read_bytes(path)), path.name)
@@ -98,9 +106,9 @@ def read_caption(path: Path) -> Caption:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """Return the file that a table or list in `folder` names; if there is none, `folder / name`.
+    """Return the path of a file that a table or list in `folder` names, whether or not it exists.
 
-    Names may have the backslashes of Windows, quotation marks around them, another Unicode normalization, or, as in
+    The name may have backslashes as on Windows, surrounding quotation marks, another Unicode normalization, or, as in
     tables of `cogvideox curate`, bytes that are not UTF-8 written as `\\xe9`.
     """
     name = name.strip()
@@ -115,7 +123,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file exists; also for names that no file system allows."""
+    """Return whether a regular file exists; False for names that no file system allows."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Files below a folder: videos and images, the files beside them, and what is passed over."""
+"""Files below a folder: videos and images, the files beside them, and ignored files."""
 
 import os
 import stat
@@ -11,18 +11,18 @@ from cogvideox.dataset.ingest.entries import IMAGES, TABLES, VIDEOS
 from cogvideox.formatting import abbreviate
 from cogvideox.untrusted.text_encoding import printable
 
-MAX_NAMES = 8  # of suffixes and links in a note
+MAX_NAMES = 8  # maximum number of suffixes or links in a note
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Files below a folder. Hidden files and folders are left out, and links to folders are not followed.
+    """Files below a folder. Hidden files and folders are ignored, and links to folders are not followed.
 
     Attributes:
         media: videos and images, sorted by name.
-        others: other files by path without suffix, and suffix in lower case.
-        rejects: (file or folder, reason) for media that are no regular files, and for unreadable folders.
-        notes: what was passed over.
+        others: other files, by path without suffix and suffix in lower case.
+        rejects: (file or folder, reason) for media that are not regular files, and for unreadable folders.
+        notes: notes on ignored files and links.
     """
 
     media: list[Path]
@@ -60,7 +60,7 @@ def list_files(folder: Path) -> FolderFiles:
                     ignored[suffix or "none"] += 1
     files.media.sort()
     if ignored:
-        suffixes = [f"{printable(suffix)} ({number})" for suffix, number in sorted(ignored.items())]
+        suffixes = [f"{printable(suffix)} ({count})" for suffix, count in sorted(ignored.items())]
         files.notes.append(f"files with other extensions are ignored: {abbreviate(suffixes, MAX_NAMES)}")
     if links:
         shown = [printable(str(link.relative_to(folder))) for link in sorted(links)]
@@ -69,7 +69,7 @@ def list_files(folder: Path) -> FolderFiles:
 
 
 def _problem(path: Path) -> str | None:
-    """Return why a path is not that of a regular file."""
+    """Return the reason why a path is not a regular file; None if it is one."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""Folder layouts of videos with captions. Reads file names and text only, no pixels.
+"""Folder layouts of videos with captions. Reads only file names and text files.
 
     metadata.jsonl, .json, .csv, .tsv, .parquet    a row per clip: its file, its caption, any scores
     prompts.txt + videos.txt (images.txt)          line k of one file belongs to line k of the other
     videos/ + labels/                              videos/a.mp4 and labels/a.txt
-    a.mp4 + a.txt                                  side by side, at any depth; instead of a.txt, the a.json that this
-                                                   package writes beside a video; images alone need no captions
+    a.mp4 + a.txt                                  side by side, at any depth; a.txt may be the a.json that this
+                                                   package writes beside a video; folders of images need no captions
 
 The first layout that matches is used.
 """
@@ -75,39 +75,40 @@ def _lists(folder: Path) -> FolderContents:
             f"{folder / 'prompts.txt'} has {len(prompts)} lines and {lists[0]} has {len(files)}: "
             "line k of one file must belong to line k of the other"
         )
-    found, rejects = [], []
+    entries, rejects = [], []
     for number, (file, prompt) in enumerate(zip(files, prompts), start=1):
         if file:
-            found.append(_entry(find_file(folder, file), caption_of(prompt, f"in line {number} of prompts.txt")))
+            entries.append(_entry(find_file(folder, file), caption_of(prompt, f"in line {number} of prompts.txt")))
         else:
             rejects.append((f"{lists[0]}, line {number}", "it names no file"))
-    return FolderContents(f"prompts.txt + {lists[0]}", found, rejects, notes)
+    return FolderContents(f"prompts.txt + {lists[0]}", entries, rejects, notes)
 
 
 def _labels(folder: Path) -> FolderContents:
     videos, labels = list_files(folder / "videos"), list_files(folder / "labels")
-    found = []
+    entries = []
     for file in videos.media:
         label = labels.beside(folder / "labels" / file.relative_to(folder / "videos"), ".txt")
-        found.append(_entry(file, Caption() if label is None else read_caption(label)))
-    return _contents(folder, "videos/ + labels/", found, videos)
+        entries.append(_entry(file, Caption() if label is None else read_caption(label)))
+    return _contents(folder, "videos/ + labels/", entries, videos)
 
 
 def _side_by_side(folder: Path) -> FolderContents:
-    files, found, rejects = list_files(folder), [], []
+    files, entries, rejects = list_files(folder), [], []
     videos = {file.with_suffix(""): file for file in files.media if file.suffix.lower() in VIDEOS}
     for file in files.media:
         owner = videos.get(file.with_suffix(""), file)
         if owner != file:
             rejects.append((str(file), f"the caption beside it belongs to {owner.name}"))
         else:
-            found.append(_entry(file, _caption_beside(file, files)))
-    no_captions = all(entry.caption is None and entry.caption_problem is None for entry in found)
+            entries.append(_entry(file, _caption_beside(file, files)))
+    no_captions = all(entry.caption is None and entry.caption_problem is None for entry in entries)
     if not videos and no_captions:
-        images = [FolderEntry(entry.source, "") for entry in found]
+        images = [FolderEntry(entry.source, "") for entry in entries]
         return _contents(folder, "images without captions", images, files)
-    kinds = " and ".join(name for name, present in (("a.mp4", videos), ("a.png", len(found) > len(videos))) if present)
-    return _contents(folder, f"{kinds} + a.txt", found, files, rejects)
+    present = (("a.mp4", bool(videos)), ("a.png", len(entries) > len(videos)))
+    kinds = " and ".join(name for name, is_present in present if is_present)
+    return _contents(folder, f"{kinds} + a.txt", entries, files, rejects)
 
 
 def _entry(file: Path, caption: Caption) -> FolderEntry:
@@ -117,23 +118,23 @@ def _entry(file: Path, caption: Caption) -> FolderEntry:
 def _contents(
     folder: Path,
     layout: str,
-    found: list[FolderEntry],
+    entries: list[FolderEntry],
     files: FolderFiles,
     rejects: list[tuple[str, str]] | None = None,
 ) -> FolderContents:
     rejects = [*(rejects or []), *files.rejects]
-    if not found and not rejects:
+    if not entries and not rejects:
         raise UserError(
             f"there are no videos or images in {folder}; known layouts are prompts.txt + videos.txt, a.mp4 + a.txt, "
             f"videos/ + labels/, images, and metadata{', metadata'.join(TABLES)}"
             + "".join(f"; note: {note}" for note in files.notes)
         )
-    return FolderContents(layout, found, rejects, files.notes)
+    return FolderContents(layout, entries, rejects, files.notes)
 
 
 def _caption_beside(file: Path, files: FolderFiles) -> Caption:
-    if (text := files.beside(file, ".txt")) is not None:
-        return read_caption(text)
+    if (text_file := files.beside(file, ".txt")) is not None:
+        return read_caption(text_file)
     if (sidecar := files.beside(file, ".json")) is not None:
         return _prompt(sidecar)
     return Caption()

@@ -1,4 +1,4 @@
-"""Read the frames of clip windows, and draw preview sheets."""
+"""Read the frames of clip windows, and draw contact sheets."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from cogvideox.untrusted.text_encoding import printable
 from cogvideox.video.sheet import side_by_side
 from cogvideox.video.transform import resize_crop, resize_pad
 
-NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a preview sheet
+NUM_WINDOWS, FRAMES_PER_WINDOW = 16, 4  # on a contact sheet
 CELL_SIDE = 160  # approximate longer side of a frame on the sheet, in pixels
 
 
@@ -54,20 +54,20 @@ def contact_sheet(windows: Sequence[ClipWindow]) -> tuple[UInt8[np.ndarray, "h w
     Raises:
         UserError: no window can be read.
     """
-    picked = np.linspace(0, len(windows) - 1, min(NUM_WINDOWS, len(windows))).round().astype(int)
+    indices = np.linspace(0, len(windows) - 1, min(NUM_WINDOWS, len(windows))).round().astype(int)
     cells, shown = [], []
-    tallest, widest = (max((getattr(windows[i], side) for i in picked), default=1) for side in ("height", "width"))
-    scale = CELL_SIDE / max(tallest, widest)
-    size = max(1, round(tallest * scale)), max(1, round(widest * scale))
-    for index in picked:
+    height, width = (max((getattr(windows[i], side) for i in indices), default=1) for side in ("height", "width"))
+    scale = CELL_SIDE / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    for index in indices:
         try:
             frames = read_window(windows[index])
         except UserError:
             continue
-        few = frames[np.linspace(0, len(frames) - 1, FRAMES_PER_WINDOW).round().astype(int)]
+        row = frames[np.linspace(0, len(frames) - 1, FRAMES_PER_WINDOW).round().astype(int)]
         if len(frames) == 1:
-            few[1:] = 0
-        cells.append(resize_pad(torch.from_numpy(few), *size).numpy())
+            row[1:] = 0
+        cells.append(resize_pad(torch.from_numpy(row), *size).numpy())
         shown.append(windows[index])
     if not cells:
         raise UserError("cannot make a preview sheet: no clip can be read")

@@ -7,24 +7,24 @@ from typing import Any
 
 from cogvideox.untrusted.text_encoding import split_lines
 
-# A string, which never contains a newline; a bracket; a comma.
+# A string (without newlines), a bracket or a comma.
 _TOKEN = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|[\[\]{},]')
-_MAX_DIGITS = 4000  # of an integer
+_MAX_DIGITS = 4000  # maximum number of digits of an integer
 _NOT_AN_OBJECT = "it is not a JSON object"
 
 
 def json_rows(text: str, *, lines: bool) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield the rows of a file with their numbers, from 1; an unreadable row is replaced by the reason.
+    """Yield (row number from 1, row) for the rows of a file. An unreadable row is replaced by the reason.
 
     Args:
-        lines: the file has a row per line. A file with a JSON array instead is read all the same, and the reverse.
+        lines: whether the suffix promises a row per line; a JSON array is read, too, and the reverse.
     """
     is_array = text.lstrip().startswith("[")
     if is_array or not lines:
         try:
             document = _parse(text)
         except (ValueError, RecursionError):
-            pass  # one of the elements is bad
+            pass  # an element is unreadable
         else:
             rows = document if isinstance(document, list) else [document]
             yield from enumerate((row if isinstance(row, dict) else _NOT_AN_OBJECT for row in rows), start=1)
@@ -56,20 +56,20 @@ def _lines(text: str) -> list[str]:
 
 
 def _elements(text: str) -> list[str]:
-    """Split the text of a JSON array into those of its elements, of any depth."""
+    """Split a JSON array into the JSON of its elements, which may be nested to any depth."""
     start, depth = text.index("[") + 1, 0
-    found: list[str] = []
-    for token in _TOKEN.finditer(text, start):
-        sign = token[0]
-        if sign in ("[", "{"):
+    elements: list[str] = []
+    for match in _TOKEN.finditer(text, start):
+        token = match[0]
+        if token in ("[", "{"):
             depth += 1
-        elif sign in ("]", "}"):
+        elif token in ("]", "}"):
             depth -= 1
-        if depth < 0 or (depth == 0 and sign == ","):
-            found.append(text[start : token.start()])
-            start = token.end()
+        if depth < 0 or (depth == 0 and token == ","):
+            elements.append(text[start : match.start()])
+            start = match.end()
         if depth < 0:  # the end of the array
             break
     else:
-        found.append(text[start:])
-    return [element for element in found if element.strip()]
+        elements.append(text[start:])
+    return [element for element in elements if element.strip()]

@@ -55,28 +55,28 @@ def _reasons(rejects: Sequence[tuple[str, str]]) -> list[str]:
 
 def _windows(windows: Sequence[ClipWindow], target: ClipFormat) -> list[str]:
     video_windows = [window for window in windows if not window.clip.is_image]
-    parts = []
+    counts = []
     if video_windows:
         frames = _most_common(geometry.format_frame_count(window.num_frames) for window in video_windows)
-        parts.append(f"{_count(len(video_windows), 'window')} at {target.fps:g} fps: {frames}")
+        counts.append(f"{_count(len(video_windows), 'window')} at {target.fps:g} fps: {frames}")
     if len(windows) > len(video_windows):
-        parts.append(_count(len(windows) - len(video_windows), "image"))
+        counts.append(_count(len(windows) - len(video_windows), "image"))
     sizes = _most_common(f"{window.width}x{window.height}" for window in windows)
-    return [f"  the model sees {'; '.join(parts)}", f"  in sizes  {sizes}"]
+    return [f"  the model sees {'; '.join(counts)}", f"  in sizes  {sizes}"]
 
 
 def _captions(captions: Sequence[str]) -> str:
-    words = [len(caption.split()) for caption in captions]
-    missing = sum(not num for num in words)
-    if not any(words):
+    lengths = [len(caption.split()) for caption in captions]
+    if not any(lengths):
         return "none"
-    return f"{_range(words)} words" + (f", {missing} missing" if missing else "")
+    num_missing = lengths.count(0)
+    return f"{_range(lengths)} words" + (f", {num_missing} missing" if num_missing else "")
 
 
 def _range(numbers: Sequence[float | int]) -> str:
     """Format minimum, maximum and median."""
-    low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
-    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {middle:.4g})"
+    low, median, high = min(numbers), statistics.median(numbers), max(numbers)
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {median:.4g})"
 
 
 def _most_common(values: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from cogvideox.executor.run import run
 from cogvideox.records import Clip
 from cogvideox.video.limits import FileVersion, file_version
 
-BATCH_SIZE = 16  # files per worker task
+BATCH_SIZE = 16  # number of files per batch
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of files done and the total."""
@@ -25,13 +25,13 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ScannedFolder:
-    """The usable clips and the rejects of a folder.
+    """The usable clips and the rejected entries of a folder.
 
     Attributes:
         layout: human-readable description of the folder layout.
         rejects: (file or row, reason) for unusable entries.
         notes: human-readable notes on ignored files.
-        content_hash: a hash of all entries of the folder, identical for every job of a job array.
+        content_hash: hash of all entries of the folder, the same in every job of a job array.
     """
 
     layout: str
@@ -53,7 +53,7 @@ def scan_folder(
     """List the clips and images of a folder (`folder_layouts`) in a deterministic order.
 
     Every file is opened, decoded up to its first frame, and hashed. Files that are damaged, empty, without a caption or
-    of a type that does not match their suffix are rejected; file contents never stop the scan.
+    of another type than their suffix are rejected. No file content stops the scan.
 
     Args:
         captions: reject files without a caption. Training on pixels alone needs no captions.
@@ -63,9 +63,9 @@ def scan_folder(
     Raises:
         UserError: no such folder, unknown layout, or lists of different lengths.
     """
-    found = list_folder(path)
+    contents = list_folder(path)
     shard = shard or Shard()
-    entries = list(shard.of(found.entries))
+    entries = list(shard.of(contents.entries))
     batches = [entries[start : start + BATCH_SIZE] for start in range(0, len(entries), BATCH_SIZE)]
     results: list[Clip | str] = []
     for result in run(ProbeFiles(captions), batches, workers=workers, backend=backend):
@@ -73,10 +73,10 @@ def scan_folder(
         if on_progress is not None:
             on_progress(len(results), len(entries))
     clips = [result for result in results if isinstance(result, Clip)]
-    rejects = found.rejects if shard.rank == 0 else []
+    rejects = contents.rejects if shard.rank == 0 else []
     unusable = [(str(entry.source), reason) for entry, reason in zip(entries, results) if isinstance(reason, str)]
-    content_hash = hash_values([(entry.source.name, entry.caption, entry.start, entry.end) for entry in found.entries])
-    return ScannedFolder(found.layout, clips, [*rejects, *unusable], found.notes, content_hash)
+    values = [(entry.source.name, entry.caption, entry.start, entry.end) for entry in contents.entries]
+    return ScannedFolder(contents.layout, clips, [*rejects, *unusable], contents.notes, hash_values(values))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ProbeFiles:
         elif not 0 <= (start or 0.0) < min(info.seconds, end if end is not None else info.seconds):
             until = "its end" if end is None else f"{end:g} s"
             raise UserError(f"it is {info.seconds:g} s long, so the part from {start or 0:g} s to {until} is empty")
-        else:  # otherwise its windows would be read one by one, until each is rejected
+        else:  # otherwise every window would be read before it is rejected
             io.check_gaps(entry.source, start or 0.0, info.seconds if end is None else end)
         seconds = min(info.seconds, info.seconds if end is None else end) - (start or 0.0)
         return Clip(

@@ -15,10 +15,10 @@ from cogvideox.formatting import abbreviate
 from cogvideox.untrusted.files import limit, read_bytes, reading
 from cogvideox.untrusted.text_encoding import decode, printable, text_problem
 
-# Common column names; the first one in a row is used.
+# Common column names; of several in a row, the first is used.
 FILE_COLUMNS = ("file_name", "file_path", "video", "video_path", "image", "image_path", "path", "source")
 CAPTION_COLUMNS = ("caption", "text", "prompt")
-# Measured from the file itself, so ignored in tables.
+# Ignored, because they are measured on the file itself.
 _MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 _KNOWN = {*FILE_COLUMNS, *CAPTION_COLUMNS, *_MEASURED, "start", "end"}
 
@@ -32,13 +32,13 @@ def read_table(path: Path) -> FolderContents:
     Raises:
         UserError: the file cannot be read, or has no rows.
     """
-    found, rejects = [], []
+    entries, rejects = [], []
     ignored: dict[str, str] = {}
     for number, row in _rows(path):
         if isinstance(row, str):
             rejects.append((f"{path.name}, row {number}", row))
             continue
-        row = {_column(name): value for name, value in reversed(row.items())}  # the first column of a name counts
+        row = {_column(name): value for name, value in reversed(row.items())}  # of equal names, the first column counts
         file = _first(row, FILE_COLUMNS)
         if not file or not isinstance(file, str):
             rejects.append((f"{path.name}, row {number}", _no_file(row, file)))
@@ -51,18 +51,18 @@ def read_table(path: Path) -> FolderContents:
             continue
         caption = caption_of(_first(row, CAPTION_COLUMNS))
         scores = _scores(row, ignored)
-        found.append(FolderEntry(source, caption.text, start, end, scores, caption.problem))
-    if not found and not rejects:
+        entries.append(FolderEntry(source, caption.text, start, end, scores, caption.problem))
+    if not entries and not rejects:
         raise UserError(f"{path} has no rows: add a row per clip")
     notes = []
     for reason in sorted(set(ignored.values())):
-        names = sorted(printable(name) for name, why in ignored.items() if why == reason)
+        names = sorted(printable(name) for name in ignored if ignored[name] == reason)
         notes.append(f"columns {reason} are ignored: {abbreviate(names, 20)}")
-    return FolderContents(path.name, found, rejects, notes)
+    return FolderContents(path.name, entries, rejects, notes)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Yield the rows of a table with their numbers, from 1; an unreadable row is replaced by the reason."""
+    """Yield (row number from 1, row) for the rows of a table. An unreadable row is replaced by the reason."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return parquet_rows(path, lambda name: _column(name) in (*FILE_COLUMNS, *CAPTION_COLUMNS))
@@ -80,13 +80,13 @@ def _names_a_file(folder: Path, row: _Row) -> bool:
 
 @lru_cache(10_000)
 def _column(name: str) -> str:
-    """Return the column name as it is known here, regardless of case and blanks, or as it is in the table."""
+    """Return the known name of a column, regardless of case, hyphens and spaces, or its name in the table."""
     known = "_".join(name.strip().casefold().replace("-", " ").split())
     return known if known in _KNOWN else name.strip()
 
 
 def _first(row: _Row, names: tuple[str, ...]) -> Any:
-    """Return the value of the first column that has one; "" if there are only empty texts."""
+    """Return the value of the first of these columns that has a value; "" if all values are empty strings."""
     values = [row[name] for name in names if row.get(name) is not None]
     return next((value for value in values if value != ""), values[0] if values else None)
 
@@ -94,8 +94,8 @@ def _first(row: _Row, names: tuple[str, ...]) -> Any:
 def _no_file(row: _Row, file: Any) -> str:
     if file is not None and not isinstance(file, str):
         return f"its file is of type {type(file).__name__}, not a path"
-    there = abbreviate([repr(printable(name[:40])) for name in row], 6)
-    return f"it names no file in any of the columns {', '.join(FILE_COLUMNS)}; the columns are {there}"
+    columns = abbreviate([repr(printable(name[:40])) for name in row], 6)
+    return f"it names no file in any of the columns {', '.join(FILE_COLUMNS)}; the columns are {columns}"
 
 
 def _seconds(value: Any) -> float | None:
@@ -107,27 +107,27 @@ def _seconds(value: Any) -> float | None:
 
 
 def _number(value: Any) -> float:
-    """Convert a value like `float`, but without underscores: "2024_01" is no number. Raises the errors of `float`."""
+    """Convert a value like `float`, but reject underscores: "2024_01" is not a number. Raises the errors of `float`."""
     if isinstance(value, str) and "_" in value:
         raise ValueError(f"not a number: {value!r}")
     return float(value)
 
 
 def _scores(row: _Row, ignored: dict[str, str]) -> dict[str, float | str]:
-    """Return the other columns as scores; adds those that are no scores to `ignored`, with the reason."""
+    """Return the other columns as scores. Unusable columns are added to `ignored` with the reason."""
     scores: dict[str, float | str] = {}
-    most = limit("COLUMNS")
+    max_columns = limit("COLUMNS")
     for name, value in reversed(row.items()):  # in the order of the table
         if name in _KNOWN or value is None:
             continue
         if not name or text_problem(name) is not None:
             ignored[name] = "without a name in valid Unicode"
         elif not isinstance(value, bool | int | float | str):
-            ignored[name] = "that are neither numbers nor texts"
+            ignored[name] = "that are neither numbers nor strings"
         elif isinstance(value, str) and len(value) > _MAX_SCORE:
-            ignored[name] = f"with texts of more than {_MAX_SCORE:,} characters"
-        elif len(scores) >= most:
-            ignored[name] = f"above the limit of {most:,} (COGVIDEOX_MAX_COLUMNS raises it)"
+            ignored[name] = f"with strings of more than {_MAX_SCORE:,} characters"
+        elif len(scores) >= max_columns:
+            ignored[name] = f"above the limit of {max_columns:,} (COGVIDEOX_MAX_COLUMNS raises it)"
         elif (score := _score(value)) is not None:
             scores[name] = score
     return scores
@@ -135,7 +135,7 @@ def _scores(row: _Row, ignored: dict[str, str]) -> dict[str, float | str]:
 
 @lru_cache(1024)  # labels and long texts occur in many rows
 def _score(value: int | float | str) -> float | str | None:
-    """Parse a number (in CSV files, from text) or text; None for missing values."""
+    """Parse a number, which is a string in CSV files, or a string; None for missing values."""
     if value == "" or (isinstance(value, str) and text_problem(value) is not None):
         return None
     try:

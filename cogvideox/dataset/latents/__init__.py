@@ -1,1 +1,1 @@
-"""Encode clips and captions, and store the results."""
+"""Encoding of clips and captions, and stores of the latents."""

@@ -5,7 +5,7 @@
     first frames -> VAE -> image shards --+      (for image-to-video models)
 
 Tensors already in the store are not encoded again: an interruption loses only the unfinished shards, a second run
-encodes only new clips, and a changed caption re-encodes only its text.
+encodes only new clips, and for a changed caption only the text is encoded again.
 """
 
 import math
@@ -38,7 +38,7 @@ from cogvideox.geometry import video_frames
 from cogvideox.records import Clip
 from cogvideox.untrusted.text_encoding import check_utf8_path
 
-MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # limits the work that each process loses when interrupted
+MAX_SHARD_ITEMS, MAX_SHARD_BYTES = 32, 256 * 2**20  # an interruption loses at most one shard per process
 IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class EncodeResult:
 
     Attributes:
         num_new_latents, num_new_texts, num_new_first_frames: number of tensors encoded by this run.
-        num_clips, rejects: those in the index if `complete`, otherwise those of this job.
+        num_clips, rejects: of the index if `complete`, otherwise of this job.
         failures: (file, reason) for the planned clips that could not be encoded; also in `rejects`.
         complete: whether the index was written; in a job array, the last job writes it.
     """
@@ -98,14 +98,14 @@ def encode_clips(
     stored = find_tensors(folder)
     errors: dict[str, str | None] = {}
 
-    def encode_missing(what: str, task: BatchTask, items: Mapping[str, tuple[Any, int]]) -> int:
-        """Encode the items (given with their size on disk) that are not stored yet, and return their number."""
+    def encode_missing(stage: str, task: BatchTask, items: Mapping[str, tuple[Any, int]]) -> int:
+        """Encode the items that are not stored yet, given with their size on disk, and return their number."""
         missing = {key: item for key, item in items.items() if key not in stored}
         if not missing:  # do not load the network
             return 0
         batch_size = _items_per_shard(max(num_bytes for _, num_bytes in missing.values()))
-        todo = [(key, item) for key, (item, _) in missing.items()]
-        results = run(task, _batches(todo, batch_size, workers), workers=workers, backend=backend)
+        pairs = [(key, item) for key, (item, _) in missing.items()]
+        results = run(task, _batches(pairs, batch_size, workers), workers=workers, backend=backend)
         num_new = 0
         for num_done, result in enumerate(chain.from_iterable(results), start=1):
             if result.location is None:
@@ -114,7 +114,7 @@ def encode_clips(
                 stored[result.key] = result.location
                 num_new += 1
             if on_progress is not None:
-                on_progress(what, num_done, len(todo))
+                on_progress(stage, num_done, len(pairs))
         return num_new
 
     task = EncodeCaptions(plan.spec.name, folder, device)
@@ -198,27 +198,27 @@ def _write_index(folder: Path, plan: EncodePlan, rows: list[IndexRow], shard: Sh
         write_index(shard.file(parts_folder, ".parquet"), plan.settings, rows)
         if shard.all_done(parts_folder, ".parquet") is None:
             return rows, False
-        taken = parts_folder.with_name(f".{parts_folder.name}-{secrets.token_hex(4)}")
+        claimed = parts_folder.with_name(f".{parts_folder.name}-{secrets.token_hex(4)}")
         try:
-            parts_folder.rename(taken)  # if two jobs finish at once, only one of them succeeds
+            parts_folder.rename(claimed)  # if two jobs finish at the same time, only one succeeds
         except FileNotFoundError:
             return rows, False
-        parts = shard.all_done(taken, ".parquet") or []
+        parts = shard.all_done(claimed, ".parquet") or []
         rows = [row for part in parts for row in read_index(part)[1]]
-        shutil.rmtree(taken)
+        shutil.rmtree(claimed)
     rows = _reject_duplicates(sorted(rows, key=IndexRow.sort_key))
     write_index(folder / INDEX, plan.settings, rows)
     return rows, True
 
 
 def _reject_duplicates(rows: Sequence[IndexRow]) -> list[IndexRow]:
-    """Keep one row per clip and caption, regardless of file names."""
-    first_source: dict[tuple[str | None, str | None], str] = {}
-    unique = []
+    """Replace rows with the content and caption of an earlier row by rejects."""
+    first_sources: dict[tuple[str | None, str | None], str] = {}
+    checked = []
     for row in rows:
         if row.error is None:
-            source = first_source.setdefault((row.clip_id, row.caption), row.source)
+            source = first_sources.setdefault((row.clip_id, row.caption), row.source)
             if source != row.source:
                 row = IndexRow(row.source, duplicate_of(source))
-        unique.append(row)
-    return unique
+        checked.append(row)
+    return checked

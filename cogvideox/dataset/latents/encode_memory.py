@@ -1,6 +1,6 @@
-"""Memory plan of encoding: into how many strips each size of window is cut, so that the VAE fits in free memory.
+"""Memory plan of encoding: the number of strips of each window size with which the VAE fits in free memory.
 
-Whole clips (`norm_statistics="clip"`) need feature maps of all frames at once, at least two of them at full resolution.
+Whole clips (`norm_statistics="clip"`) need at least two feature maps of all frames at full resolution.
 """
 
 import math
@@ -17,8 +17,8 @@ from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE
 from cogvideox.pretrained.offload.vae_cost import VAESlicing, vae_activations, vae_parameters, vae_slicings
 from cogvideox.vae.config import VAEConfig
 
-STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of at most about this size; the result is the same
-READ_AHEAD = 3  # windows to prefetch while one is encoded
+STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size; the result is the same
+READ_AHEAD = 3  # number of windows to prefetch
 
 _MAX_STRIP_VALUES = 2**31  # cuDNN indexes with 32 bits
 _OVERHEAD = 64 * 2**20  # bytes that torch allocates in addition to tensors
@@ -29,11 +29,11 @@ WindowSize = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class EncodingBudget:
-    """Memory for one worker's VAE: its weights, the clips it reads ahead, and the feature maps of one clip.
+    """Memory for the VAE of a worker: its weights, the prefetched clips, and the feature maps of one clip.
 
     Attributes:
-        free_bytes: free memory of the device, divided by the number of workers that share it.
-        host_free_bytes: the same of main memory, which holds offloaded activations of a GPU.
+        free_bytes: free memory of the device, divided by the number of workers on it.
+        host_free_bytes: free main memory for offloaded activations of a GPU, divided by the number of workers.
         dtype: name of the VAE's dtype.
         on_cpu: whether the device is a CPU.
     """
@@ -46,22 +46,20 @@ class EncodingBudget:
     def choose_slicing(
         self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, *, batch_size: int = 1
     ) -> VAESlicing:
-        """Return the fastest slicing with which a window fits.
+        """Return the fastest slicing with which a window fits in memory.
 
         Raises:
-            UserError: no slicing fits; the message gives the memory that the smallest one needs.
+            UserError: no slicing fits; the message says how much memory is needed.
         """
         num_frames, height, width = size
         chunk_frames = max(encode_chunks(num_frames, norm_statistics))
-        least = max(1, round(height * width / STRIP_PIXELS))
-        slicings = [s for s in vae_slicings(height // config.spatial_compression_ratio) if s.strips >= least]
-        slicings = slicings or [VAESlicing(least)]
+        min_strips = max(1, round(height * width / STRIP_PIXELS))
+        slicings = [s for s in vae_slicings(height // config.spatial_compression_ratio) if s.strips >= min_strips]
+        slicings = slicings or [VAESlicing(min_strips)]
         peaks = [self.peak(config, size, norm_statistics, slicing, batch_size=batch_size) for slicing in slicings]
         for slicing, peak in zip(slicings, peaks):
-            fits = peak <= MEMORY_MARGIN * self.free_bytes
-            fits = (
-                fits and batch_size * self._host_bytes(config, size, norm_statistics, slicing) <= self.host_free_bytes
-            )
+            host_bytes = batch_size * self._host_bytes(config, size, norm_statistics, slicing)
+            fits = peak <= MEMORY_MARGIN * self.free_bytes and host_bytes <= self.host_free_bytes
             if fits and self._can_convolve(config, (chunk_frames, height, width), slicing, batch_size):
                 return slicing
         needed, free = format_gib(int(min(peaks) / MEMORY_MARGIN)), format_gib(self.free_bytes)
@@ -73,17 +71,17 @@ class EncodingBudget:
         )
 
     def describe(self, config: VAEConfig, windows: Collection[ClipWindow], norm_statistics: NormStatistics) -> str:
-        """Describe how windows are encoded: in chunks or as whole clips, and with how much memory for the largest."""
+        """Describe the encoding of windows: in chunks or as whole clips, and the memory for the largest window."""
         largest = max((window.size for window in windows), key=math.prod)
-        how = "as whole clips" if norm_statistics == "clip" else "in chunks"
+        units = "as whole clips" if norm_statistics == "clip" else "in chunks"
         try:
             slicing = self.choose_slicing(config, largest, norm_statistics)
         except UserError as error:
-            return f"{how}; {error}"
+            return f"{units}; {error}"
         strips = "" if slicing.strips == 1 else f", the VAE in {slicing.strips} strips"
         offload = ", activations offloaded" if slicing.offload else ""
         memory = format_gib(self.peak(config, largest, norm_statistics, slicing))
-        return f"{how}{strips}{offload}; about {memory} for the largest"
+        return f"{units}{strips}{offload}; about {memory} for the largest"
 
     def peak(
         self,
@@ -94,11 +92,11 @@ class EncodingBudget:
         *,
         batch_size: int = 1,
     ) -> int:
-        """Estimate the peak memory of a worker, in bytes on its device."""
+        """Estimate the peak memory of a worker on its device, in bytes."""
         num_frames, height, width = size
         values, _ = self._activations(config, size, norm_statistics, slicing)
         itemsize, pixels = ITEMSIZE[self.dtype], 3 * num_frames * height * width
-        clips = pixels * (4 * batch_size + (READ_AHEAD + 1 if self.on_cpu else 1))  # in float32, and as they are read
+        clips = pixels * (4 * batch_size + (READ_AHEAD + 1 if self.on_cpu else 1))  # in float32, and in uint8
         return (vae_parameters(config) + batch_size * values) * itemsize + clips + _OVERHEAD
 
     def _host_bytes(
@@ -122,10 +120,11 @@ class EncodingBudget:
 
 
 def measure_budget(device: str, dtype: str, workers: int) -> EncodingBudget:
-    """Divide the free memory of the devices among the workers; 0 workers are one, this process.
+    """Divide the free memory of the devices among the workers.
 
     Args:
-        device: "cuda" spreads the workers over all GPUs; "cuda:1" and the like put all of them on this one.
+        device: "cuda" distributes the workers over all GPUs; "cuda:1" puts all workers on that GPU.
+        workers: number of worker processes; 0 means this process.
     """
     import torch
 

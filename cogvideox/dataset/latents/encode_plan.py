@@ -1,6 +1,6 @@
 """Plan of an encoding run: the windows to encode, their cache keys, and unusable clips.
 
-Each folder is planned once. Reports, size estimates, contact sheets and the encoding itself all use this plan.
+Reports, size estimates, contact sheets and the encoding itself all use the same plan.
 """
 
 import math
@@ -47,7 +47,7 @@ class EncodePlan:
         clips: the usable clips, from which the windows are cut.
         planned: the windows to encode.
         captions: all distinct captions by cache key, including the empty caption for classifier-free guidance.
-        text_bytes: size on disk of one prompt embedding.
+        text_bytes: size on disk of a prompt embedding.
         unusable_clips: clips that cannot be encoded, with the reason.
         scan_rejects: (file or row, reason) for entries rejected by the scan.
         content_hash: see `ScannedFolder`.
@@ -87,10 +87,10 @@ def plan_encoding(
     Reads samples of the model's weights to hash them.
 
     Args:
-        norm_statistics: whether the VAE encodes in chunks or whole clips; None is as the model's training clips were.
+        norm_statistics: whether the VAE encodes in chunks or whole clips; None: as the model's training clips.
 
     Raises:
-        UserError: sizes that do not fit the model, missing weights, or unreadable tokenizer.
+        UserError: the sizes do not fit the model, weights are missing, or the tokenizer is unreadable.
     """
     caption_errors = _caption_errors(folder.clips, spec)
     first_sources: dict[tuple[str, str], str] = {}
@@ -102,18 +102,18 @@ def plan_encoding(
     unusable: list[tuple[Clip, str]] = []
     for clip in folder.clips:
         try:
-            cut = clip_windows(clip, target)
+            clip_parts = clip_windows(clip, target)
         except UserError as error:
             unusable.append((clip, str(error)))
             continue
-        first = first_sources[clip.id, clip.caption]
+        first_source = first_sources[clip.id, clip.caption]
         if clip.caption in caption_errors:
             unusable.append((clip, caption_errors[clip.caption]))
-        elif first != str(clip.source):
-            unusable.append((clip, duplicate_of(first)))
+        elif first_source != str(clip.source):
+            unusable.append((clip, duplicate_of(first_source)))
         else:
             clips.append(clip)
-            windows += cut
+            windows += clip_parts
     settings = store_settings(spec, target, norm_statistics)
     return EncodePlan(
         spec=spec,
@@ -144,12 +144,12 @@ def store_settings(spec: ModelSpec, target: ClipFormat, norm_statistics: NormSta
             f"sizes in multiples of {target.multiple} pixels do not fit the model: use multiples of "
             f"{spec.size_multiple}"
         )
-    vae, text = (open_weights(weights_file(spec.path / name, name)) for name in ("vae", "text_encoder"))
+    vae, text_encoder = (open_weights(weights_file(spec.path / name, name)) for name in ("vae", "text_encoder"))
     encoder = [name for name in vae if name.startswith("encoder.")]  # latents do not depend on the decoder
     return StoreSettings(
         model=spec.name,
         vae=weights_hash(vae, encoder, config.to_dict(spec.vae) | {"scaling_factor": None}),
-        text_encoder=weights_hash(text, text, config.to_dict(spec.text_encoder)),
+        text_encoder=weights_hash(text_encoder, text_encoder, config.to_dict(spec.text_encoder)),
         latent_channels=spec.vae.latent_channels,
         scaling_factor=spec.vae.scaling_factor,
         ratio=spec.vae.spatial_compression_ratio,
@@ -183,7 +183,7 @@ def _caption_key(caption: str, settings: StoreSettings) -> str:
 
 
 def _caption_errors(clips: Sequence[Clip], spec: ModelSpec) -> dict[str, str]:
-    """Return the reason for each caption that the tokenizer rejects."""
+    """Return the captions that the tokenizer rejects, with the reasons."""
     tokenizer = Tokenizer.from_folder(spec.path / "tokenizer")
     errors: dict[str, str] = {}
     for caption in {clip.caption for clip in clips}:

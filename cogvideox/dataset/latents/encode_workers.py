@@ -1,7 +1,6 @@
 """Batch tasks for encoding: captions with T5 and clip windows with the VAE, one shard per batch.
 
-Items are encoded one at a time, so the result does not depend on the batch or on how the work is split over processes
-and machines.
+Items are encoded one at a time, so the result does not depend on batches, processes and machines.
 """
 
 from collections import deque
@@ -33,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The result for one item: the location of its tensor, or the reason why it could not be encoded."""
+    """The result of one item: the location of its tensor, or the reason why it could not be encoded."""
 
     key: str
     location: TensorLocation | None
@@ -42,14 +41,17 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class EncodeDevice:
-    """Device, dtype name and number of threads (None: torch's default) of the networks."""
+    """Device of the networks, the name of their dtype, and the number of threads (None: torch's default)."""
 
     device: str = "cpu"
     dtype: str = "float32"
     threads: int | None = None
 
     def open(self, worker: int) -> tuple[torch.device, torch.dtype]:
-        """Set this process's number of threads and return its device and dtype; workers are spread over the GPUs."""
+        """Set this process's number of threads, and return its device and dtype.
+
+        Workers on "cuda" are distributed over all GPUs.
+        """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = self.device
@@ -95,8 +97,7 @@ class EncodeWindows:
     Attributes:
         budget: memory for this worker's VAE; windows that do not fit are rejected.
         norm_statistics: see `CausalVAE.encode`.
-        first_frames: None encodes all frames of a window; a number encodes only the first frame, that many times, with
-            new noise each time.
+        first_frames: number of encodings of the first frame, with new noise each time; None: encode the whole window.
     """
 
     model: str
@@ -131,8 +132,8 @@ class EncodeWindows:
         def encode_batch(batch: Sequence[tuple[str, ClipWindow]]) -> list[TaskResult]:
             tensors, errors = {}, {}
             fitting: list[tuple[str, ClipWindow, VAESlicing]] = []
-            for key, whole in batch:
-                window = whole if copies is None else replace(whole, num_frames=1)
+            for key, full_window in batch:
+                window = full_window if copies is None else replace(full_window, num_frames=1)
                 try:
                     slicing = self.budget.choose_slicing(
                         spec.vae, window.size, self.norm_statistics, batch_size=copies or 1
@@ -157,7 +158,7 @@ class EncodeWindows:
 
 
 def _read(window: ClipWindow) -> Tensor | str:
-    """Read the pixels [t h w 3] of a window, or return the reason why not; file contents must not stop the run."""
+    """Read the pixels [t h w 3] of a window. Return the reason if that fails: no file content stops the run."""
     try:
         return torch.from_numpy(read_window(window))
     except MemoryError:
@@ -169,14 +170,14 @@ def _read(window: ClipWindow) -> Tensor | str:
 
 
 def _read_ahead(read: Callable[[ClipWindow], T], windows: Sequence[ClipWindow]) -> Iterator[T]:
-    """Yield `read(window)` for each window in order; threads prefetch the next few windows."""
+    """Yield `read(window)` for each window in order. Threads prefetch the next few windows."""
     with ThreadPoolExecutor(READ_AHEAD) as pool:
-        waiting = deque(pool.submit(read, window) for window in windows[:READ_AHEAD])
+        pending = deque(pool.submit(read, window) for window in windows[:READ_AHEAD])
         for window in [*windows[READ_AHEAD:], *[None] * READ_AHEAD]:
-            if waiting:
-                yield waiting.popleft().result()
+            if pending:
+                yield pending.popleft().result()
             if window is not None:
-                waiting.append(pool.submit(read, window))
+                pending.append(pool.submit(read, window))
 
 
 def _to_storage(network: str, x: Tensor) -> Tensor:

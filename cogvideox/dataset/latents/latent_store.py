@@ -1,8 +1,8 @@
-"""Latent store: encoded clips as tensors in safetensors shards, and one index that locates them.
+"""Latent store: encoded clips as tensors in safetensors shards, and an index that locates them.
 
     index.parquet                 one row per clip and per reject; the settings are in its metadata
     latents-<hash>.safetensors    <key>.mean and <key>.logvar [c t h w] of clips, bfloat16, unscaled
-    images-<hash>.safetensors     the same [c k h w] for first frames, noise-augmented and encoded k times
+    images-<hash>.safetensors     <key>.mean and <key>.logvar [c k h w] of first frames, encoded k times with noise
     text-<hash>.safetensors       <key> [n d] of captions, bfloat16
     parts-<hash>/                 index rows of finished jobs, while a job array is running
 
@@ -39,7 +39,7 @@ from cogvideox.untrusted.files import check_lfs_pointer, parse_json, reading
 from cogvideox.untrusted.text_encoding import check_utf8_path, is_unicode, printable
 
 INDEX = "index.parquet"
-MAX_OPEN_SHARDS = 64  # shards that a reader keeps memory-mapped
+MAX_OPEN_SHARDS = 64  # maximum number of shards that a reader keeps memory-mapped
 
 _SCORE_PREFIX = "score."
 _SETTINGS_KEY = b"cogvideox"
@@ -50,11 +50,12 @@ class IndexRow:
     """One row of the index: an encoded clip window, or a reject with its reason in `error`.
 
     Attributes:
-        fps, num_frames, height, width: values as encoded.
+        fps, num_frames, height, width: values of the encoded window.
         source_fps, source_height, source_width: values of the file.
-        start, end: the window in the file, in seconds.
+        start, end: time range of the window in the file, in seconds.
         crop: top, left, height and width of the visible region, in pixels of the source frames.
-        latents, images, text: cache keys of the tensors; `*_file` are their shards. "" if there are no images.
+        latents, images, text: cache keys of the tensors. `*_file` are the names of their shards. "" if there are no
+            images.
         scores: scores and labels for filter policies.
     """
 
@@ -81,7 +82,7 @@ class IndexRow:
     scores: Mapping[str, float | str] = field(default_factory=dict)
 
     def sort_key(self) -> tuple[str, float, str]:
-        """Sort key of the index: by file and time, independent of the job that wrote the row."""
+        """Return the sort key of the index: file and time, regardless of the job that wrote the row."""
         return self.source, self.start or 0.0, self.caption
 
 
@@ -107,7 +108,7 @@ class LatentStore:
         rows: the index row of each clip.
         rejects: (file, reason) of clips that could not be encoded.
         columns: [clips] arrays by name, for filter policies: num_frames, height, width, fps, source_fps and every
-            score. Missing scores are NaN, missing texts "".
+            score. Missing numbers are NaN, missing strings "".
 
     Raises:
         UserError: the folder is not a latent store.
@@ -125,7 +126,7 @@ class LatentStore:
         return len(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}  # each worker maps the files separately
+        return {**self.__dict__, "_open": OrderedDict()}  # each worker maps the files itself
 
     @property
     def shapes(self) -> Int[np.ndarray, "n 3"]:
@@ -159,7 +160,7 @@ class LatentStore:
         """Return the unconditional prompt embedding, which replaces dropped captions.
 
         Raises:
-            UserError: it is that of the empty caption, which the store lacks.
+            UserError: it is the embedding of the empty caption, and the store does not contain it.
         """
         settings = self.settings
         if kind == "zero":
@@ -167,9 +168,7 @@ class LatentStore:
         name = text_key("", settings.text_length, settings.text_encoder)
         location = find_tensors(self.folder, "text").get(name)
         if location is None:
-            raise UserError(
-                f"{self.folder} lacks the embedding of the empty caption: run `cogvideox encode` on it again"
-            )
+            raise UserError(f"{self.folder} has no embedding of the empty caption: run `cogvideox encode` on it again")
         return self._tensor(location.file, name)
 
     def _tensor(self, file: str, name: str) -> Tensor:
@@ -208,7 +207,7 @@ def find_tensors(folder: Path, kind: str = "*") -> dict[str, TensorLocation]:
     Raises:
         UserError: a shard cannot be read.
     """
-    found = {}
+    locations = {}
     for file in sorted(folder.glob(f"{kind}-*.safetensors")):
         try:
             with safe_open(file, framework="pt") as shard:
@@ -218,8 +217,8 @@ def find_tensors(folder: Path, kind: str = "*") -> dict[str, TensorLocation]:
             continue  # damaged: its tensors will be encoded again
         except OSError as error:
             raise cannot_read(file, error) from error
-        found |= {key: TensorLocation(file.name, tuple(shape)) for key, shape in shapes.items()}
-    return found
+        locations |= {key: TensorLocation(file.name, tuple(shape)) for key, shape in shapes.items()}
+    return locations
 
 
 def write_index(path: Path, settings: StoreSettings, rows: Iterable[IndexRow]) -> None:
@@ -245,7 +244,7 @@ def write_index(path: Path, settings: StoreSettings, rows: Iterable[IndexRow]) -
 
 
 def _storable(value: Any) -> Any:
-    """Escape bytes of file names that are not valid UTF-8."""
+    """Escape bytes of strings, such as file names, that are not valid UTF-8."""
     return value if not isinstance(value, str) or is_unicode(value) else printable(value)
 
 
@@ -267,9 +266,9 @@ def read_index(path: Path) -> tuple[StoreSettings, list[IndexRow]]:
     names = [column.name for column in fields(IndexRow) if column.name in table.column_names]
     score_columns = [name for name in table.column_names if name.startswith(_SCORE_PREFIX)]
     rows = []
-    for line in table.to_pylist():
-        scores = {name.removeprefix(_SCORE_PREFIX): line[name] for name in score_columns if line[name] is not None}
-        rows.append(IndexRow(**{name: line[name] for name in names} | {"crop": tuple(line["crop"])}, scores=scores))
+    for row in table.to_pylist():
+        scores = {name.removeprefix(_SCORE_PREFIX): row[name] for name in score_columns if row[name] is not None}
+        rows.append(IndexRow(**{name: row[name] for name in names} | {"crop": tuple(row["crop"])}, scores=scores))
     return settings, rows
 
 
@@ -298,6 +297,6 @@ def _columns(rows: list[IndexRow]) -> dict[str, np.ndarray]:
     }
     for name in sorted({name for row in rows for name in row.scores}):
         values = [row.scores.get(name) for row in rows]
-        texts = any(isinstance(value, str) for value in values)
-        columns[name] = np.array([("" if texts else np.nan) if value is None else value for value in values])
+        missing = "" if any(isinstance(value, str) for value in values) else np.nan
+        columns[name] = np.array([missing if value is None else value for value in values])
     return columns

@@ -1,4 +1,4 @@
-"""Latents of toybox clips, rendered, encoded once and cached in safetensors shards.
+"""Latents of rendered toybox clips, encoded once and cached in safetensors shards.
 
 Axes: `b` clips, `c` channels, `t` frames, `h w` pixels or latent positions. Latents are unscaled.
 """
@@ -30,7 +30,7 @@ from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
 from cogvideox.video.transform import to_model
 
-SHARD_SIZE = 512  # clips per file: the most that an interruption can lose
+SHARD_SIZE = 512  # number of clips per file; an interruption loses at most one file
 IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
 
 OnProgress = Callable[[int, int], None]
@@ -55,7 +55,7 @@ def render_clips(clips: ToyboxClips, indices: Sequence[int]) -> Float[Tensor, "b
 
 
 class LatentTable:
-    """The VAE posteriors of all clips of a set, in memory.
+    """VAE posteriors of all clips of a set, in memory.
 
     Attributes:
         mean, logvar: [clips c t h w], bfloat16.
@@ -86,16 +86,15 @@ def encode_toybox(
 ) -> LatentTable:
     """Return the latents of clips, from the cache where available.
 
-    The cache has one folder per encoder and clip settings, named by `fingerprint`, with atomically written shards of
-    512 clips. So nothing is encoded twice, an interruption loses one shard, a larger set reuses the shards of a smaller
-    one, decoder training keeps the cache valid, and latents of different encoders or renderers are never mixed.
-    Temporary files of killed processes are removed.
+    The cache has a folder for each combination of encoder and clip settings, named by `fingerprint`, with atomically
+    written shards of 512 clips. A larger set of clips reuses the shards of a smaller one, and training only the decoder
+    does not invalidate the cache. Temporary files of killed processes are removed.
 
     Args:
         cache: the cache folder.
-        workers: processes that render clips in advance (`dataset.prefetch`).
+        workers: number of processes that render clips in advance (`dataset.prefetch`).
         norm_statistics: see `CausalVAE.encode`.
-        bfloat16: encode in mixed precision; without effect on a CPU, whose convolutions are computed in float32.
+        bfloat16: encode in mixed precision; ignored on a CPU, where convolutions are computed in float32.
 
     Raises:
         UserError: the cache cannot be read or written.
@@ -104,9 +103,9 @@ def encode_toybox(
     folder = Path(cache) / fingerprint(vae, clips, norm_statistics=norm_statistics, bfloat16=bfloat16)
     remove_stale_files(folder, idle=IDLE)
     starts = range(0, clips.num_clips, SHARD_SIZE)
-    indices = [range(first, min(first + SHARD_SIZE, clips.num_clips)) for first in starts]
-    files = [folder / f"latents-{number:05d}.safetensors" for number in range(len(indices))]
-    shards = [_read_shard(file, min_clips=len(part)) for file, part in zip(files, indices)]
+    indices = [range(start, min(start + SHARD_SIZE, clips.num_clips)) for start in starts]
+    files = [folder / f"latents-{k:05d}.safetensors" for k in range(len(indices))]
+    shards = [_read_shard(file, min_clips=len(shard)) for file, shard in zip(files, indices)]
     missing = [k for k, shard in enumerate(shards) if shard is None]
     batches = [
         indices[k][start : start + batch_size] for k in missing for start in range(0, len(indices[k]), batch_size)
@@ -125,9 +124,9 @@ def encode_toybox(
 def fingerprint(
     vae: CausalVAE, clips: ToyboxClips, *, norm_statistics: NormStatistics = "chunk", bfloat16: bool = False
 ) -> str:
-    """Return a hash of everything that a clip's latents depend on; excludes decoder, scale and number of clips."""
+    """Return a hash of everything that a clip's latents depend on, without decoder, scale and number of clips."""
     settings = to_dict(vae.config) | {"scaling_factor": None}, to_dict(clips) | {"num_clips": None}
-    # Settings that change nothing are left out, so that caches keep the name that they had before these existed.
+    # Settings without effect are left out, so that older caches stay valid.
     if not clips.first_frames:
         del settings[1]["first_frames"]
     if encode_chunks(clips.num_rendered, norm_statistics) != encode_chunks(clips.num_rendered):

@@ -1,4 +1,4 @@
-"""Rendered toybox clips as a store for the packed loader: latents in memory, and a new caption at every visit."""
+"""Rendered toybox clips as a store for the packed loader: latents in memory, and a new caption for every use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ class ToyboxStore:
 
     def __init__(self, source: ToyboxSource, table: LatentTable, embed: Embed) -> None:
         self.source, self.table, self.embed = source, table, embed
-        clips, number = source.clips, len(table)
-        self.shapes: Int[np.ndarray, "n 3"] = np.tile(np.array(table.mean.shape[2:]), (number, 1))
+        clips, num_clips = source.clips, len(table)
+        self.shapes: Int[np.ndarray, "n 3"] = np.tile(np.array(table.mean.shape[2:]), (num_clips, 1))
         sizes = {"num_frames": clips.num_rendered, "height": clips.height, "width": clips.width}
-        self.columns: Columns = {name: np.full(number, value) for name, value in sizes.items()}
+        self.columns: Columns = {name: np.full(num_clips, value) for name, value in sizes.items()}
 
     def __len__(self) -> int:
         return len(self.table)

@@ -111,7 +111,7 @@ def test_a_row_may_be_a_part_of_a_file(media):
     part, whole = (folder := scan_folder(media)).clips
     assert (part.start, part.end, part.num_frames) == (0.5, 1.5, 8) and whole.num_frames == 13
     assert part.id != whole.id and part.scores == {}
-    assert folder.notes == ["columns that are neither numbers nor texts are ignored: tags"]
+    assert folder.notes == ["columns that are neither numbers nor strings are ignored: tags"]
 
 
 def test_invalid_rows_are_rejected_with_a_reason(media):
@@ -128,7 +128,7 @@ def test_invalid_rows_are_rejected_with_a_reason(media):
         "names no file",
         "not a number",
         "file not found",
-        "its caption is of type list, not a text",
+        "its caption is of type list, not a string",
         "is empty",
     ):
         assert any(part in reason for reason in reasons), (part, reasons)

@@ -158,7 +158,7 @@ def test_captions_that_are_numbers_in_json(folder, value):
 def test_captions_of_other_types_are_rejected(folder, value):
     (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "v0.mp4", "caption": value}))
     (entry,) = list_folder(folder).entries
-    assert entry.caption_problem == f"its caption is of type {type(value).__name__}, not a text"
+    assert entry.caption_problem == f"its caption is of type {type(value).__name__}, not a string"
 
 
 @pytest.mark.parametrize("bad", ["[" * 10**5 + "]" * 10**5, '{"a": }', '"text', "1", '{"file_name": "v0.mp4"'])
@@ -268,7 +268,7 @@ def test_a_small_parquet_file_with_a_text_repeated_many_times_takes_little_memor
         first, *_, last = contents.entries
         assert first.caption is last.caption and first.caption == ("a red ball " * 5_000).strip()
         assert first.scores == {"label": "x" * 10_000} and first.scores["label"] is last.scores["label"]
-        assert contents.notes == ["columns with texts of more than 10,000 characters are ignored: other"]
+        assert contents.notes == ["columns with strings of more than 10,000 characters are ignored: other"]
 
 
 def test_the_length_of_a_caption_is_limited(folder, monkeypatch):

@@ -101,4 +101,4 @@ def test_muon_orthogonalizes_keys_and_values_of_cross_attention_separately():
     for group, number in zip(state[0]["param_groups"], (3, 1), strict=True):
         group["parts"] = number
     optimizer.load_state_dict(state)
-    assert optimizer.optimizers[0].parts[model.blocks[0].cross.kv.weight] == 2
+    assert optimizer.optimizers[0].num_stacked[model.blocks[0].cross.kv.weight] == 2
