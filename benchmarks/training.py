@@ -100,7 +100,7 @@ def cogvideox_step(pair: TransformerPair, noise: Tensor, *, average: bool = Fals
     ids = tuple(map(str, range(len(noise))))
     batch = PackedBatch(tuple(pair.latents), tuple(noise), pair.text, pair.timestep, ids)
     num_tokens = len(ids) * (pair.text.shape[1] + pair.latents[0, 0].numel() // 4)
-    step_batches = StepBatches((batch,), len(ids), num_tokens, 1.0, {}, MixtureState())
+    step_batches = StepBatches((batch,), len(ids), num_tokens, 1.0, {}, (), MixtureState())
     optimizer = optimizers.build_optimizer([pair.cogvideox], OPTIM)
     ema = EMA({"model": pair.cogvideox}, 0.999) if average else None
 

@@ -1,4 +1,4 @@
-"""The argument parser shared by all commands: argparse, with errors raised as one-sentence `UserError`s."""
+"""The argument parser of all commands: argparse, with errors raised as one-sentence `UserError`s."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ from cogvideox.options import Option, parse_value
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that raises `UserError`, suggests the nearest flag and allows no abbreviated flags."""
+    """An `ArgumentParser` that raises `UserError`, suggests the nearest flag and rejects abbreviated flags."""
 
     def __init__(self, command: str, operands: str, description: str) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_options(parser: Parser, options: Mapping[str, Option], *, common_only: bool) -> None:
-    """Add the flags of declared options. Values stay text, for `parse_options`; missing options are None.
+    """Add the flags of declared options. Values stay strings, which `parse_options` parses; missing options are None.
 
     Args:
         common_only: show only common options in the help text, without groups. All options are still parsed.
@@ -82,8 +82,8 @@ def parse_options(parser: Parser, options: Mapping[str, Option], arguments: Sequ
     Raises:
         UserError: unknown flag; value of the wrong type or out of bounds.
     """
-    texts = vars(parser.parse(arguments))
-    return {name: parse_value(option, texts[name]) for name, option in options.items() if texts[name] is not None}
+    strings = vars(parser.parse(arguments))
+    return {name: parse_value(option, strings[name]) for name, option in options.items() if strings[name] is not None}
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -102,7 +102,7 @@ def _help(option: Option) -> str:
 
 
 def _path(text: str) -> Path:
-    """Parse a path. Empty text, such as from an unset shell variable, is an error: it would mean the current folder."""
+    """Parse a path. An empty string, such as from an unset shell variable, is an error, not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: name a file or folder")
     return Path(text)

@@ -35,10 +35,10 @@ def run(arguments: list[str]) -> None:
         )
     if options.part is not None and not to_file:
         raise UserError(
-            "--part chooses the network for a single file: leave it out, because a folder contains all networks"
+            "--part chooses the network for a single file, and a folder contains all networks: remove --part"
         )
     if options.max_shard_gb is not None and to_file:
-        raise UserError("--max-shard-gb applies to folders: leave it out, because a single file is never split")
+        raise UserError("--max-shard-gb applies to folders, and a single file is never split: remove --max-shard-gb")
     shard_gb = DEFAULT_SHARD_GB if options.max_shard_gb is None else options.max_shard_gb
     if not 0 < shard_gb < float("inf"):
         raise UserError(f"--max-shard-gb {shard_gb:g} must be a number above 0; the default is {DEFAULT_SHARD_GB:g}")
@@ -80,7 +80,7 @@ def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_o
 
     if model_options:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in model_options)
-        raise UserError(f"{path} is a LoRA, and {flags} only applies to models: leave it out")
+        raise UserError(f"{path} is a LoRA, and {flags} applies only to models: remove it")
     if target.suffix != ".safetensors":
         raise UserError(f"{path} is a LoRA, which is written as a single file: TARGET must end in .safetensors")
     check_writable(target, 2 * path.stat().st_size if dtype is not None else path.stat().st_size)
@@ -88,7 +88,7 @@ def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_o
     if not lora.alpha_known:
         print_note(
             f"{path} does not store its alpha, so alpha = rank is assumed, as in other programs; if it was trained "
-            f"with another alpha, as by the official trainer, use {target} with a strength of alpha / rank"
+            f"with another alpha, for example by the official trainer, use {target} with a strength of alpha / rank"
         )
     print(f"{target}: a LoRA of {pluralize(list(lora.layers), 'layer')}, with diffusers' names and alpha = rank")
 
@@ -101,21 +101,23 @@ def parser() -> Parser:
         "Convert weights. SOURCE is a diffusers folder, a SAT checkpoint, a single file (.safetensors, .pt, .bin), a "
         "LoRA, a shipped model or a name on the Hugging Face hub; TARGET is a folder or a .safetensors file.",
     )
-    p.add_argument("source", nargs="?", metavar="SOURCE", help="what to convert; `cogvideox inspect` identifies it")
     p.add_argument(
-        "target", nargs="?", type=Path, metavar="TARGET", help="where to write; an existing model is replaced"
+        "source", nargs="?", metavar="SOURCE", help="weights to convert; `cogvideox inspect` identifies them"
+    )
+    p.add_argument(
+        "target", nargs="?", type=Path, metavar="TARGET", help="output folder or file; an existing model is replaced"
     )
     p.add_argument("--dtype", choices=DTYPES, help="dtype of the written weights (default: unchanged)")
-    p.add_argument("--base", metavar="MODEL", help="a model from which to take components that are missing in SOURCE")
+    p.add_argument("--base", metavar="MODEL", help="model that provides components missing in SOURCE")
     p.add_argument(
         "--variant",
         choices=get_args(Variant),
-        help="the official model with the architecture of SOURCE, if its tensors do not show it",
+        help="official model with the architecture of SOURCE, if it cannot be inferred from the tensors",
     )
     p.add_argument(
         "--part",
         choices=tuple(WEIGHT_STEMS),
-        help="the network to write to a single file (default: the transformer, if SOURCE has one)",
+        help="network to write to a single file (default: the transformer, if SOURCE has one)",
     )
     p.add_argument(
         "--max-shard-gb", type=float, metavar="GB", help=f"split larger weights (default: {DEFAULT_SHARD_GB:g})"

@@ -13,22 +13,22 @@ from packaging.version import Version
 
 PURPOSES = {
     "hub": "models from the Hugging Face hub",
-    "heic": "HEIC images, as phones take them",
+    "heic": "HEIC images, as from phones",
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
     "curate": "cutting and measuring raw video",
-    "llm": "language models: captions, judges",
+    "llm": "language models for captions and judges",
     "ray": "curation and encoding on a cluster",
     "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",
 }
-"""The purpose of each extra."""
+"""Purpose of each extra."""
 
 _CHECKOUT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 
 @dataclass(frozen=True)
 class Library:
-    """A required library, its version specifier, and the installed version; None if it is not installed."""
+    """A required library, its version specifier, and the installed version (None if it is not installed)."""
 
     name: str
     wanted: str

@@ -27,11 +27,12 @@ NUM_STEPS = 8
 
 @dataclass
 class Finding:
-    """The result of one check.
+    """The result of a check.
 
-    line: human-readable result.
-    values: entries for `--json`.
-    problem: error message; empty if there is no problem.
+    Attributes:
+        line: human-readable result.
+        values: entries for `--json`.
+        problem: error message; None if there is no problem.
     """
 
     line: str

@@ -17,7 +17,7 @@ from cogvideox.untrusted.text_encoding import check_utf8_path
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow
 
-PROGRESS_INTERVAL = 2.0  # seconds between progress lines
+PROGRESS_INTERVAL = 2.0  # seconds
 
 
 def run(arguments: list[str]) -> None:
@@ -90,16 +90,16 @@ def run(arguments: list[str]) -> None:
     )
     if result.failures:
         print(format_failures(result.failures, len(plan.planned)))
-    new = f"{result.num_new_latents} clips and {result.num_new_texts} captions newly encoded"
+    encoded = f"{result.num_new_latents} clips and {result.num_new_texts} captions newly encoded"
     if target.first_frames:
-        new = f"{new}, with the first frames of {result.num_new_first_frames}"
-    print(f"{options.output}: {result.num_clips} clips, {new}, in {time.perf_counter() - start:.1f} s")
+        encoded += f", with the first frames of {result.num_new_first_frames}"
+    print(f"{options.output}: {result.num_clips} clips, {encoded}, in {time.perf_counter() - start:.1f} s")
     if not result.complete:
         print(f"this is shard {options.shard}; the index is written when all shards are done")
 
 
 def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
-    """Return the format of encoded clips: the command's options, or the model's defaults where an option is not set.
+    """Return the format of encoded clips from the command's options. Options that are not set default to the model's.
 
     Raises:
         UserError: invalid value for `ClipFormat`; malformed `--max-size`.
@@ -132,7 +132,7 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
 
 
 class Progress:
-    """Print progress to stderr at intervals, and at the end of stages that take longer than one interval."""
+    """Prints progress to stderr every `PROGRESS_INTERVAL`, and at the end of stages that take longer."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
@@ -176,12 +176,12 @@ def parser() -> Parser:
     p.add_argument(
         "folder", nargs="?", type=Path, metavar="FOLDER", help="folder of clips, or a table that lists files"
     )
-    p.add_argument("-o", "--output", type=Path, metavar="STORE", help="the folder for latents and text embeddings")
+    p.add_argument("-o", "--output", type=Path, metavar="STORE", help="folder for latents and prompt embeddings")
     p.add_argument(
         "--model",
         default="toybox",
         metavar="NAME|PATH",
-        help="the model whose VAE and text encoder to use (default: toybox)",
+        help="model whose VAE and text encoder are used (default: toybox)",
     )
     p.add_argument(
         "--sheet", type=Path, metavar="X.PNG", help="write a contact sheet of the clips as the model sees them"
@@ -206,7 +206,7 @@ def parser() -> Parser:
     windows = "encode all windows of a long clip or only the first (default: all)"
     first_frames = "also encode each first frame with N noise samples (default: 4 for image-to-video models)"
     size.add_argument("--first-frames", type=int, metavar="N", help=first_frames)
-    norms = "encode whole clips, as the authors did, or chunks of 8 frames (default: as the model's training clips)"
+    norms = "pool the VAE's group norms over the whole clip or over chunks of 8 frames (default: as in training)"
     size.add_argument("--norm-statistics", choices=("clip", "chunk"), help=norms)
     size.add_argument("--windows", choices=("all", "first"), default="all", help=windows)
 
@@ -217,7 +217,7 @@ def parser() -> Parser:
     machine.add_argument("--shard", metavar="K/N", help=shard)
     machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared disk")
     machine.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda", help="where to run; auto is CUDA if there is a GPU"
+        "--device", default="auto", metavar="auto|cpu|cuda", help="device of the networks; auto uses a GPU if available"
     )
     machine.add_argument(
         "--dtype",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Describe the checkpoint at the path. Tensor values are read only with `--values`."""
+    """Describe a checkpoint. Tensor values are read only with `--values`."""
     options = parser().parse(arguments)
     if options.path is None:
         raise UserError("inspect needs a PATH; see `cogvideox inspect --help`")
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> None:
     checkpoint = detect_checkpoint(options.path)
     is_lora = checkpoint.format == "LoRA"
     if is_lora and options.config:
-        raise UserError(f"{checkpoint.path} is a LoRA, which has no config: leave --config out")
+        raise UserError(f"{checkpoint.path} is a LoRA, which has no config: remove --config")
     for line in _lora_lines(checkpoint) if is_lora else _model_lines(checkpoint, options.config, options.values):
         print(line)
 
@@ -94,7 +94,7 @@ def _value_problems(part: "Component") -> list[str]:
 
 
 def _folder_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
-    """List problems of a diffusers folder other than its networks: missing components, unreadable files."""
+    """List the problems of a diffusers folder apart from its networks: missing components, unreadable files."""
     from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
 
@@ -116,12 +116,12 @@ def _lora_lines(checkpoint: "DetectedCheckpoint") -> Iterator[str]:
     lora = read_lora(checkpoint.path)
     ranks = sorted({factors.rank for factors in lora.layers.values()})
     alphas = sorted({factors.alpha for factors in lora.layers.values()})
-    kinds = sorted({layer.split(".", 2)[-1] for layer in lora.layers})
+    layer_names = sorted({layer.split(".", 2)[-1] for layer in lora.layers})
     num_parameters = sum(factors.down.numel() + factors.up.numel() for factors in lora.layers.values())
     yield f"{checkpoint.path}: LoRA"
     yield f"  rank          {', '.join(map(str, ranks))}"
     yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{'' if lora.alpha_known else ' (not stated)'}"
-    yield f"  layers        {len(lora.layers)}: {', '.join(kinds)}"
+    yield f"  layers        {len(lora.layers)}: {', '.join(layer_names)}"
     yield f"  parameters    {num_parameters:,}"
     if lora.base_model is not None:
         yield f"  base model    {lora.base_model}"

@@ -1,4 +1,4 @@
-"""`cogvideox COMMAND ...`: run a command, and report user errors as one sentence and an exit status.
+"""`cogvideox COMMAND ...`: run a command, and report user errors in one sentence.
 
 A command is a module of this package with a function `run(arguments: list[str]) -> None`. It is imported lazily, and
 imports heavy libraries only after parsing its arguments, so that `--help` is fast.
@@ -29,7 +29,7 @@ COMMANDS = {
     "plot": "plot the metrics of training runs",
     "convert": "convert weights: SAT, diffusers, single files",
     "inspect": "identify a file or folder of weights and check it",
-    "toybox": "render scenes of the built-in toy world, or judge a video of it",
+    "toybox": "render scenes of the built-in toy world, or judge a video",
     "doctor": "check this machine and installation",
 }
 
@@ -43,10 +43,10 @@ _MODULES = {
     "labels": "cogvideox.cli.curation.labels",
 }
 
-# File system errors that are not bugs, for code that does not handle them itself.
+# File system errors that are not bugs, if no other code handles them.
 _DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
-# Exit statuses. A bug ends with a traceback and Python's exit status 1.
+# Exit statuses. After a bug, Python prints a traceback and exits with status 1.
 SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _escape_unprintable() -> None:
-    """Escape what the encoding of stdout and stderr cannot express, such as file names that are not UTF-8."""
+    """Escape characters that stdout and stderr cannot encode, such as in file names that are not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

@@ -12,5 +12,5 @@ def print_message(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a note about something unusual that is not an error."""
+    """Print a note, about something unusual that is not an error."""
     print_message(f"note: {text}")

@@ -1,4 +1,4 @@
-"""`cogvideox plot RUN [RUN ...]`: plot the logged metrics of training runs for comparison."""
+"""`cogvideox plot RUN [RUN ...]`: plot the logged metrics of training runs."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +10,7 @@ from cogvideox.untrusted.text_encoding import printable
 
 
 def run(arguments: list[str]) -> None:
-    """Read the runs' metrics and write one chart."""
+    """Read the metrics of runs and write a chart."""
     options = parser().parse(arguments)
     if not options.runs:
         raise UserError("missing RUN: give one or more run folders, such as runs/toybox")

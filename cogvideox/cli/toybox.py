@@ -21,7 +21,7 @@ MAX_JUDGED_FRAMES = 64
 """Maximum number of frames that are judged, from the start of the video."""
 JUDGE_OPTIONS = {"judge", "prompt"}
 CAPTION_OPTIONS = {"caption", "facts", "num_scenes", "seed", "grammar", "num_frames", "fps"}
-"""Options allowed with `--judge` and with `--caption`; others are rejected."""
+"""Options allowed with `--judge` and with `--caption`."""
 SHEET_COLUMNS = 3
 
 
@@ -84,27 +84,27 @@ def render(
     from cogvideox.toybox.render.renderer import render_scene
     from cogvideox.video.sheet import ends_and_middle, side_by_side
 
-    shown = []
-    for scene, text, path in zip(scenes, captions, paths, strict=True):
+    cells = []
+    for scene, caption, path in zip(scenes, captions, paths, strict=True):
         frames = render_scene(scene, num_frames=num_frames, height=height, width=width, fps=fps).numpy()
         Video(frames, fps).save(path)
         with atomic_write(path.with_suffix(".txt")) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-        shown.append(frames[ends_and_middle(num_frames)])
-        print(f"{path}: {text}")
+            temporary.write_text(caption + "\n", encoding="utf-8")
+        cells.append(frames[ends_and_middle(num_frames)])
+        print(f"{path}: {caption}")
     if sheet is not None:
-        Video(side_by_side(np.stack(shown), SHEET_COLUMNS, captions)[None], 1.0).save(sheet)
+        Video(side_by_side(np.stack(cells), SHEET_COLUMNS, captions)[None], 1.0).save(sheet)
         print(f"{sheet}: all scenes")
 
 
 def judge(path: Path, prompt: str | None) -> None:
-    """Print, for each fact that the prompt states, its value in the prompt and in the video.
+    """Print the value of each fact of the prompt, in the prompt and in the video.
 
     Args:
         prompt: defaults to the prompt in the JSON or text file next to the video.
 
     Raises:
-        UserError: no prompt; a prompt without facts of the toy world; a video that does not exist or is too small.
+        UserError: there is no prompt, or it states no facts of the toy world; the video does not exist or is too small.
     """
     prompt = prompt if prompt is not None else _find_prompt(path)
 
@@ -133,19 +133,17 @@ def parser() -> Parser:
     p = Parser(
         "toybox",
         "[FACT=WORD ...]",
-        "Render scenes of the built-in toy world, print their captions, or judge a video. Facts such as color=red or "
-        "motion=left are fixed by name, the others are random.",
+        "Render scenes of the built-in toy world, print their captions, or judge a video. Set facts such as color=red "
+        "or motion=left by name; other facts are random.",
     )
     p.add_argument(
         "facts", nargs="*", metavar="FACT=WORD", help=f"a fact of every scene; facts are {', '.join(FACT_NAMES)}"
     )
     p.add_argument(
-        "-o", "--output", type=Path, metavar="FILE|FOLDER", help="where to write (default: the current folder)"
+        "-o", "--output", type=Path, metavar="FILE|FOLDER", help="output file or folder (default: the current folder)"
     )
     p.add_argument("--num-scenes", type=int, default=1, metavar="N", help="number of scenes, with consecutive seeds")
-    p.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed; the same seed gives the same scene (default: 0)"
-    )
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of the scene (default: 0)")
     p.add_argument(
         "--grammar",
         default="core",
@@ -156,27 +154,27 @@ def parser() -> Parser:
     p.add_argument(
         "--num-frames", type=int, default=17, metavar="N", help="number of frames; 1 renders an image (default: 17)"
     )
-    p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
-    p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="in pixels (default: 128)")
+    p.add_argument("--height", type=int, default=128, metavar="PIXELS", help="height in pixels (default: 128)")
+    p.add_argument("--width", type=int, default=128, metavar="PIXELS", help="width in pixels (default: 128)")
     p.add_argument("--fps", type=float, default=16.0, metavar="X", help="frames per second (default: 16)")
     p.add_argument("--sheet", action="store_true", help="also write all scenes as one image, toybox-sheet.png")
     p.add_argument("--caption", action="store_true", help="print captions in every style instead of rendering")
     p.add_argument("--judge", type=Path, metavar="VIDEO", help="judge a video against its prompt instead of rendering")
     p.add_argument(
-        "--prompt", metavar="TEXT", help="for --judge (default: from the JSON or text file next to the video)"
+        "--prompt", metavar="TEXT", help="prompt for --judge (default: from the JSON or text file next to the video)"
     )
     return p
 
 
 def _paths(output: Path | None, seeds: Sequence[int], *, image: bool) -> list[Path]:
-    """Return the path of each scene's video: `output` if it is a file name, otherwise files in that folder by seed."""
+    """Return the path of each scene's video: `output` if it is a file, otherwise files in it that are named by seed."""
     if output is not None and output.suffix and not output.is_dir():
         from cogvideox.video.io import check_format  # imports PyAV, which `--help` does not need
 
         check_format(output)
         if len(seeds) == 1:
             return [output]
-        raise UserError(f"{output} is one file, but {len(seeds)} scenes need a folder: give a name without a suffix")
+        raise UserError(f"{output} is a file, but {len(seeds)} scenes need a folder: use a name without a suffix")
     return [(output or Path()) / f"toybox-{seed}{'.png' if image else '.mp4'}" for seed in seeds]
 
 
@@ -199,24 +197,24 @@ def _find_prompt(path: Path) -> str:
             raise UserError(f"no prompt found in {sidecar} or a .txt file: pass it with --prompt") from None
 
 
-def _facts(texts: Sequence[str]) -> dict[str, str]:
+def _facts(arguments: Sequence[str]) -> dict[str, str]:
     facts: dict[str, str] = {}
-    for text in texts:
-        name, equals, word = text.partition("=")
+    for argument in arguments:
+        name, equals, word = argument.partition("=")
         if not equals or name not in FACT_NAMES:
-            raise UserError(f"{text!r} is not FACT=WORD, such as color=red; facts are {', '.join(FACT_NAMES)}")
+            raise UserError(f"{argument!r} is not FACT=WORD, such as color=red; facts are {', '.join(FACT_NAMES)}")
         if facts.setdefault(name, word) != word:
-            raise UserError(f"{name} is given twice, as {facts[name]} and as {word}: leave one out")
+            raise UserError(f"{name} is set twice, to {facts[name]} and to {word}: remove one of them")
     return facts
 
 
 def _reject_options_except(options: Namespace, allowed: Collection[str], mode: str) -> None:
-    """Reject options that have no effect in a mode, `--judge` or `--caption`."""
+    """Reject options without effect in a mode, `--judge` or `--caption`."""
     defaults = vars(parser().parse([]))
     for name, value in vars(options).items():
         if name not in allowed and value != defaults[name]:
             option = value[0] if name == "facts" else _flag(name)
-            raise UserError(f"{option} has no effect with {mode}, which does not render: leave one of them out")
+            raise UserError(f"{option} has no effect with {mode}, which does not render: remove one of them")
 
 
 def _flag(name: str) -> str:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
     Settings = VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining
 
 UNFINISHED = 75
-"""Exit status of a run that was checkpointed and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of a run that saved a checkpoint and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
 
 
 def run(arguments: list[str]) -> None:
-    """Parse the arguments and train. Exits with status 75 if the run was checkpointed before its last step."""
+    """Parse the arguments and train. Exits with status 75 if the run stopped before its last step."""
     options = parser().parse(arguments)
     if options.list:
         print(list_recipes())
@@ -151,7 +151,7 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
         sources = tuple(DataSource(path) for path in data)
         return replace(settings, data=sources, toybox=(), toybox_validation=None)
     if isinstance(settings, ToyboxTraining | TextEncoderTraining):
-        raise UserError("this recipe makes its own data: remove --data, or use toybox-sft")
+        raise UserError("this recipe renders its own clips: remove --data, or use toybox-sft")
     if len(data) > 1:
         raise UserError(f"VAE training supports one --data folder, got {len(data)}")
     return replace(settings, data=data[0])
@@ -214,26 +214,27 @@ def parser() -> Parser:
         metavar="PATH",
         help="folder of captioned videos or latent store; repeatable",
     )
-    p.add_argument("--policy", type=Path, metavar="FILE", help="which clips are used at which step: see `select`")
+    p.add_argument("--policy", type=Path, metavar="FILE", help="filter policy of the clips; see `cogvideox select`")
     p.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: runs/NAME)")
     p.add_argument("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
-    p.add_argument("--max-seconds", type=float, metavar="S", help="save and stop before this time is over (exit 75)")
+    limit = "time limit, before which the run saves a checkpoint and stops with exit status 75"
+    p.add_argument("--max-seconds", type=float, metavar="S", help=limit)
     p.add_argument("--list", action="store_true", help="list the recipes and exit")
     p.add_argument("--dry-run", action="store_true", help="print the settings and the estimated resources, and exit")
     return p
 
 
-def parse_overrides(texts: Sequence[str]) -> dict[str, str]:
+def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
     """Parse overrides such as `optim.lr=3e-4` to values by dotted name.
 
     Raises:
-        UserError: an override is not KEY=VALUE, or a key is given twice.
+        UserError: an override is not KEY=VALUE, or a key is set twice.
     """
     changes: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
+    for override in overrides:
+        name, equals, value = override.partition("=")
         if not equals or not name:
-            raise UserError(f"{text!r} is not KEY=VALUE; change settings as in optim.lr=3e-4")
+            raise UserError(f"{override!r} is not KEY=VALUE; change settings as in optim.lr=3e-4")
         if changes.setdefault(name, value) != value:
             raise UserError(f"{name} is set twice, to {changes[name]} and {value}: remove one of them")
     return changes

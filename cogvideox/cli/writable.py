@@ -19,7 +19,7 @@ def check_writable(path: Path, num_bytes: int) -> None:
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()  # raises a different error if the name is too long
-        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # / has no parents
+        folder = next((parent for parent in path.absolute().parents if parent.exists()), path)  # path if it is /
         with tempfile.TemporaryFile(dir=folder):
             pass
         free = shutil.disk_usage(folder).free

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cogvideox.evaluation.results import Results
     from cogvideox.evaluation.run import Progress
 
-PROGRESS_INTERVAL = 2.0  # seconds between progress lines
+PROGRESS_INTERVAL = 2.0  # seconds
 _NOT_OFFERED = {
     "prompt",
     "seed",
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> None:
         return
     options = parser().parse(arguments)
     if options.source is None or options.output is None:
-        raise UserError("evaluate needs FOLDER|MODEL and -o OUT: what to score, and the folder to write to")
+        raise UserError("evaluate needs FOLDER|MODEL to score and -o OUT, the folder to write to")
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
 
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> None:
 
 
 def print_scores(results: "Results") -> None:
-    """Print a line for each score, after the protocol."""
+    """Print the protocol, and a line for each score."""
     from cogvideox.evaluation.protocol import format_score
     from cogvideox.evaluation.report.tables import common_protocol
 
@@ -93,7 +93,7 @@ def print_scores(results: "Results") -> None:
 
 
 class ProgressPrinter:
-    """Prints progress to stderr at intervals."""
+    """Prints progress to stderr every `PROGRESS_INTERVAL`."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
@@ -131,7 +131,7 @@ def _videos(options: Namespace, suite: Any) -> Any:
     if not is_model:
         if chosen:
             name = next(iter(chosen)).replace("_", "-")
-            raise UserError(f"--{name} is for models, and {source} is a folder of videos: leave it out")
+            raise UserError(f"--{name} applies to models, and {source} is a folder of videos: remove it")
         return videos_of_folder(suite, source)
     load_names = {field.name for field in fields(LoadOptions)}
     load = LoadOptions(model=options.source, **{name: chosen.pop(name) for name in list(chosen) if name in load_names})
@@ -141,21 +141,21 @@ def _videos(options: Namespace, suite: Any) -> Any:
 def _suite_options(options: Namespace) -> Any:
     from cogvideox.evaluation.suites.suite import SuiteOptions
 
-    for name, least in (("num_prompts", 1), ("videos_per_prompt", 1), ("seed", 0)):
+    for name, minimum in (("num_prompts", 1), ("videos_per_prompt", 1), ("seed", 0)):
         value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value} must be {least} or more")
+        if value is not None and value < minimum:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be {minimum} or more")
     names = ("num_prompts", "videos_per_prompt", "seed", "prompts")
     return SuiteOptions(**{name: getattr(options, name) for name in names}, settings=_settings(options.set))
 
 
-def _settings(texts: Sequence[str]) -> dict[str, str]:
-    """Parse `--set name=value`."""
+def _settings(arguments: Sequence[str]) -> dict[str, str]:
+    """Parse the values of `--set NAME=VALUE`."""
     settings = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"--set {text} is not NAME=VALUE, such as --set groups=core")
+            raise UserError(f"--set {argument} is not NAME=VALUE, such as --set groups=core")
         settings[name] = value
     return settings
 

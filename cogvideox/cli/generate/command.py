@@ -1,4 +1,4 @@
-"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar from which it can be reproduced."""
+"""`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar that reproduces it."""
 
 import os
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Validate the arguments before anything slow, then load the model and generate."""
+    """Validate the arguments, then load the model and generate."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return
@@ -33,15 +33,17 @@ def run(arguments: list[str]) -> None:
 
 
 def _check_lines(arguments: Arguments, failed: Sequence[int]) -> None:
-    """Raise UserError if lines of the prompt file failed. The videos of the others have been generated."""
+    """Raise UserError if lines of the prompt file failed. The videos of the other lines have been generated."""
     if failed:
         lines = abbreviate([str(line) for line in sorted(set(failed))], 10)
         raise UserError(f"these lines of {arguments.command.prompts} failed, for the reasons above: {lines}")
 
 
 def _run_on_ranks(arguments: Sequence[str]) -> None:
-    """Run as one of several processes started by `torchrun`: rank 0 validates the arguments, all ranks generate each
-    video together, and rank 0 writes the files."""
+    """Run in several processes started by `torchrun`.
+
+    Rank 0 validates the arguments, all ranks generate each video together, and rank 0 writes the files.
+    """
     from cogvideox.parallel import mesh
     from cogvideox.parallel.cfg_parallel import sequence_degree
 
@@ -90,7 +92,7 @@ def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
         try:
             _run_job(pipe, job, f"{number}/{len(requests)} " if len(requests) > 1 else "", batch.seed)
         except UserError as error:
-            if job.line is None or ranks is not None:  # ranks must not go separate ways
+            if job.line is None or ranks is not None:  # all ranks must run the same jobs
                 raise
             print_message(f"line {job.line}: {error}")
             failed.append(job.line)
@@ -101,10 +103,10 @@ def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
 
 
 def _check_prompts(batch: JobBatch, *, show: bool) -> tuple[list[Job], list[int]]:
-    """Return the jobs whose prompts the tokenizer accepts, and the lines of the others in the prompt file.
+    """Return the jobs whose prompts the tokenizer accepts, and the rejected lines of the prompt file.
 
     Raises:
-        UserError: there is no such job, or the prompts are not from a file.
+        UserError: all prompts are rejected, or a prompt that is not from a file.
     """
     from cogvideox.generation.setup import check_prompts
 
@@ -128,7 +130,7 @@ def _check_prompts(batch: JobBatch, *, show: bool) -> tuple[list[Job], list[int]
 
 
 def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
-    """Generate one video and write its files."""
+    """Generate a video and write its files."""
     from cogvideox.cli.generate.progress_bar import progress_bar
     from cogvideox.generation.latents_checkpoint import SUFFIX
 
@@ -144,7 +146,7 @@ def _run_job(pipe: "CogVideoX", job: Job, title: str, seed: int) -> None:
 
 @contextmanager
 def _report_latents_on_failure(file: Path, seed: int) -> Iterator[None]:
-    """Delete the latents checkpoint after the video has been written; on failure, print where it is."""
+    """Delete the latents checkpoint after the video is written. On failure, keep it and print its path."""
     try:
         yield
     except BaseException:

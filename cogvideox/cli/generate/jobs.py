@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One video to generate and its output files.
+    """A video to generate and its output files.
 
-    inputs: None if they are read when the job runs, so that the images of a prompt file are not all in memory at once.
-    line: line of the prompt file.
+    Attributes:
+        inputs: None if they are read when the job runs. The images of a prompt file are thus not all in memory.
+        line: line of the prompt file.
     """
 
     request: Request
@@ -39,11 +40,12 @@ class Job:
 
 @dataclass(frozen=True)
 class JobBatch:
-    """The jobs of one command and the model to run them with.
+    """The jobs of a command and their model.
 
-    seed: the seed with which the command can be repeated.
-    plan_only: print the memory plan without generating.
-    failed_lines: lines of the prompt file that cannot be used; the reasons have been printed.
+    Attributes:
+        seed: seed with which the command can be repeated.
+        plan_only: whether to print the memory plan without generating.
+        failed_lines: lines of the prompt file that cannot be used. The reasons have been printed.
     """
 
     jobs: list[Job]
@@ -67,7 +69,7 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     """
     command = arguments.command
     if command.prompts is not None and "prompt" in arguments.request:
-        raise UserError("PROMPT and --prompts cannot be combined: leave one out")
+        raise UserError("PROMPT and --prompts cannot be combined: remove one of them")
     values, load, loras = _with_sidecar(arguments)
     spec = read_spec(load.model)
     if command.lora:
@@ -96,7 +98,10 @@ def build_jobs(arguments: Arguments) -> JobBatch:
 
 
 def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[AppliedLoRA, ...]]:
-    """Return the command's options, in place of those of the `--from` sidecar, if any, and the sidecar's LoRAs."""
+    """Return the options of the `--from` sidecar, overridden by the command's, and the sidecar's LoRAs.
+
+    Without a sidecar, returns the command's options.
+    """
     file = arguments.command.sidecar
     if file is None:
         return arguments.request, LoadOptions(**arguments.load), ()
@@ -115,12 +120,12 @@ def _requests_of_prompt(spec: ModelSpec, values: dict[str, Any], num_videos: int
 def _requests_of_prompt_file(
     spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int
 ) -> tuple[list[_PlannedRequest], tuple[int, ...]]:
-    """Return the requests of a prompt file, and its lines that cannot be used, whose reasons are printed.
+    """Return the requests of a prompt file, and the lines that cannot be used. Prints the reasons.
 
-    The default seed is 0, not random, so that repeating the command resumes.
+    The default seed is 0, not random, so that repeating the command resumes it.
 
     Raises:
-        UserError: no line can be used; the message is that of the first.
+        UserError: no line can be used. The message is about the first line.
     """
     planned: list[_PlannedRequest] = []
     failures: dict[int, UserError] = {}

@@ -12,7 +12,7 @@ from cogvideox.options import Option, list_options
 
 @dataclass(frozen=True, kw_only=True)
 class CommandOptions:
-    """Options of the command line only: input and output files, number of videos."""
+    """Options that exist only on the command line: input and output files, number of videos."""
 
     output: Annotated[
         Path | None,
@@ -27,7 +27,7 @@ class CommandOptions:
     sidecar: Annotated[
         Path | None,
         Option(
-            "reproduce the video of a JSON file; other options override its settings",
+            "reproduce a video from its JSON file; other options override its settings",
             "files",
             "X.JSON",
             common=True,
@@ -36,7 +36,7 @@ class CommandOptions:
     ] = None
     prompts: Annotated[
         Path | None,
-        Option("one video per line of this file, in the folder `output`; existing videos are skipped", "files"),
+        Option("generate a video for each line of a file, in the folder `output`; skip existing videos", "files"),
     ] = None
     num_videos: Annotated[int, Option("number of videos, with consecutive seeds", "sampling", low=1)] = 1
     lora: Annotated[
@@ -49,7 +49,8 @@ class CommandOptions:
 class Arguments:
     """The parsed options of a command line, validated individually.
 
-    request, load: the fields of `Request` and `LoadOptions` that are set, by name.
+    Attributes:
+        request, load: the fields of `Request` and `LoadOptions` that are set, by name.
     """
 
     request: dict[str, Any]
@@ -58,7 +59,7 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Parse the arguments of `cogvideox generate`. `--help` lists the common options, `--help-all` all by group.
+    """Parse the arguments of `cogvideox generate`. `--help` lists the common options, `--help-all` all options.
 
     Raises:
         UserError: unknown flag; value of the wrong type or out of bounds.

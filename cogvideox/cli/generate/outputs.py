@@ -20,7 +20,7 @@ from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of
 
 @dataclass(frozen=True)
 class Output:
-    """The output files of one video; `sheet` is None unless it is requested."""
+    """The output files of a video; `sheet` is None unless it is requested."""
 
     video: Path
     sheet: Path | None
@@ -33,12 +33,13 @@ class Output:
 def name_outputs(
     output: Path | None, requests: Sequence[Request], sheet: bool, *, from_file: bool = False
 ) -> list[Output]:
-    """Name the files of each request: `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several, each with its `x-sheet.png`.
+    """Name the output files of each request.
 
-    If `output` is a folder or None, names consist of the prompt and the seed, and duplicates are numbered.
+    The video is `x.mp4`, or `x-1.mp4`, `x-2.mp4`, ... for several requests. Its sheet is `x-sheet.png`. If `output` is
+    a folder or None, names consist of the prompt and the seed, and duplicates are numbered.
 
     Args:
-        from_file: the requests come from a prompt file; `output` is then a folder, which need not exist yet.
+        from_file: whether the requests come from a prompt file. `output` is then a folder, which need not exist yet.
 
     Raises:
         UserError: `from_file`, but `output` is a video file.
@@ -46,7 +47,7 @@ def name_outputs(
     from cogvideox.video.io import FORMATS  # imports PyAV, which `--help` does not need
 
     if from_file and output is not None and output.suffix.lower() in FORMATS and not _is_folder(output):
-        raise UserError(f"cannot write {output}: a prompt file makes several videos: give a folder")
+        raise UserError(f"cannot write {output}: a prompt file needs a folder for its videos, not a single file")
     outputs, names = [], Counter[Path]()
     for number, request in enumerate(requests, start=1):
         if output is None or from_file or _is_folder(output):
@@ -65,12 +66,12 @@ def name_outputs(
 
 
 def is_complete(output: Output, request: Request, model: Mapping[str, Any]) -> bool:
-    """Whether the video of a request already exists.
+    """Return whether the video of a request already exists.
 
-    The sidecar is written last, so if it exists, the other files are complete.
+    The sidecar is written last, so the other files are complete if it exists.
 
     Args:
-        model: the sidecar fields of the model, see `sidecar.is_sidecar_of`.
+        model: the sidecar fields of the model (see `sidecar.is_sidecar_of`).
     """
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
@@ -84,7 +85,7 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
         inputs: input images and videos, which must not be overwritten.
 
     Raises:
-        UserError: one of the files cannot be written, or would overwrite an input or an unrelated sidecar.
+        UserError: a file cannot be written, or would overwrite an input or an unrelated JSON file.
     """
     from cogvideox.records import check_sidecar  # imports NumPy and PyAV, which `--help` does not need
     from cogvideox.video.io import check_format
@@ -107,8 +108,8 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
 def _max_bytes(output: Output, request: Request) -> int:
     """Return an upper bound on the size of a request's files: the size for pure noise.
 
-    Even for noise, video codecs need at most half the size of the raw pixels; PNG needs the full size. A sheet has at
-    most 64 frames, scaled to 320 pixels. The latents checkpoint takes a quarter of a byte per pixel.
+    Even for noise, video codecs need at most half the size of the raw pixels. PNG needs the full size. A sheet has at
+    most 64 frames, scaled to 320 pixels. The latents checkpoint needs a quarter of a byte per pixel.
     """
     video = request.num_frames * request.height * request.width * 7 // 4
     sheet = 0 if output.sheet is None else min(request.num_frames, 64) * 320**2 * 3

@@ -13,7 +13,7 @@ _LABELS = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
 
 @contextmanager
 def progress_bar(title: str = "") -> Iterator[OnStep]:
-    """Show a progress bar per stage, with elapsed and remaining time. Yields the pipeline's `on_step`."""
+    """Show a progress bar for each stage, with elapsed and remaining time. Yields the pipeline's `on_step`."""
     console = Console(stderr=True)
     columns = (
         rich_progress.TextColumn("{task.description}"),

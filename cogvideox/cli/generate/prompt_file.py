@@ -12,7 +12,12 @@ COMMENT = "#"
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A prompt with its optional image and its line number, from 1. `problem` is why it cannot be used, if so."""
+    """A line of a prompt file.
+
+    Attributes:
+        number: line number from 1.
+        problem: the reason why the prompt cannot be used; None if it can.
+    """
 
     number: int
     prompt: str
@@ -21,9 +26,9 @@ class PromptLine:
 
 
 def read_prompts(file: Path) -> list[PromptLine]:
-    """Read the prompts of a text file (see `text_encoding.decode`); image paths are relative to the file's folder.
+    """Read the prompts of a text file (see `text_encoding.decode`). Image paths are relative to the file's folder.
 
-    Empty lines and lines that start with `#` are skipped; `\\#` starts a prompt with this character.
+    Empty lines and lines that start with `#` are skipped. A prompt that starts with `#` is written with `\\#`.
 
     Raises:
         UserError: the file cannot be read, or contains no prompt.
@@ -32,10 +37,10 @@ def read_prompts(file: Path) -> list[PromptLine]:
         lines = split_lines(decode(read_bytes(file)))
     prompts = []
     for number, line in enumerate(map(str.strip, lines), start=1):
-        prompt, _, image = (part.strip() for part in line.partition("@@"))
+        prompt, _, image = map(str.strip, line.partition("@@"))
         if line and not line.startswith(COMMENT):
             prompt = prompt[1:] if prompt.startswith("\\" + COMMENT) else prompt
             prompts.append(PromptLine(number, prompt, file.parent / image if image else None, text_problem(prompt)))
     if not prompts:
-        raise UserError(f"{file} has no prompts: write one per line")
+        raise UserError(f"{file} has no prompts: write one prompt per line")
     return prompts

@@ -64,7 +64,7 @@ def test_large_videos_are_reduced_before_they_are_judged(run, workdir):
         (["--fps", "nan"], "--fps nan must be from"),
         (["--fps", "0.0001"], "--fps 0.0001 must be from"),
         (["--seed", "-1"], "--seed -1 must be 0 or more"),
-        (["color=red", "color=blue"], "color is given twice, as red and as blue"),
+        (["color=red", "color=blue"], "color is set twice, to red and to blue"),
         (["color=teal"], "the full grammar has it"),
         (["count=two"], "the full grammar has it"),
         (["--num-scenes", "2", "-o", "x.mp4"], "need a folder"),

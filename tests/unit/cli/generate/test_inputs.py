@@ -163,7 +163,7 @@ def test_broken_prompt_files_are_errors(run, image_model, workdir, inputs, conte
     assert not (workdir / "out").exists()
     (workdir / "p.txt").write_text("a ball")
     ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
-    assert ran.status == 2 and "give a folder" in ran.err
+    assert ran.status == 2 and "needs a folder" in ran.err
 
 
 def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, workdir):
