@@ -22,7 +22,7 @@ CAPTION_COLUMNS = ("caption", "text", "prompt")
 _MEASURED = ("type", "width", "height", "fps", "num_frames", "duration", "id", "clip_id")
 _KNOWN = {*FILE_COLUMNS, *CAPTION_COLUMNS, *_MEASURED, "start", "end"}
 
-_MAX_SCORE = 10_000  # characters
+_MAX_SCORE_LENGTH = 10_000  # characters of a score that is a string
 _Row = dict[str, Any]
 
 
@@ -124,8 +124,8 @@ def _scores(row: _Row, ignored: dict[str, str]) -> dict[str, float | str]:
             ignored[name] = "without a name in valid Unicode"
         elif not isinstance(value, bool | int | float | str):
             ignored[name] = "that are neither numbers nor strings"
-        elif isinstance(value, str) and len(value) > _MAX_SCORE:
-            ignored[name] = f"with strings of more than {_MAX_SCORE:,} characters"
+        elif isinstance(value, str) and len(value) > _MAX_SCORE_LENGTH:
+            ignored[name] = f"with strings of more than {_MAX_SCORE_LENGTH:,} characters"
         elif len(scores) >= max_columns:
             ignored[name] = f"above the limit of {max_columns:,} (COGVIDEOX_MAX_COLUMNS raises it)"
         elif (score := _score(value)) is not None:
