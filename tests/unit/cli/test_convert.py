@@ -96,7 +96,7 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, workdir):
     assert torch.equal(up, factors[f"{layer}.matrix_B.0"].bfloat16() / 4)
     for arguments, message in (
         (["style"], "TARGET must end in .safetensors"),
-        (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and --base, --part only applies to models"),
+        (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and --base, --part applies only to models"),
     ):
         ran = run("convert", "trained", *arguments)
         assert ran.status == 2 and message in ran.err

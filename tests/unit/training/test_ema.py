@@ -34,5 +34,5 @@ def test_swapped_restores_the_weights_bit_exactly():
 
 def test_the_state_of_other_parameters_is_rejected():
     ema = EMA({"net": nn.Linear(3, 2)}, decay=0.9)
-    with pytest.raises(ValueError, match="other parameters"):
+    with pytest.raises(ValueError, match="different parameters"):
         ema.load_state_dict({"net.weight": torch.zeros(2, 3)})
