@@ -41,7 +41,7 @@ class Option:
         argument_type: type of the command-line argument if it differs from the type of the field, such as `Path` for a
             file whose digest is stored in the field.
 
-    name: name of the field.
+        name: name of the field.
         type: type of the field, without None.
         choices: allowed values, if the type is a Literal.
         repeated: whether the option accepts any number of values.
