@@ -15,7 +15,8 @@ from jaxtyping import Bool
 from cogvideox import config
 from cogvideox.atomic_io import atomic_write
 from cogvideox.curation.assemble import KEEP, METADATA, training_table
-from cogvideox.curation.manifest import DROPPED, OK, manifest_path, read_manifest, read_schema
+from cogvideox.curation.clusters import CLUSTER, Clustering, cluster_names
+from cogvideox.curation.manifest import DROPPED, OK, manifest_path, read_manifest, read_schema, scalar_columns
 from cogvideox.curation.run import RUN
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.duplicates import DUPLICATE_OF
@@ -44,19 +45,24 @@ class ManifestSelector:
     """A policy applied to the measured clips of a manifest: those that are usable, and those that curation dropped as
     near-duplicates or by its own bounds (`keep`).
 
+    Args:
+        clustering: compute the column "cluster"; None: it is that of the manifest, if the policy needs it.
+
     Attributes:
         policy: the policy, as it was passed.
         selector: selects among the measured clips.
         rows: their rows in the manifest.
         seconds: their duration; 0 for images.
+        clusters: their clusters, if they are computed here.
 
     Raises:
         UserError: the manifest cannot be read, or lacks a column of the policy or all its values.
     """
 
-    def __init__(self, manifest: str | Path, policy: Policy) -> None:
+    def __init__(self, manifest: str | Path, policy: Policy, clustering: Clustering | None = None) -> None:
         self.path, self.policy = manifest_path(manifest), policy
-        policy.check_columns(read_schema(manifest).names)
+        existing = read_schema(manifest).names
+        policy.check_columns(existing if clustering is None else [*existing, CLUSTER])
         names = {*_ROW_COLUMNS, *policy.columns}
         names |= {"id", DUPLICATE_OF} if policy.drop_duplicates or policy.balance else set()
         table = read_manifest(manifest, names)
@@ -65,9 +71,12 @@ class ManifestSelector:
             raise UserError(f"{self.path} has no measured clips to select from")
         table = table.take(self.rows)
         columns = {name: _array(table[name]) for name in table.column_names if name not in ("status", "stage")}
+        if clustering is not None:
+            columns[CLUSTER] = cluster_names(manifest, clustering)[self.rows]
+        self.clusters = columns[CLUSTER] if clustering is not None else None
         self.seconds = np.nan_to_num(np.asarray(columns["seconds"], dtype=np.float64))
         for name in policy.columns:
-            if table[name].null_count == len(table):
+            if name in table.column_names and table[name].null_count == len(table):
                 raise UserError(
                     f"no clip of {self.path} has a value of {name}: run its stage, or remove its bound from the policy"
                 )
@@ -130,10 +139,14 @@ class ManifestSelector:
         output.mkdir(parents=True, exist_ok=True)
         with atomic_write(output / METADATA) as temporary, parquet.ParquetFile(self.path) as file:
             writer, start = None, 0
-            for batch in file.iter_batches(_BATCH):
+            for batch in file.iter_batches(_BATCH, columns=scalar_columns(self.path)):
                 inside = selected[(selected >= start) & (selected < start + batch.num_rows)] - start
+                chosen = pa.table(batch).take(inside)
+                if self.clusters is not None:
+                    names = self.clusters[np.searchsorted(self.rows, inside + start)].tolist()
+                    chosen = _replace(chosen, CLUSTER, pa.array(names, pa.string()))
                 start += batch.num_rows
-                table = self._training_table(batch.take(pa.array(inside)), raw, output)
+                table = self._training_table(chosen, raw, output)
                 writer = writer or parquet.ParquetWriter(temporary, table.schema, compression="zstd")
                 writer.write_table(table)
             assert writer is not None
@@ -141,10 +154,7 @@ class ManifestSelector:
         config.save(self.selector.policy, output / POLICY)
         return len(selected)
 
-    def _training_table(self, batch: "pa.RecordBatch", raw: Path, output: Path) -> "pa.Table":
-        import pyarrow as pa
-
-        table = pa.table(batch)
+    def _training_table(self, table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
         rows = training_table(table, raw, self.path.parent, output)
         strings = {bound.column for bound in self.selector.policy.conditions if bound.among}
         if self.selector.policy.drop_duplicates:
@@ -169,6 +179,11 @@ def is_measured(table: "pa.Table") -> Bool[np.ndarray, " rows"]:
     """Return a mask of the clips from which a policy selects."""
     status, stage = (np.asarray(table[name].cast("string").to_numpy()).astype("U10") for name in ("status", "stage"))
     return (status == OK) | ((status == DROPPED) & np.isin(stage, ("duplicates", KEEP)))
+
+
+def _replace(table: "pa.Table", name: str, values: "pa.Array") -> "pa.Table":
+    """Return a table with a column replaced or added."""
+    return (table.drop_columns([name]) if name in table.column_names else table).append_column(name, values)
 
 
 def _array(column: "pa.ChunkedArray") -> np.ndarray:

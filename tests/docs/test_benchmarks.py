@@ -76,6 +76,13 @@ def test_generation_gives_the_video_of_diffusers_within_2_gib(tmp_path: Path):
     assert cogvideox_only["ways"]["cogvideox"]["peak_bytes"] <= 2 * 2**30
 
 
+def test_resolved_policies_select_the_same_rows_elsewhere(tmp_path: Path):
+    run("policies.py", "--rows", "3000", "--out", str(tmp_path / "report.json"))
+    rows = read_report(tmp_path / "report.json")["rows"]
+    assert rows["the resolved file elsewhere"]["rows selected differently"] == 0
+    assert rows["select: target fraction"]["kept at step 100,000"] == 0.4
+
+
 def test_packing_removes_padding_without_changing_outputs(tmp_path: Path):
     run("packing.py", "--tiny", "--rounds", "1", "--out", str(tmp_path / "report.json"))
     rows = read_report(tmp_path / "report.json")["rows"]

@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> None:
     if options.step is not None and options.step < 0:
         raise UserError(f"--step {options.step} must be 0 or more")
     from cogvideox import config
+    from cogvideox.curation.clusters import CLUSTER, Clustering
     from cogvideox.curation.selection import POLICY, ManifestSelector
     from cogvideox.filter_policy.policy import Policy
 
@@ -33,7 +34,14 @@ def run(arguments: list[str]) -> None:
         curated = options.manifest if options.manifest.is_dir() else options.manifest.parent
         if options.output.resolve() == curated.resolve():
             raise UserError(f"OUT must differ from {curated}, because its metadata.parquet would be overwritten")
-    manifest = ManifestSelector(options.manifest, policy)
+    if options.clusters is None and options.embedding is not None:
+        raise UserError("--embedding is for clusters: add --clusters N")
+    clustering = None
+    if options.clusters is not None:
+        if policy.balance is None or policy.balance.column != CLUSTER:
+            raise UserError(f"--clusters is for a policy with balance over {CLUSTER}: add `balance: {{}}` to it")
+        clustering = Clustering(options.clusters, options.embedding or Clustering.embedding)
+    manifest = ManifestSelector(options.manifest, policy, clustering)
     if options.explain is not None:
         print(format_explanation(manifest, options.explain, options.step or 0))
         return
@@ -94,6 +102,10 @@ def parser() -> Parser:
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="folder to write to")
     p.add_argument("--policy", type=Path, metavar="FILE", help="policy as YAML or JSON")
     p.add_argument("--step", type=int, metavar="N", help="training step (default: clips that pass at any step)")
+    clusters = "compute N clusters of similar clips, for a policy with balance"
+    p.add_argument("--clusters", type=int, metavar="N", help=clusters)
+    embedding = "column of vectors that are clustered (default: tags.embedding)"
+    p.add_argument("--embedding", metavar="COLUMN", help=embedding)
     p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, if they were moved since `curate`")
     explain = "show every bound with the value of a clip: its id, the beginning of its id, or its file"
     p.add_argument("--explain", metavar="CLIP", help=explain)

@@ -10,6 +10,7 @@ from pyarrow import parquet
 from cogvideox import config
 from cogvideox.cli.main import main
 from cogvideox.curation import manifest
+from cogvideox.curation.clusters import Clustering, cluster_names
 from cogvideox.curation.selection import ManifestSelector
 from cogvideox.curation.stage import Column
 from cogvideox.errors import UserError
@@ -138,3 +139,24 @@ def test_the_funnel_page_shows_the_thresholds(tmp_path, capsys):
     for rule in ("at least 0 at step 0", "at least 1 at step 100", "at most 0.5"):
         assert page.count(f"<title>{rule}</title>") == 1
     assert page.count("class='limit'") == 3 and page.count("stroke-dasharray") == 2
+
+
+def test_clusters_of_an_embedding_are_balanced_and_stored(tmp_path):
+    pytest.importorskip("sklearn")
+    curated, rng = write_manifest(tmp_path / "curated", 60), np.random.default_rng(0)
+    path = curated / manifest.MANIFEST
+    table = parquet.read_table(path)
+    group = np.where(np.arange(60) < 40, 0, np.where(np.arange(60) < 50, 1, 2))  # 40, 10 and 10 clips
+    vectors = np.eye(3, 8)[group] + 0.05 * rng.normal(size=(60, 8))
+    embeddings = [None if i == 5 else vector for i, vector in enumerate(vectors.tolist())]
+    table = table.append_column("tags.embedding", pa.array(embeddings, pa.list_(pa.float32())))
+    manifest.write_table(table.drop_columns(["cluster"]), path)
+    selector = ManifestSelector(curated, Policy(balance=Balance(max_fraction=0.4)), Clustering(3))
+    number = selector.write(tmp_path / "out", None, tmp_path / "raw")
+    stored = parquet.read_table(tmp_path / "out/metadata.parquet")["cluster"].to_pylist()
+    assert len(stored) == number and stored.count("") == 1  # the clip without an embedding is not limited
+    assert sorted(stored.count(name) for name in {*stored} - {""}) == [10, 10, 14]
+    with pytest.raises(UserError, match="too few for 100 clusters"):
+        cluster_names(curated, Clustering(100))
+    with pytest.raises(UserError, match="no embedding other"):
+        cluster_names(curated, Clustering(3, "other"))

@@ -1,0 +1,83 @@
+"""Clusters of clips with similar content: k-means over an embedding of the manifest, in bounded memory."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from cogvideox.curation.manifest import manifest_path, read_schema
+from cogvideox.errors import UserError
+
+CLUSTER = "cluster"
+_BATCH, _SEED = 20_000, 0
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How clips are clustered.
+
+    Attributes:
+        embedding: column of the manifest with vectors.
+
+    Raises:
+        UserError: fewer than two clusters.
+    """
+
+    num_clusters: int
+    embedding: str = "tags.embedding"
+
+    def __post_init__(self) -> None:
+        if self.num_clusters < 2:
+            raise UserError(f"{self.num_clusters} clusters must be at least 2")
+
+
+def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
+    """Return the cluster of every row of a manifest, such as "17"; "" for rows without an embedding.
+
+    Raises:
+        UserError: scikit-learn is not installed; there is no such column, or it has too few vectors.
+    """
+    try:
+        from sklearn.cluster import MiniBatchKMeans
+    except ImportError as error:
+        raise UserError("clusters need scikit-learn: pip install 'cogvideox[curate]'") from error
+    schema = read_schema(manifest)
+    if clustering.embedding not in schema.names or "list" not in str(schema.field(clustering.embedding).type):
+        raise UserError(
+            f"{manifest} has no embedding {clustering.embedding}: run the signal tags, or name another column"
+        )
+    path, number = manifest_path(manifest), clustering.num_clusters
+    model = MiniBatchKMeans(number, random_state=_SEED, n_init=1, batch_size=_BATCH)
+    buffer: list[np.ndarray] = []
+    for vectors, _ in _embeddings(path, clustering.embedding):
+        buffer.append(vectors)
+        if sum(map(len, buffer)) >= max(number, _BATCH // 2):  # the first call needs a vector per cluster
+            model.partial_fit(np.concatenate(buffer))
+            buffer = []
+    rest = np.concatenate(buffer) if buffer else np.zeros((0, 1), np.float32)
+    if not hasattr(model, "cluster_centers_"):
+        if len(rest) < number:
+            raise UserError(f"{path} has {len(rest)} clips with {clustering.embedding}, too few for {number} clusters")
+        model.fit(rest)
+    names = []
+    for vectors, known in _embeddings(path, clustering.embedding):
+        part = np.full(len(known), "", dtype=f"U{int(math.log10(number)) + 1}")
+        if len(vectors):
+            part[known] = model.predict(vectors).astype(str)
+        names.append(part)
+    return np.concatenate(names)
+
+
+def _embeddings(path: Path, column: str) -> Iterator[tuple[Float32[np.ndarray, "n d"], np.ndarray]]:
+    """Yield the vectors of a batch of rows, and a mask of the rows that have one."""
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH, columns=[column]):
+            values = batch.column(0)
+            known = np.asarray(values.is_valid())
+            vectors = values.filter(values.is_valid()).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            yield vectors.reshape(int(known.sum()), -1) if known.any() else np.zeros((0, 1), np.float32), known
