@@ -28,7 +28,7 @@ def write_frames(path: str | Path, frames: Iterable[TimedFrame], start: float, *
     num_frames = 0
     with (
         atomic_write(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        av.open(str(temporary.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         stream = None
         for timed_frame in frames:

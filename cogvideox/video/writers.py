@@ -96,7 +96,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float) -> None:
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     height, width = frames.shape[1:3]
     rate = Fraction(fps).limit_denominator(1001)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         # Higher quality for small videos, which are often enlarged.
         stream = add_h264_stream(container, rate, height, width, crf=12 if height * width <= 256 * 256 else 15)
         for i, image in enumerate(frames):
@@ -130,7 +130,7 @@ def _write_gif(path: Path, frames: Frames, fps: float) -> None:
         source.push(frame)
     source.push(None)
     options = {"loop": "0", "final_delay": str(round(1 / fps / tick))}
-    with av.open(str(path), "w", format="gif", options=options) as container:
+    with av.open(str(path.absolute()), "w", format="gif", options=options) as container:
         stream = container.add_stream("gif", rate=1 / tick)
         stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
         for _ in frames:

@@ -1,6 +1,7 @@
 """Compare what the package reads with what the FFmpeg command line decodes, frame by frame."""
 
 import re
+import subprocess
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +53,27 @@ def reference(path: Path, display_filters: str = "") -> tuple[np.ndarray, list[f
     for stamp, *_ in decoded:
         times.append(times[-1] + 1 / 25 if stamp == "NOPTS" and times else 0.0 if stamp == "NOPTS" else float(stamp))
     return np.frombuffer(out, np.uint8).reshape(-1, height, width, 3), [time - times[0] for time in times]
+
+
+def last_duration(path: Path) -> float | None:
+    """Return how long ffprobe says that the last frame is shown, in seconds; None if the file does not store it."""
+    # The name before and after FFmpeg 6.
+    entries = "frame=pkt_duration_time,duration_time"
+    command = (
+        "ffprobe",
+        "-v",
+        "error",
+        "-select_streams",
+        "v:0",
+        "-show_entries",
+        entries,
+        "-of",
+        "csv=p=0",
+        str(path),
+    )
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    durations = [float(word) for word in lines[-1].split(",") if word not in ("", "N/A")] if lines else []
+    return durations[0] if durations and durations[0] > 0 else None
 
 
 def compare(clip: Clip, folder: Path) -> Result:

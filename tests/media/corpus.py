@@ -19,6 +19,7 @@ H264_B = ("libx264", "-preset veryfast -crf 4 -bf 3 -b_strategy 0 -g 8 -pix_fmt 
 HEVC = ("libx265", "-preset ultrafast -x265-params log-level=error:crf=4:keyint=8:bframes=2 -pix_fmt yuv420p")
 MPEG4 = ("mpeg4", "-q 1 -bf 2 -g 8")
 MPEG2 = ("mpeg2video", "-q 1 -bf 2 -g 8")
+MPEG1_NO_B = ("mpeg1video", "-q 1 -bf 0 -g 8")  # FFmpeg 5 guesses timestamps wrongly with B-frames
 MPEG1 = ("mpeg1video", "-q 1 -bf 2 -g 8")
 VP8 = ("libvpx", "-b:v 2M -auto-alt-ref 1 -lag-in-frames 10 -g 8 -deadline good -cpu-used 4")
 VP9 = ("libvpx-vp9", "-b:v 0 -crf 4 -g 8 -deadline realtime -cpu-used 8 -pix_fmt yuv420p")
@@ -44,7 +45,7 @@ CONTAINERS = {
     "ts": [H264, H264_B, HEVC, MPEG4, MPEG2],
     "mts": [H264_B],
     "m2ts": [H264_B],
-    "mpg": [MPEG2],
+    "mpg": [MPEG2, MPEG1_NO_B],
     "vob": [MPEG2],
     "wmv": [WMV],
     "asf": [WMV, MPEG4],
@@ -71,6 +72,9 @@ TIMINGS = {
     "variable": "settb=1/1000,setpts='if(lt(N,8),N*40,320+(N-8)*160+mod(N,3)*20)'",
     "late": "settb=1/1000,setpts=N*40+3300",
 }
+
+
+VARYING = [timing for timing in TIMINGS if timing != "constant"]
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,12 @@ def pattern(num_frames: int, height: int, width: int) -> np.ndarray:
 
 
 def containers_and_codecs() -> Iterator[Clip]:
-    """Containers x codecs x timings."""
-    for suffix, codecs in CONTAINERS.items():
-        for (codec, options), (timing, filters) in product(codecs, TIMINGS.items()):
+    """Containers x codecs, each at a constant rate and with another timing; every container with every timing."""
+    for row, (suffix, codecs) in enumerate(CONTAINERS.items()):
+        for (column, (codec, options)), (timing, filters) in product(enumerate(codecs), TIMINGS.items()):
             if timing != "constant" and suffix not in VARIABLE:
+                continue
+            if len(codecs) > 2 and timing not in ("constant", VARYING[(row + column) % 3]):
                 continue
             b_frames = "-b" if (codec, options) == H264_B else ""
             base = "-enc_time_base 1:30000" if timing != "constant" and codec != "mpeg2video" else ""
@@ -153,7 +159,7 @@ def containers_and_codecs() -> Iterator[Clip]:
 
 
 def orientations() -> Iterator[Clip]:
-    """Display matrices x aspect ratios x containers."""
+    """Display matrices x aspect ratios, and each of both in every container."""
     matrices = {
         "upright": (1, 0, 0, 1),
         "right": (0, 1, -1, 0),
@@ -165,7 +171,8 @@ def orientations() -> Iterator[Clip]:
         "transversed": (0, -1, -1, 0),
     }
     aspects = {"square": "1", "wide": "64/45", "narrow": "8/9", "twice": "2"}
-    for (name, matrix), (aspect, ratio), suffix in product(matrices.items(), aspects.items(), ("mp4", "mov")):
+    for (i, (name, matrix)), (k, (aspect, ratio)) in product(enumerate(matrices.items()), enumerate(aspects.items())):
+        suffix = ("mp4", "mov")[(i + k) % 2]
         codec = f"-c:v {H264_B[0]} {H264_B[1]}"
         yield Clip("orientation", f"{name}-{aspect}.{suffix}", codec, f"setsar={ratio}", patch=matrix_patch(matrix))
     for (aspect, ratio), (suffix, (codec, options)) in product(
@@ -191,7 +198,7 @@ def matrix_patch(matrix: tuple[int, int, int, int]) -> Callable[[bytes], bytes]:
 
 
 def colors() -> Iterator[Clip]:
-    """Color matrices x ranges x pixel formats x sizes; codecs that store the tags."""
+    """Color matrices x pixel formats, each with every range; codecs that store the tags; sizes; other formats."""
     matrices = {
         "bt709": "bt709",
         "smpte170m": "smpte170m",
@@ -201,7 +208,8 @@ def colors() -> Iterator[Clip]:
     }
     matrices |= {"bt2020nc": "bt2020nc", "none": ""}
     formats = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le")
-    for (name, matrix), color_range, pixels in product(matrices.items(), ("tv", "pc"), formats):
+    for (i, (name, matrix)), (k, pixels) in product(enumerate(matrices.items()), enumerate(formats)):
+        color_range = ("tv", "pc")[(i + k) % 2]
         convert = f"scale=out_color_matrix={matrix or 'bt601'}:out_range={color_range},format={pixels}"
         tags = f"-colorspace {matrix}" if matrix else ""
         codec = f"-c:v libx264 -preset ultrafast -qp 2 {tags} -color_range {color_range}"
@@ -292,6 +300,22 @@ def hdr() -> Iterator[Clip]:
         yield Clip("hdr", f"{codec}-{transfer}.{suffix}", f"-c:v {codec} {options} {tags}", convert, to_sdr)
 
 
+def wide_gamut() -> Iterator[Clip]:
+    """SDR with the primaries of BT.2020 and P3, against FFmpeg's zscale."""
+    for primaries, (codec, options, suffix) in product(
+        ("bt2020", "smpte432"),
+        (("libx264", "-preset ultrafast -qp 2", "mp4"), ("libx265", f"{HEVC[1].split(' -pix')[0]}", "mkv")),
+    ):
+        convert = (
+            "lutrgb=r=60+val*0.5:g=60+val*0.5:b=60+val*0.5,format=gbrp,"
+            "setparams=color_primaries=bt709:color_trc=bt709:colorspace=gbr,"
+            f"zscale=p={primaries}:t=bt709:m=bt709:r=limited,format=yuv444p"
+        )
+        tags = f"-colorspace bt709 -color_trc bt709 -color_primaries {primaries} -color_range tv"
+        shown = "zscale=p=bt709:t=bt709:m=bt709:r=full,format=gbrp"
+        yield Clip("wide gamut", f"{codec}-{primaries}.{suffix}", f"-c:v {codec} {options} {tags}", convert, shown)
+
+
 def edits() -> Iterator[Clip]:
     """Edit lists, fragments, sound that is longer than the video, and files without a header at the end."""
     sound = "-f lavfi -t 3 -i sine=r=48000"
@@ -314,4 +338,4 @@ def edits() -> Iterator[Clip]:
         yield Clip("edits", f"cut-{skipped}.mp4", f"-c:v {H264_B[0]} {H264_B[1]}", remux=f"-ss {(skipped + 0.1) / FPS}")
 
 
-GROUPS = (containers_and_codecs, orientations, colors, alpha, interlaced, hdr, edits)
+GROUPS = (containers_and_codecs, orientations, colors, alpha, interlaced, hdr, wide_gamut, edits)

@@ -192,7 +192,7 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
         container.flags |= _GENERATE_PTS  # the order of timestamps does not matter here
         step = 1 / header_rate(stream)
         time, end, times, num_packets = -step, -math.inf, [], 0
-        previous, offset = None, 0.0
+        previous, offset, decoding_times = None, 0.0, []
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -210,6 +210,8 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
             if origin.is_exact and time < origin.time - 1e-6:  # not decodable without an earlier key frame
                 continue
             times.append(time)
+            if previous is not None:
+                decoding_times.append(previous + offset)
             if packet.duration:
                 end = max(end, time + float(packet.duration * tick))
         if not times:
@@ -217,6 +219,9 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
         declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
         if num_packets < declared:
             raise UserError(f"cannot read {path}: it is truncated, with {num_packets} of {declared} frames")
+        if container.format.name == "mpeg" and len(set(times)) < len(times) == len(set(decoding_times)):
+            # Only the first frame in each pack has a timestamp, and the others are guessed wrongly.
+            times, end = [time - decoding_times[0] + min(times) for time in decoding_times], -math.inf
     latest = sorted(times)[-2:]
     last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
     return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step, is_continuous=offset == 0)

@@ -37,6 +37,10 @@ _MATRICES = {
     16: "YCgCo-Re",
     17: "YCgCo-Ro",
 }
+_UNSPECIFIED_TRANSFER = 2
+_DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+"""Codec tags of Dolby Vision. Other profiles than 5 specify a transfer characteristic that other players understand."""
+
 _TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 
 
@@ -45,6 +49,7 @@ class Display:
 
     def __init__(self, path: str | Path, stream: VideoStream) -> None:
         self._path = path
+        self._is_dolby_vision = stream.codec_context.codec_tag in _DOLBY_VISION
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
         self._size: tuple[int, int] | None = None
         self._matrix = np.eye(2)
@@ -60,18 +65,29 @@ class Display:
             self._size = _square_pixels(frame, self._aspect, _is_transposed(self._matrix))
             limits.check_pixels(self._path, *self._size)
         check_colors(self._path, frame)
+        has_metadata = frame.side_data.get("DOVI_RPU_BUFFER") is not None
+        if (self._is_dolby_vision or has_metadata) and int(frame.color_trc) == _UNSPECIFIED_TRANSFER:
+            raise UserError(
+                f"cannot read {self._path}: its colors (Dolby Vision profile 5) are not supported; "
+                "convert it to HDR10, HLG or SDR"
+            )
         transfer = int(frame.color_trc)
-        is_hdr = transfer in tone_mapping.TRANSFERS
+        primaries, is_hdr = int(frame.color_primaries), transfer in tone_mapping.TRANSFERS
+        is_wide = not is_hdr and primaries in tone_mapping.WIDE
         converted = frame.reformat(
             width=self._size[0],
             height=self._size[1],
-            format="rgb48le" if is_hdr else "rgb24",
+            format="rgb48le" if is_hdr or is_wide else "rgb24",
             src_colorspace=_matrix_of(frame),
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
             interpolation=ACCURATE,
         ).to_ndarray()
-        rgb = tone_mapping.to_sdr(converted, transfer, int(frame.color_primaries)) if is_hdr else converted
+        rgb = converted
+        if is_hdr:
+            rgb = tone_mapping.to_sdr(converted, transfer, primaries)
+        elif is_wide:
+            rgb = tone_mapping.to_bt709(converted, primaries)
         return np.ascontiguousarray(_orient(rgb, self._matrix))
 
 

@@ -3,6 +3,7 @@
 Axes: `h w` height and width in pixels.
 """
 
+import io
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import limit, reading
@@ -26,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PP
 
 _ANIMATED = ("PNG", "WEBP", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_MAX_PROFILE = 4_000_000  # bytes
 _OPEN = threading.Lock()  # because Pillow's limit of pixels is a global variable
 
 
@@ -112,7 +114,30 @@ def to_rgb(image: Image.Image) -> Frame:
         return np.repeat(gray[..., None], 3, -1)
     if image.mode in ("La", "RGBa"):  # premultiplied by alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
+    image = _to_srgb(image)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image with a color profile (ICC) to sRGB. A profile that is damaged or does not fit is ignored."""
+    data = image.info.get("icc_profile")
+    if not isinstance(data, bytes) or not 128 <= len(data) <= _MAX_PROFILE:
+        return image
+    mode = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}.get(data[16:20])
+    base = {"RGBA": "RGB", "RGBX": "RGB", "P": "RGB", "PA": "RGB", "LA": "L", "1": "L"}.get(image.mode, image.mode)
+    if mode is None or (base != mode and (mode, base) != ("RGB", "L")):
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return image
+        intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        converted = ImageCms.profileToProfile(
+            image.convert(mode), profile, ImageCms.createProfile("sRGB"), intent, outputMode="RGB", flags=flags
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    return image if converted is None else converted
 
 
 @contextmanager

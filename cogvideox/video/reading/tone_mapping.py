@@ -25,6 +25,24 @@ _BT2020 = np.array(
 _P3 = np.array([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]], np.float32)
 
 
+_MATRICES = {9: _BT2020, 11: _P3, 12: _P3}
+"""By color primaries (H.273)."""
+
+WIDE = tuple(_MATRICES)
+"""Color primaries of SDR videos that are converted to BT.709."""
+
+
+def to_bt709(rgb: UInt16[np.ndarray, "h w 3"], primaries: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Convert 16-bit SDR pixels with one of the primaries `WIDE` to those of BT.709; what is outside is clipped."""
+    light = (np.linspace(0, 1, 65536) ** 2.4).astype(np.float32)  # BT.1886
+    codes = ((np.linspace(0, 1, 65536) ** 2) ** (1 / 2.4) * 255).round().astype(np.uint8)
+    converted = np.empty(rgb.shape, np.uint8)
+    for row in range(0, len(rgb), _ROWS):
+        linear = light[rgb[row : row + _ROWS]] @ _MATRICES[primaries].T
+        converted[row : row + _ROWS] = codes[(np.sqrt(linear.clip(0, 1)) * 65535).astype(np.uint16)]
+    return converted
+
+
 def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> UInt8[np.ndarray, "h w 3"]:
     """Convert 16-bit HDR pixels to SDR.
 
@@ -32,7 +50,7 @@ def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> U
         transfer: one of `TRANSFERS`.
         primaries: color primaries (H.273): 1 is BT.709, 11 and 12 are P3; all others are treated as BT.2020.
     """
-    matrix = np.eye(3, dtype=np.float32) if primaries == 1 else _P3 if primaries in (11, 12) else _BT2020
+    matrix = np.eye(3, dtype=np.float32) if primaries == 1 else _MATRICES.get(primaries, _BT2020)
     sdr = np.empty(rgb.shape, np.uint8)
     for row in range(0, len(rgb), _ROWS):
         light = _light(transfer)[rgb[row : row + _ROWS]] @ matrix.T

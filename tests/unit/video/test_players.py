@@ -118,6 +118,17 @@ def test_frames_are_in_presentation_order(tmp_path, suffix):
         assert grays(io.read(path, start=first / 25, max_frames=2)[0]) == [first, first + 1]
 
 
+def test_mpeg_1_program_streams(tmp_path):
+    """Few of their frames have timestamps."""
+    path = tmp_path / "x.mpg"
+    encode(path, [k / 25 for k in range(24)], "mpeg1video", Fraction(1, 25), bf="2", g="8", qmin="1", qmax="1")
+    info = io.probe(path)
+    assert (info.num_frames, info.fps, round(info.seconds, 3)) == (24, 25, 0.96)
+    assert grays(io.read(path)[0]) == list(range(24))
+    for first in (0, 3, 9, 17, 22):
+        assert grays(io.read(path, start=first / 25, max_frames=2)[0]) == [first, first + 1]
+
+
 def test_joined_recordings_continue(tmp_path):
     """Timestamps start again where two recordings were joined."""
     part = encode(tmp_path / "a.ts", [k / 25 for k in range(40)], tick=Fraction(1, 25), crf="0").read_bytes()
@@ -270,7 +281,7 @@ def test_hdr_is_mapped_to_sdr(transfer):
 
 
 def test_hdr_videos_are_mapped(tmp_path):
-    flat = io.read(write_tagged(tmp_path / "sdr.mp4", 9, 1, 9))[0][0, 9, 9].astype(int)
+    flat = io.read(write_tagged(tmp_path / "sdr.mp4", 9, 1, 1))[0][0, 9, 9].astype(int)
     mapped = io.read(write_tagged(tmp_path / "pq.mp4", 9, 16, 9))[0][0, 9, 9].astype(int)
     assert np.abs(mapped - flat).max() > 20
 
@@ -421,3 +432,11 @@ def test_a_picture_with_the_name_of_a_video(tmp_path):
     (tmp_path / "x.png").rename(tmp_path / "x.mp4")
     assert images.is_image(tmp_path / "x.mp4")
     assert io.probe(tmp_path / "x.mp4").is_image
+
+
+def test_dolby_vision_without_a_compatible_layer_is_named(tmp_path):
+    path = encode(tmp_path / "x.mp4", [0, 0.04, 0.08])
+    assert io.probe(path).num_frames == 3
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"dva1"))
+    with pytest.raises(UserError, match=r"Dolby Vision profile 5\) are not supported; convert it"):
+        io.read(path)
