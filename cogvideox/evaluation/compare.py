@@ -124,8 +124,9 @@ def _by_key(results: Results) -> dict[tuple[str, str, int], VideoResult]:
     counts: Counter[tuple[str, str]] = Counter()
     videos = {}
     for video in results.videos:
-        videos[video.group, video.prompt, counts[video.group, video.prompt]] = video
-        counts[video.group, video.prompt] += 1
+        prompt = video.prompt or video.id
+        videos[video.group, prompt, counts[video.group, prompt]] = video
+        counts[video.group, prompt] += 1
     return videos
 
 

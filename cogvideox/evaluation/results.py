@@ -121,23 +121,26 @@ def summarize(
     for scorer in suite.scorers:
         items = [item for item in videos.items if not scorer.groups or item.group in scorer.groups]
         by_item, failed = measurements.get(scorer.name, {}), {**errors.get(scorer.name, {}), **errors.get("", {})}
-        groups = list(dict.fromkeys(item.group for item in items))
+        groups, settings = list(dict.fromkeys(item.group for item in items)), scorer.settings()
         for metric in scorer.metrics:
             info = (metric.meaning, metric.unit, metric.higher_is_better, metric.per_video)
             metrics.append(MetricInfo(metric.name, scorer.name, *info))
             for group in ("", *(groups if len(groups) > 1 else ())):
                 chosen = [item for item in items if not group or item.group == group]
                 measured = [item for item in chosen if item.id in by_item]
-                result = estimate(metric, [by_item[item.id] for item in measured], [item.prompt for item in measured])
+                result = estimate(
+                    metric, [by_item[item.id] for item in measured], [item.prompt or item.id for item in measured]
+                )
                 if not result.num_videos:
                     continue
                 details = {
-                    "scorer": {"name": scorer.name, **scorer.settings()},
+                    "scorer": {"name": scorer.name, **settings},
                     "group": group,
                     "num_videos": result.num_videos,
                     "num_prompts": result.num_prompts,
                     "num_failures": sum(item.id in failed for item in chosen),
                     "interval": result.method,
+                    **metric.details,
                 }
                 scores.append(Score(metric.name, result.value, result.interval, protocol | details))
     rows = tuple(

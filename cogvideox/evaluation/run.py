@@ -153,6 +153,7 @@ class _Run:
         self._missing = deque(item for item in self.videos.items if self.videos.is_missing(item))
         self._to_measure: deque[tuple[int, Item]] = deque()
         self._started: dict[str, float] = {}
+        self._settings = {scorer.name: scorer.settings() for scorer in self.suite.scorers}
         self._keys: dict[tuple[str, str], str] = {}
         missing = {item.id for item in self._missing}
         self.progress.to_generate = len(missing)
@@ -212,8 +213,9 @@ class _Run:
         except UserError as error:
             self._fail("", item, str(error))
             return
+        weights = self.videos.protocol.weights
         for scorer in self._scorers_of(item):
-            key = measurement_key(scorer, item, video_hash)
+            key = measurement_key(scorer.name, self._settings[scorer.name], item, video_hash, weights)
             if self.store.get(key) is None:
                 self._keys[scorer.name, item.id] = key
                 self._to_measure.append((self.suite.scorers.index(scorer), item))

@@ -87,6 +87,7 @@ class Metric:
         unit: "%" for fractions, which are printed in percent; "dB", "levels" or empty.
         higher_is_better: None if neither direction is better.
         per_video: name of the measured value by which the best and worst videos are chosen; None if there is none.
+        details: what else belongs in the protocol, such as the reference of a distance; JSON values.
         resampling: how its interval is computed (`intervals`).
     """
 
@@ -97,6 +98,7 @@ class Metric:
     higher_is_better: bool | None = True
     per_video: str | None = None
     resampling: Literal["bootstrap", "jackknife"] = "bootstrap"
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

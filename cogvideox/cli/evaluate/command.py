@@ -17,6 +17,8 @@ from cogvideox.options import Option, list_options, parse_value
 if TYPE_CHECKING:
     from cogvideox.evaluation.results import Results
     from cogvideox.evaluation.run import Progress
+    from cogvideox.evaluation.suites.suite import Suite
+    from cogvideox.evaluation.videos import VideoSet
 
 PROGRESS_INTERVAL = 2.0  # seconds
 _NOT_OFFERED = {
@@ -59,7 +61,7 @@ def run(arguments: list[str]) -> None:
 
     check_writable(options.output / FILE, 2**20)
     suite = build_suite(options.suite, _suite_options(options))
-    videos = _videos(options, suite)
+    suite, videos = _videos(options, suite)
     if videos.skipped:
         path, reason = videos.skipped[0]
         print_note(f"{len(videos.skipped)} files are not scored, such as {path.name}: {reason}")
@@ -116,8 +118,8 @@ class ProgressPrinter:
         )
 
 
-def _videos(options: Namespace, suite: Any) -> Any:
-    """Return the videos of a model, or those in a folder."""
+def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
+    """Return the suite, and the videos of a model or those in a folder."""
     from cogvideox.evaluation.videos import videos_of_folder, videos_of_model
     from cogvideox.pretrained.model_spec import INDEX_FILE, shipped_models
 
@@ -132,10 +134,14 @@ def _videos(options: Namespace, suite: Any) -> Any:
         if chosen:
             name = next(iter(chosen)).replace("_", "-")
             raise UserError(f"--{name} applies to models, and {source} is a folder of videos: remove it")
-        return videos_of_folder(suite, source)
+        return suite, videos_of_folder(suite, source)
+    if suite.name == "reconstruction":
+        from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
+
+        return videos_to_reconstruct(suite, options.source, options.output)
     load_names = {field.name for field in fields(LoadOptions)}
     load = LoadOptions(model=options.source, **{name: chosen.pop(name) for name in list(chosen) if name in load_names})
-    return videos_of_model(suite, chosen, load, options.output)
+    return suite, videos_of_model(suite, chosen, load, options.output)
 
 
 def _suite_options(options: Namespace) -> Any:

@@ -10,6 +10,8 @@ from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
 
 SUITES: dict[str, str] = {
     "toybox": "cogvideox.evaluation.suites.toybox:toybox_suite",
+    "reconstruction": "cogvideox.evaluation.suites.reconstruction:reconstruction_suite",
+    "distribution": "cogvideox.evaluation.suites.distributions:distribution_suite",
 }
 """Module and function that build each suite; imported when it is used."""
 

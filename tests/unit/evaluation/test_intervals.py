@@ -43,7 +43,14 @@ def mean_of_measurements(rng: np.random.Generator):
 
 
 @pytest.mark.parametrize(
-    "simulation", [proportion, proportion_in_clusters, ratio_of_frames, mean_of_measurements], ids=lambda f: f.__name__
+    "simulation",
+    [
+        proportion,
+        pytest.param(proportion_in_clusters, marks=pytest.mark.slow),
+        ratio_of_frames,
+        pytest.param(mean_of_measurements, marks=pytest.mark.slow),
+    ],
+    ids=lambda simulation: simulation.__name__,
 )
 def test_intervals_of_simulated_models_cover_the_truth(simulation: Simulation):
     rng, covered = np.random.default_rng(1), 0

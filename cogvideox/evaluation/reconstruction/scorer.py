@@ -1,0 +1,124 @@
+"""Scorer of a VAE: videos are encoded, decoded and compared with the originals (paper table 2).
+
+The protocol of table 2 is 17 frames of 256x256 pixels. Frames are resized to cover this size and cropped at the center.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cogvideox.errors import UserError
+from cogvideox.evaluation.frechet.features import check_extractor, open_extractor
+from cogvideox.evaluation.frechet.scorer import SetDistance, distance_metrics
+from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
+from cogvideox.evaluation.reconstruction.structural_similarity import MIN_SIDE, ms_ssim, ssim
+from cogvideox.evaluation.scorer import Item, Measurement, Metric, Ratio, VideoFile
+from cogvideox.evaluation.store import file_hash
+from cogvideox.pretrained.components import load_network
+from cogvideox.pretrained.model_spec import read_spec
+from cogvideox.records import Video
+from cogvideox.vae.losses.perceptual import LPIPS
+from cogvideox.video.transform import resize_crop, to_frames, to_model
+
+NUM_FRAMES, SIDE = 17, 256
+"""Size of the clips of table 2."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Measures what a VAE keeps of the first frames of every video.
+
+    Attributes:
+        model: model folder or shipped model; not a setting, because it is what is measured.
+        num_frames, height, width: size at which videos are reconstructed; 4k+1 frames.
+        lpips: files of the VGG16 trunk and of the LPIPS heads; None: LPIPS is not measured.
+        features: extractor of the features for distances of sets; "" measures none.
+        pairs: folder for videos of original and reconstruction side by side; None writes none.
+    """
+
+    model: str
+    num_frames: int = NUM_FRAMES
+    height: int = SIDE
+    width: int = SIDE
+    lpips: tuple[Path, Path] | None = None
+    features: str = "random"
+    pairs: Path | None = None
+    name: str = "reconstruction"
+    groups: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """PSNR, SSIM, flicker, detail, and what files and size allow."""
+        metrics = [
+            _metric("psnr", "mean over videos of the PSNR of a video", "dB"),
+            _metric("ssim", "structural similarity"),
+            _metric("flicker", "mean absolute difference of consecutive frames", "levels", better=None),
+            _metric("flicker_original", "the same of the originals", "levels", better=None),
+            _metric("detail", "mean absolute Laplacian; less than the originals' is blur", better=None),
+            _metric("detail_original", "the same of the originals", better=None),
+        ]
+        if min(self.height, self.width) >= MIN_SIDE:
+            metrics.insert(2, _metric("ms_ssim", "multi-scale structural similarity"))
+        if self.lpips is not None:
+            metrics.append(_metric("lpips", "learned perceptual distance (VGG16)", better=False))
+        if self.features:
+            metrics += distance_metrics(
+                "reconstruction",
+                lambda kind: SetDistance(kind, "features", "features_original"),
+                {"reference": "the originals"},
+            )
+        return tuple(metrics)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Scorer`."""
+        lpips = None if self.lpips is None else [file_hash(path) for path in self.lpips]
+        size = [self.num_frames, self.height, self.width]
+        features = check_extractor(self.features) if self.features else None
+        return {"size": size, "lpips": lpips, "features": features, "version": 1}
+
+    def open(self, worker: int) -> Callable[[VideoFile, Item], Measurement]:
+        """Load the VAE, and LPIPS and the extractor if they are used."""
+        spec = read_spec(self.model)
+        vae = load_network(spec.path, spec.vae)
+        lpips = None if self.lpips is None else LPIPS.load(*self.lpips)
+        extract = open_extractor(self.features) if self.features else None
+
+        @torch.inference_mode()
+        def measure(file: VideoFile, item: Item) -> Measurement:
+            frames = torch.from_numpy(file.video.frames[: self.num_frames])
+            if len(frames) < self.num_frames:
+                raise UserError(f"{file.path} has {len(frames)} frames, and the protocol needs {self.num_frames}")
+            original = resize_crop(frames, self.height, self.width)
+            video = to_model(original)[None]
+            reconstruction = vae.decode(vae.encode(video).mean).clamp(-1, 1)
+            values = {
+                "psnr": psnr(reconstruction, video),
+                "ssim": ssim(reconstruction, video),
+                "detail": detail(reconstruction),
+                "detail_original": detail(video),
+            }
+            if min(self.height, self.width) >= MIN_SIDE:
+                values["ms_ssim"] = ms_ssim(reconstruction, video)
+            if self.num_frames > 1:
+                values |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
+            if lpips is not None:
+                pairs = zip(reconstruction[0].transpose(0, 1).split(8), video[0].transpose(0, 1).split(8))
+                values["lpips"] = torch.cat([lpips(x, y) for x, y in pairs]).mean()[None]
+            measurement: dict[str, Any] = {name: round(value.item(), 6) for name, value in values.items()}
+            reconstructed = to_frames(reconstruction)[0]
+            if extract is not None:
+                for name, clip in (("features", reconstructed), ("features_original", original)):
+                    measurement[name] = [round(float(value), 7) for value in extract(clip.numpy())]
+            if self.pairs is not None:
+                pair = torch.cat([original, reconstructed], dim=2).numpy()
+                Video(pair, file.video.fps).save(self.pairs / f"{item.id}.mp4")
+            return measurement
+
+        return measure
+
+
+def _metric(name: str, meaning: str, unit: str = "", *, better: bool | None = True) -> Metric:
+    return Metric(f"reconstruction/{name}", Ratio(name), meaning, unit, better, per_video=name)
