@@ -31,6 +31,19 @@ def test_dry_run_prints_settings_that_can_be_loaded(name, capsys):
     assert summary[:3] == ["steps", "parameters", "memory"]
 
 
+def test_a_policy_file_replaces_that_of_the_recipe(tmp_path, capsys):
+    file = tmp_path / "policy.yaml"
+    file.write_text("bounds: [{column: flow, at_least: {steps: [0, 50], values: [0.1, 0.2]}}]")
+    assert main(["train", "toybox-quality", "--dry-run", "--policy", str(file)]) == 0
+    policy = yaml.safe_load(capsys.readouterr().out)["policy"]
+    assert [bound["column"] for bound in policy["bounds"]] == ["flow"] and policy["version"] == 1
+    assert main(["train", "toybox", "--dry-run", "--policy", str(file)]) == 2
+    assert "--policy selects encoded clips" in capsys.readouterr().err
+    file.write_text("bounds: [{column: flow, least: 0.1}]")
+    assert main(["train", "toybox-quality", "--dry-run", "--policy", str(file)]) == 2
+    assert "unknown setting bounds[0].least" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_values_of_the_model(tmp_path, capsys):
     model = tiny.write(tmp_path / "official", "5b")
     (model / SETTINGS_FILE).unlink()
