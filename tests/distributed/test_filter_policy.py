@@ -118,31 +118,33 @@ def sequence(out: Path) -> list[dict[int, list[str]]]:
     return ranks
 
 
-def kept(out: Path) -> dict[int, float]:
+def kept_fractions(out: Path) -> dict[int, float]:
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
     return {line["step"]: next(value for name, value in line.items() if name.startswith("kept/")) for line in lines}
 
 
 def test_a_killed_run_with_moving_bounds_repeats_the_clip_sequence(settings: DiffusionTraining, tmp_path: Path) -> None:
-    as_torchrun(2, run, settings, tmp_path / "whole")
+    as_torchrun(2, run, settings, tmp_path / "uninterrupted")
     with pytest.raises(ProcessExitedException):
         as_torchrun(2, run, settings, tmp_path / "killed", 6)
-    assert len(kept(tmp_path / "killed")) < NUM_STEPS
+    assert len(kept_fractions(tmp_path / "killed")) < NUM_STEPS
     as_torchrun(2, run, settings, tmp_path / "killed")
 
-    whole, resumed = sequence(tmp_path / "whole"), sequence(tmp_path / "killed")
-    assert whole == resumed and [len(steps) for steps in whole] == [NUM_STEPS, NUM_STEPS]
-    assert whole[0] != whole[1]
-    assert kept(tmp_path / "whole") == kept(tmp_path / "killed")
-    weights = [model_folder.load(tmp_path / name / "model").transformer.state_dict() for name in ("whole", "killed")]
+    uninterrupted, resumed = sequence(tmp_path / "uninterrupted"), sequence(tmp_path / "killed")
+    assert uninterrupted == resumed and [len(steps) for steps in uninterrupted] == [NUM_STEPS, NUM_STEPS]
+    assert uninterrupted[0] != uninterrupted[1]
+    assert kept_fractions(tmp_path / "uninterrupted") == kept_fractions(tmp_path / "killed")
+    weights = [
+        model_folder.load(tmp_path / name / "model").transformer.state_dict() for name in ("uninterrupted", "killed")
+    ]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
-    fractions = kept(tmp_path / "whole")
+    fractions = kept_fractions(tmp_path / "uninterrupted")
     assert sorted(fractions) == list(range(1, NUM_STEPS + 1))
     assert fractions[1] > 0.8 and fractions[9] == fractions[10] < 0.5
     values = list(fractions.values())
     assert values == sorted(values, reverse=True) and len(set(values)) >= 4
 
     as_torchrun(2, run, replace(settings, policy=FIXED), tmp_path / "fixed")
-    assert len(set(kept(tmp_path / "fixed").values())) == 1
-    assert sequence(tmp_path / "fixed") != whole
+    assert len(set(kept_fractions(tmp_path / "fixed").values())) == 1
+    assert sequence(tmp_path / "fixed") != uninterrupted

@@ -117,12 +117,12 @@ def test_a_terminated_run_saves_and_resumes_exactly(train, uninterrupted, tmp_pa
 
 
 def test_a_run_with_a_time_limit_progresses_and_resumes_exactly(train, uninterrupted, tmp_path):
-    """Each piece makes at least one step, even with a time limit of 0."""
-    out, pieces = tmp_path / "run", 1
+    """Each run takes at least one step, even with a time limit of 0."""
+    out, num_runs = tmp_path / "run", 1
     while train(out, resume=True, max_seconds=0.0) is None:
-        pieces += 1
-        assert pieces < 20
-    assert pieces > 4
+        num_runs += 1
+        assert num_runs < 20
+    assert num_runs > 4
     assert result(out) == result(uninterrupted)
     assert history(out) == history(uninterrupted)
 
@@ -152,19 +152,19 @@ def start(request, vae, stage) -> Callable[..., subprocess.Popen]:
 @pytest.mark.slow
 def test_a_run_killed_at_random_times_resumes_exactly(start, tmp_path, request):
     seed = int(os.environ.get("KILL_SEED", "0"))
-    print(f"kill times are drawn with KILL_SEED={seed}")
+    print(f"kill times are sampled with KILL_SEED={seed}")
     rng = random.Random(seed)
-    whole, pieces = tmp_path / "whole/run", tmp_path / "pieces/run"
-    assert start(whole, num_steps=16).wait() == 0
+    uninterrupted, resumed = tmp_path / "uninterrupted/run", tmp_path / "resumed/run"
+    assert start(uninterrupted, num_steps=16).wait() == 0
     for step in sorted(rng.choices(range(15), k=NUM_KILLS[request.node.callspec.params["start"]])):
-        process = start(pieces, num_steps=16)
-        wait_for_step(pieces, step)
+        process = start(resumed, num_steps=16)
+        wait_for_step(resumed, step)
         time.sleep(rng.uniform(0.0, 0.2))
         process.kill()
         process.wait()
-    assert start(pieces, num_steps=16).wait() == 0
-    assert result(pieces) == result(whole)
-    assert history(pieces) == history(whole)
+    assert start(resumed, num_steps=16).wait() == 0
+    assert result(resumed) == result(uninterrupted)
+    assert history(resumed) == history(uninterrupted)
 
 
 @pytest.mark.slow

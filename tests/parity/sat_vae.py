@@ -104,8 +104,8 @@ class VAE:
             return F.group_norm(x, self.num_groups, self.state[f"{name}.weight"], self.state[f"{name}.bias"], 1e-6)
         if x.shape[2] > 1:  # the first latent frame encodes the first frame
             first = F.interpolate(z[:, :, :1], (1, *x.shape[3:]))
-            rest = F.interpolate(z[:, :, 1:], (x.shape[2] - 1, *x.shape[3:]))
-            z = torch.cat((first, rest), dim=2)
+            later_frames = F.interpolate(z[:, :, 1:], (x.shape[2] - 1, *x.shape[3:]))
+            z = torch.cat((first, later_frames), dim=2)
         else:
             z = F.interpolate(z, x.shape[2:])
         normed = self.norm(f"{name}.norm_layer", x, None)

@@ -51,7 +51,7 @@ def copy_weights(model: Transformer) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def equal_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -81,7 +81,7 @@ def test_predictions_with_peft_loras_are_equal(
 
     inject.add_lora(model, read_lora(save(reference, tmp_path)), merge=merge)
     assert relative_error(model(**inputs), expected) <= TOLERANCE
-    assert same(copy_weights(model), weights) != merge
+    assert equal_tensors(copy_weights(model), weights) != merge
 
     # Precomputed modulation includes the LoRA.
     tables = model.precompute_modulation(inputs["timestep"], 2.0 if "ofs" in inputs else None)
@@ -89,7 +89,7 @@ def test_predictions_with_peft_loras_are_equal(
     assert relative_error(prediction[0], expected[0]) <= TOLERANCE
 
     inject.remove_lora(model)
-    assert same(copy_weights(model), weights)
+    assert equal_tensors(copy_weights(model), weights)
     assert torch.equal(model(**inputs), unadapted)
 
 
@@ -112,7 +112,7 @@ def test_several_loras_with_strengths_are_equal(merge: tuple[bool, bool], tmp_pa
     reference.set_adapters(["move"], [-0.8])
     assert relative_error(model(**inputs), reference_prediction(reference, inputs)) <= TOLERANCE
     inject.remove_lora(model, "move")
-    assert same(copy_weights(model), weights)
+    assert equal_tensors(copy_weights(model), weights)
 
 
 @torch.no_grad()

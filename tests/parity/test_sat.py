@@ -39,12 +39,12 @@ def main_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checkpoint(
-    path: Path, config: TransformerConfig, *, whole: bool, main: bool = False
+    path: Path, config: TransformerConfig, *, single_file: bool, main: bool = False
 ) -> dict[str, dict[str, Tensor]]:
     """Write a SAT checkpoint and return the weights by component, with SAT's names.
 
     Args:
-        whole: write a single file, as after full fine-tuning, instead of the files of official checkpoints.
+        single_file: write a single file, as after full fine-tuning, instead of the files of official checkpoints.
         main: write a 1.0 transformer in the layout of the main branch (`main_layout`).
     """
     generator = torch.Generator().manual_seed(3)
@@ -56,13 +56,13 @@ def checkpoint(
             tiny.model().text_encoder.state_dict(), TRANSFORMERS_KEYMAP
         ),
     }
-    in_file = parts if whole else {"model.diffusion_model.": parts["model.diffusion_model."]}
+    in_file = parts if single_file else {"model.diffusion_model.": parts["model.diffusion_model."]}
     state = {prefix + name: tensor for prefix, part in in_file.items() for name, tensor in part.items()}
     folder = path / "transformer" / "1000"
     folder.mkdir(parents=True)
     (folder.parent / "latest").write_text("1000\n")
     torch.save({"module": state, "iteration": 1000}, folder / "mp_rank_00_model_states.pt")
-    if not whole:
+    if not single_file:
         (path / "vae").mkdir()
         vae = parts["first_stage_model."] | {"loss.discriminator.weight": torch.ones(2)}
         torch.save({"state_dict": vae}, path / "vae/3d-vae.pt")
@@ -76,7 +76,7 @@ def checkpoint(
 def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str, main: bool) -> None:
     """`main`: files that the main branch writes with patches of [1, 2, 2]."""
     config = CONFIGS[variant]
-    parts = checkpoint(tmp_path / "sat", config, whole=False, main=main)
+    parts = checkpoint(tmp_path / "sat", config, single_file=False, main=main)
     spec = detect_checkpoint(tmp_path / "sat")
     assert (spec.format, spec.components.keys()) == ("SAT checkpoint", {"transformer", "vae"})
 
@@ -111,7 +111,7 @@ def test_converted_transformer_predicts_the_same(tmp_path: Path, variant: str, m
 @torch.no_grad()
 def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path, num_frames: int) -> None:
     """SAT encodes any clip as one chunk and decodes in chunks of two latent frames; 9 frames are a single chunk."""
-    parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], whole=False)
+    parts = checkpoint(tmp_path / "sat", CONFIGS["5b"], single_file=False)
     plan = plan_conversion(tmp_path / "sat", base=tiny.write(tmp_path / "base", "5b"))
     vae = model_folder.load(plan.write_folder(tmp_path / "model")).vae
     reference = sat_vae.VAE(parts["first_stage_model."], tiny.vae_config("5b").norm_num_groups)
@@ -128,7 +128,7 @@ def test_converted_vae_encodes_and_decodes_the_same(tmp_path: Path, num_frames: 
 def test_checkpoint_in_one_file_is_converted(tmp_path: Path) -> None:
     """Full fine-tuning saves transformer, VAE and T5 in one file; every tensor belongs to one of them."""
     variant = "1.5-5b"
-    parts = checkpoint(tmp_path / "sat", CONFIGS[variant], whole=True)
+    parts = checkpoint(tmp_path / "sat", CONFIGS[variant], single_file=True)
     spec = detect_checkpoint(tmp_path / "sat/transformer/1000/mp_rank_00_model_states.pt")
     assert spec.components.keys() == {"transformer", "vae", "text_encoder"}
     assert (spec.variant, spec.unknown_tensors) == (variant, ())

@@ -37,7 +37,7 @@ def test_utf_16_without_a_byte_order_mark_is_decoded(text, encoding):
     ],
 )
 def test_other_encodings_are_reported(text, encoding):
-    """They cannot be told apart, so decoding them would often give wrong letters."""
+    """These encodings cannot be distinguished, so decoding would often produce wrong letters."""
     decoded = decode(text.encode(encoding, "ignore"))
     assert text_problem(decoded) is not None or decoded == text
 
