@@ -11,5 +11,5 @@ def test_workload_of_a_request():
     request = complete_request(spec, "a ball", num_frames=25, window=9, guidance_scale=1, seed=0)
     workload = workload_of(request, spec)
     assert (workload.window_frames, workload.num_frames, workload.batch_size, workload.num_prompts) == (9, 25, 1, 1)
-    halves = workload_of(complete_request(spec, "a ball", sequential_guidance=True, seed=0), spec)
-    assert (halves.batch_size, halves.calls_per_step) == (1, 2)
+    sequential = workload_of(complete_request(spec, "a ball", sequential_guidance=True, seed=0), spec)
+    assert (sequential.batch_size, sequential.calls_per_step) == (1, 2)

@@ -37,7 +37,7 @@ def random_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
 
 
 def whole_model() -> None:
-    """One graph without breaks, with a backend that generates no kernels."""
+    """The whole model is one graph without breaks, tested with a backend that generates no kernels."""
     config = replace(
         PRESETS["5b"](),
         num_attention_heads=2,
@@ -81,7 +81,7 @@ def with_loras() -> None:
 
 @torch.inference_mode()
 def block_by_block() -> None:
-    """One compilation for all blocks and steps, and another one when a LoRA is added or removed."""
+    """All blocks and steps share one compilation; adding or removing a LoRA needs another one."""
     plain = Transformer(tiny.TRANSFORMERS["5b"]).requires_grad_(False)
     model = Transformer(plain.config).requires_grad_(False)
     model.load_state_dict(plain.state_dict())
@@ -109,7 +109,7 @@ def block_by_block() -> None:
 
 
 def packed_rows() -> None:
-    """One graph for the first row and one for rows of any other clips; attention outputs are saved."""
+    """The first row is one graph, and rows of any other clips share another one; attention outputs are saved."""
     plain, model = (Transformer(tiny.TRANSFORMERS["5b"]) for _ in range(2))
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

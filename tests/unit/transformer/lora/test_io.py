@@ -41,13 +41,13 @@ def old_role(role: str) -> str:
 
 NAMES: dict[str, Callable[[str, str], str]] = {
     "diffusers": lambda layer, role: f"transformer.{layer}.lora_{role}.weight",
-    "diffusers, the model's": lambda layer, role: f"{layer}.lora_{role}.weight",
+    "diffusers, model only": lambda layer, role: f"{layer}.lora_{role}.weight",
     "diffusers, older": lambda layer, role: f"transformer.{layer}.lora.{old_role(role)}.weight",
     "diffusers, before peft": lambda layer, role: (
         f"transformer.{'.attn1.processor.'.join(layer.removesuffix('.0').split('.attn1.'))}_lora.{old_role(role)}.weight"
     ),
     "peft": lambda layer, role: f"base_model.model.{layer}.lora_{role}.weight",
-    "peft with its adapter's name": lambda layer, role: f"base_model.model.{layer}.lora_{role}.default.weight",
+    "peft with adapter name": lambda layer, role: f"base_model.model.{layer}.lora_{role}.default.weight",
     "ComfyUI": lambda layer, role: f"diffusion_model.{layer}.lora_{role}.weight",
     "compiled and wrapped": lambda layer, role: f"module._orig_mod.{layer}.lora_{role}.weight",
     "kohya": lambda layer, role: f"lora_unet__{layer.replace('.', '_')}.lora_{old_role(role)}.weight",
@@ -151,14 +151,14 @@ def test_sat_checkpoint_is_read(factors, tmp_path: Path) -> None:
 
 
 def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
-    class Harm:
+    class Malicious:
         def __reduce__(self):
-            return (Path.touch, (tmp_path / "harm",))
+            return (Path.touch, (tmp_path / "created",))
 
-    torch.save({"x": Harm()}, tmp_path / "x.pt")
+    torch.save({"x": Malicious()}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="it would run code"):
         read_lora(tmp_path / "x.pt")
-    assert not (tmp_path / "harm").exists()
+    assert not (tmp_path / "created").exists()
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_missing_and_damaged_files_are_rejected(tmp_path: Path) -> None:
         read_lora(tmp_path / "x.bin")
 
 
-def test_written_files_are_read_back(factors, tmp_path: Path) -> None:
+def test_written_files_are_loaded_unchanged(factors, tmp_path: Path) -> None:
     """Rank, alpha and base model are in the metadata; with `keep_alpha`, factors are identical."""
     layers = {layer: Factors(*pair, alpha=8.0) for layer, pair in factors.items()}
     layers[LAYERS[0]] = Factors(torch.randn(3, WIDTH), torch.randn(WIDTH, 3), alpha=1.0)
@@ -231,10 +231,10 @@ def test_written_files_are_read_back(factors, tmp_path: Path) -> None:
         read = read_lora(file)
         assert (read.base_model, read.trigger, read.alpha_known) == ("toybox", "in the style of x", True)
         for layer, factors in layers.items():
-            repeated = read.layers[layer]
-            assert torch.equal(repeated.down, factors.down)
-            assert repeated.alpha == (factors.alpha if keep_alpha else factors.rank)
-            assert torch.equal(repeated.up, factors.up if keep_alpha else factors.up * factors.scale)
+            stored = read.layers[layer]
+            assert torch.equal(stored.down, factors.down)
+            assert stored.alpha == (factors.alpha if keep_alpha else factors.rank)
+            assert torch.equal(stored.up, factors.up if keep_alpha else factors.up * factors.scale)
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata()
         assert metadata["rank"] == str(RANK)
@@ -267,5 +267,5 @@ def test_values_that_overflow_are_rejected(factors, tmp_path: Path) -> None:
     assert not (tmp_path / "x.safetensors").exists()
     write_lora(large, tmp_path / "x.safetensors", dtype=torch.bfloat16)
     write_lora(LoRA({LAYERS[0]: Factors(down, up, alpha=1 / 3)}), tmp_path / "y.safetensors", dtype=torch.bfloat16)
-    repeated = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
-    assert torch.equal(repeated.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(repeated.down, down.bfloat16())
+    stored = read_lora(tmp_path / "y.safetensors").layers[LAYERS[0]]
+    assert torch.equal(stored.up, (up * (1 / 3 / RANK)).bfloat16()) and torch.equal(stored.down, down.bfloat16())
