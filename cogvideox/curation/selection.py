@@ -4,7 +4,6 @@ metadata.parquet   the clips that pass at some step, with all scores; `encode` a
 policy.yaml        the policy with its quantiles resolved to values, for `train --policy`
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from cogvideox.errors import UserError
 from cogvideox.filter_policy.duplicates import DUPLICATE_OF
 from cogvideox.filter_policy.policy import Policy
 from cogvideox.filter_policy.selector import Selector
+from cogvideox.untrusted.files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -167,9 +167,8 @@ class ManifestSelector:
 
     def _raw_folder(self) -> Path:
         try:
-            record = json.loads((self.path.parent / RUN).read_text(encoding="utf-8"))
-            return self.path.parent / record["raw"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return self.path.parent / read_json(self.path.parent / RUN)["raw"]
+        except (UserError, KeyError, TypeError):  # missing or damaged
             raise UserError(
                 f"{self.path.parent} does not record the folder of the raw files: pass it with --raw"
             ) from None
