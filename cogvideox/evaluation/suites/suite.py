@@ -27,7 +27,7 @@ class SuiteOptions:
     videos_per_prompt: int | None = None
     seed: int = 100
     prompts: Path | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

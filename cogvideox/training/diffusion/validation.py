@@ -9,6 +9,7 @@ from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.latents.toybox_store import ToyboxStore
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.evaluation.toybox.scorer import score_samples
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.geometry import num_padding_latents
 from cogvideox.pretrained.components import load_network
@@ -16,7 +17,6 @@ from cogvideox.pretrained.model_folder import LoadedModel, load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.records import Video
 from cogvideox.toybox.captions.caption import parse_prompt
-from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
@@ -117,5 +117,5 @@ def write_samples(
     if not settings.toybox:
         return {}
     with torch.autocast(run.device.type, enabled=False):
-        verdicts = judge_clips(frames, [parse_prompt(prompt, "full") for prompt in samples.prompts], "full")
-    return {f"judged/{fact}": score.value for fact, score in fact_accuracies(verdicts).items()}
+        scores = score_samples(frames, [parse_prompt(prompt, "full") for prompt in samples.prompts], "full")
+    return {f"judged/{name}": score.value for name, score in scores.items()}

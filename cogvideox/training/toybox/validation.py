@@ -11,9 +11,9 @@ import torch
 from cogvideox.dataset.latents.toybox_latents import LatentTable
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
 from cogvideox.diffusion.schedule import Schedule
+from cogvideox.evaluation.toybox.scorer import score_samples
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.records import Video
-from cogvideox.toybox.judge.judge import fact_accuracies, judge_clips
 from cogvideox.training.metrics import timestep_bins
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.sample_sheet import write_sheet
@@ -66,4 +66,4 @@ def write_samples(pipe: CogVideoX, data: ToyboxData, path: Path) -> dict[str, fl
         videos.append(video.frames)
     frames = torch.from_numpy(np.stack(videos))
     write_sheet(path, frames, prompts, fps=settings.clips.fps)
-    return {f"judged/{fact}": score.value for fact, score in fact_accuracies(judge_clips(frames, scenes)).items()}
+    return {f"judged/{name}": score.value for name, score in score_samples(frames, scenes).items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
+from cogvideox.evaluation.reconstruction.structural_similarity import WINDOW, ssim
 from cogvideox.training.rng import numpy_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.vae.clip_sources import ClipSource
@@ -29,8 +30,8 @@ def validate(vae: CausalVAE, held_out: ClipSource, sheet: Path, fps: float) -> d
     """Score the reconstructions of all held-out clips, and write a contact sheet of originals and reconstructions.
 
     Returns:
-        PSNR in dB of clips and of single frames; detail and flicker of the reconstructions and of the originals. Less
-        detail than in the original means blur.
+        PSNR in dB of clips and of single frames; SSIM; detail and flicker of the reconstructions and of the originals.
+        Less detail than in the original means blur.
     """
     device, sheet_videos = next(vae.parameters()).device, torch.empty(0)
     scores: dict[str, list[torch.Tensor]] = {}
@@ -46,6 +47,8 @@ def validate(vae: CausalVAE, held_out: ClipSource, sheet: Path, fps: float) -> d
             "detail": detail(reconstruction),
             "detail_original": detail(video),
         }
+        if min(video.shape[-2:]) >= WINDOW:
+            batch_scores["ssim"] = ssim(reconstruction, video)
         if video.shape[2] > 1:
             batch_scores |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
         for name, values in batch_scores.items():

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cogvideox.errors import UserError
+from cogvideox.evaluation.compare import compare
 from cogvideox.evaluation.results import Results
 from cogvideox.evaluation.run import Progress, evaluate
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
@@ -115,6 +116,8 @@ def test_generated_videos_are_kept(tmp_path: Path):
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "videos").iterdir()} == files
     protocol = results.scores[0].protocol
     assert protocol["num_inference_steps"] == 1 and protocol["guidance_scale"] == 1.0 and len(protocol["weights"]) == 16
+    result = compare(Results.load(tmp_path), results)  # builds the suite from its recorded options
+    assert result.num_pairs == 2 and all(row.difference.value == 0 for row in result.comparisons)
     other = videos_of_model(chosen, {**STEPS, "num_inference_steps": 2}, LoadOptions(), tmp_path)
     with pytest.raises(UserError, match="num_inference_steps 1 and not 2"):
         evaluate(other, chosen, tmp_path)

@@ -81,7 +81,7 @@ def test_the_saved_vae_has_the_ema_weights_and_the_scaling_factor(run):
 def test_a_run_writes_samples_and_validation_scores(run):
     assert (run / "samples" / "step-00000008.png").is_file()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {"validation/psnr", "validation/psnr_image"} <= lines[-1].keys()
+    assert {"validation/psnr", "validation/psnr_image", "validation/ssim"} <= lines[-1].keys()
 
 
 def test_normalized_latents_have_unit_variance():
