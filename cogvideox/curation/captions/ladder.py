@@ -11,7 +11,7 @@ from cogvideox.curation.captions.back_ends.registry import BACK_ENDS
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, TimedCaption
 from cogvideox.curation.captions.config import RUNGS, Ladder
 from cogvideox.curation.captions.facts import ClipFacts, Measurer
-from cogvideox.curation.captions.quality.checks import Problem, check_caption
+from cogvideox.curation.captions.quality.checks import Problem, check_caption, remove_opener
 from cogvideox.curation.results import Result
 from cogvideox.curation.signals.base import SampledFrames, Sampling
 from cogvideox.curation.stage import Column, Row, Value
@@ -222,6 +222,7 @@ class OpenLadder:
         for _ in range(1 + (self.ladder.repairs if back_end.repairs else 0)):
             draft = write(rejected)
             drafts.append(draft)
+            draft = replace(draft, text=remove_opener(draft.text))
             problems = tuple(
                 check_caption(
                     draft.text,
@@ -237,7 +238,7 @@ class OpenLadder:
                 best = draft, problems
             if not problems or draft.error:
                 break
-            rejected = [Rejected(draft.text, "; ".join(problem.reason for problem in problems))]
+            rejected.append(Rejected(draft.text, "; ".join(problem.reason for problem in problems)))
         assert best is not None
         return Checked(
             *best,

@@ -3,13 +3,17 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cogvideox.curation.captions.config import MIX_COLUMN, Ladder
 from cogvideox.curation.captions.ladder import ALL_COLUMNS
 from cogvideox.curation.manifest import arrow_type
 from cogvideox.curation.stage import Column, Row
+from cogvideox.filter_policy.schedule import Schedule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,6 +89,27 @@ def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Pa
             else pa.array([None if value is None else float(value) for value in values], pa.float64())
         )
     return pa.table(arrays)
+
+
+@dataclass(frozen=True)
+class WrittenStyle:
+    """The style of the captions that are trained on, with the fields of `generation.enhance.CaptionStyle`."""
+
+    words: tuple[int, int, int]
+    short_fraction: float
+    examples: tuple[str, ...]
+
+
+def caption_style(rows: Sequence[Row], ladder: Ladder) -> WrittenStyle:
+    """Return the length of the long captions, the last fraction of short ones, and examples."""
+    rung = ladder.long_rung or "short"
+    captions = [row[f"caption.{rung}"] for row in rows if row["status"] == "ok" and row.get(f"caption.{rung}")]
+    lengths = [len(caption.split()) for caption in captions] or [0]
+    low, middle, high = (round(float(value)) for value in np.percentile(lengths, (10, 50, 90)))
+    fraction = ladder.short_fraction or 0.0
+    last = fraction.values[-1] if isinstance(fraction, Schedule) else fraction
+    examples = sorted(captions, key=lambda caption: abs(len(caption.split()) - middle))[:3]
+    return WrittenStyle((low, middle, high), last, tuple(examples))
 
 
 def mix_value(id: str) -> float:

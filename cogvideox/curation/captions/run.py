@@ -5,6 +5,7 @@ OUT/metadata.parquet      the clips with a usable caption, for `encode` and `tra
 OUT/captions.json         totals of the run
 OUT/ladder.yaml           the ladder
 OUT/mix-policy.yaml       filter policy for short and long captions, if the ladder has `short_fraction`
+OUT/caption-style.yaml    length of the captions and examples, for rewriting prompts in their style
 OUT/responses.sqlite      every response of every model
 OUT/results/              results of the rungs
 """
@@ -25,7 +26,7 @@ from cogvideox.atomic_io import write_text
 from cogvideox.curation.captions.clips import list_clips
 from cogvideox.curation.captions.config import Ladder
 from cogvideox.curation.captions.ladder import OpenLadder, open_ladder
-from cogvideox.curation.captions.outputs import CAPTIONS, METADATA, captions_table, training_table
+from cogvideox.curation.captions.outputs import CAPTIONS, METADATA, caption_style, captions_table, training_table
 from cogvideox.curation.manifest import write_table
 from cogvideox.curation.pipeline import sample_frames
 from cogvideox.curation.results import RESULTS, Result, ResultStore
@@ -35,6 +36,7 @@ from cogvideox.llm.cache import ResponseCache, Spent
 from cogvideox.llm.client import Usage, run_concurrently
 
 LADDER, SUMMARY, POLICY, RESPONSES = "ladder.yaml", "captions.json", "mix-policy.yaml", "responses.sqlite"
+STYLE = "caption-style.yaml"
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def _write(
     config.save(opened.ladder, output / LADDER)
     if opened.ladder.short_fraction is not None:
         config.save(opened.ladder.mix_policy(), output / POLICY)
+    config.save(caption_style(rows, opened.ladder), output / STYLE)
     problems = count_problems(rows, opened.ladder)
     spent = cache.spent()
     statuses = dict(Counter(row["status"] for row in rows))

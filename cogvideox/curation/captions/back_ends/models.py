@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, repair_request, summary_material
@@ -44,13 +44,17 @@ class ModelRung:
         return f"{self.client.model.model_id} {self.prompt} {self.decoding} {self.max_words} {sides}"
 
     def ask(self, clip: CaptionInput, content: Sequence[str | Frame], rejected: Sequence[Rejected]) -> Draft:
-        """Send the prompt with the content, and the rejected answers with the reasons."""
+        """Send the prompt with the content, and the last rejected answer with the reason."""
         instruction = self.prompt.text.replace("{words}", str(self.max_words))
         messages = [Message("user", (instruction + "\n\n", *content) if content else (instruction,))]
-        for attempt in rejected:
+        for attempt in rejected[-1:]:
             messages.append(Message("assistant", (attempt.text[:MAX_SHOWN],)))
             messages.append(Message("user", (repair_request(attempt, self.max_words),)))
-        request = ChatRequest(tuple(messages), self.prompt.id, self.prompt.version, clip.id, sampling=self.decoding)
+        decoding = self.decoding
+        if rejected:  # greedy decoding would give the same answer again
+            temperature = max(decoding.temperature, min(1.0, 0.4 * len(rejected)))
+            decoding = replace(decoding, temperature=temperature, seed=len(rejected))
+        request = ChatRequest(tuple(messages), self.prompt.id, self.prompt.version, clip.id, sampling=decoding)
         answer = self.client.ask(request)
         return Draft(
             " ".join(answer.text.split()) if answer.error is None else "",

@@ -37,6 +37,11 @@ _OPENER = re.compile(
     r"description\b|caption\b|answer\b|the (provided|given)\b)",
     re.IGNORECASE,
 )
+_REMOVABLE = re.compile(
+    r"^(in )?(the|this) (video|clip|footage|image|picture|frame)( clip)?,? "
+    r"(shows|features|depicts|displays|captures|presents|begins with|starts with|opens with)( us)? (?=\S)",
+    re.IGNORECASE,
+)
 _VIDEO = re.compile(
     r"\b(the|this|a) (video|clip|footage)\b|\bvideo (shows|begins|ends|features|depicts)", re.IGNORECASE
 )
@@ -159,6 +164,12 @@ def check_caption(
     if config.facts:
         problems += contradictions(text, facts)
     return problems
+
+
+def remove_opener(text: str) -> str:
+    """Return a caption without "The video shows" at its start, which language models write most often."""
+    match = _REMOVABLE.match(text)
+    return text if match is None else text[match.end()].upper() + text[match.end() + 1 :]
 
 
 def contradictions(text: str, facts: ClipFacts) -> list[Problem]:

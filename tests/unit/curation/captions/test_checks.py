@@ -2,7 +2,14 @@ import pytest
 
 from cogvideox.curation.captions.back_ends.prompts import hints, looks_like_instruction, summary_material
 from cogvideox.curation.captions.facts import ClipFacts, clean_text
-from cogvideox.curation.captions.quality.checks import CheckConfig, check_caption, estimate_tokens, is_english, loop
+from cogvideox.curation.captions.quality.checks import (
+    CheckConfig,
+    check_caption,
+    estimate_tokens,
+    is_english,
+    loop,
+    remove_opener,
+)
 from cogvideox.errors import UserError
 
 GOOD = "A red ball rolls over a wooden floor. It stops beside a chair, and a dog looks at it."
@@ -110,3 +117,10 @@ def test_tokens_are_counted_by_a_tokenizer(tmp_path):
     assert count("a red ball") == len(tokenizer.token_ids("a red ball")) + 1
     with pytest.raises(UserError):
         CheckConfig(tokenizer=tmp_path / "none").counter()
+
+
+def test_the_most_common_openers_are_removed():
+    assert remove_opener("The video shows a red ball.") == "A red ball."
+    assert remove_opener("This clip begins with two dogs.") == "Two dogs."
+    for text in (GOOD, "The video ends.", "The video shows "):
+        assert remove_opener(text) == text

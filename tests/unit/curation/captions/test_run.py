@@ -24,6 +24,7 @@ from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Policy
 from cogvideox.filter_policy.schedule import Schedule
 from cogvideox.filter_policy.selector import Selector
+from cogvideox.generation.enhance import CaptionStyle
 from cogvideox.llm.client import Retries
 from cogvideox.llm.endpoint import Endpoint
 from cogvideox.llm.limits import Budget
@@ -104,6 +105,8 @@ def test_toybox_ladder_reads_the_facts_from_pixels(folder, scenes, output):
     listed = parquet.read_table(output / "metadata.parquet").to_pylist()
     assert len(listed) == NUM_CLIPS and listed[0]["start"] is None
     assert (output / listed[0]["file_name"]).resolve() == (folder / "0.mp4").resolve()
+    style = CaptionStyle.load(output / "caption-style.yaml")
+    assert style.words[0] <= style.words[1] <= style.words[2] and len(style.examples) == 3
     page = write_page(output).read_text()
     assert page.count("class='clip'") == NUM_CLIPS and "data:image/jpeg" in page
 
@@ -119,12 +122,13 @@ def test_finished_rungs_are_reused(folder, output, server):
 
 
 def test_models_are_asked_again_with_the_reason(folder, output, server):
-    ladder = model_ladder(server.url, "say: The video shows a ball.", repairs=1)
+    ladder = model_ladder(server.url, "say: In this video a ball rolls.", repairs=1)
     result = caption_folder(folder, output, ladder, limit=1)
     asked = [request for request in server.requests() if "cannot be used" in request["asked"]]
-    assert "it says 'The video' instead of describing directly" in asked[-1]["asked"]
+    assert "it says 'In this video' instead of describing directly" in asked[-1]["asked"]
     messages = asked[-1]["body"]["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert asked[-1]["body"]["temperature"] == 0.4
     row = rows_of(output)[0]
     assert row["caption.summary_attempts"] == 2 and result.statuses == {"rejected": 1}
 
