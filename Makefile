@@ -6,7 +6,7 @@
 #                      change settings of the recipes
 #   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage on Python 3.12 and newer
 #   make test-long     slow tests: documentation, several processes, long runs
-#   make test-real     fetch published weights (180 MB) into build/signal-models, and test the curation signals with them
+#   make test-real     fetch published weights (750 MB) into build, and test the curation signals and captions with them
 #   make test-gpu      tests that need a GPU
 #   make gpu-check     check and measure one GPU in ten minutes; OUT=DIR sets the folder of the report. Installs nothing:
 #                      without .venv, GPU_PYTHON=python3 needs PyTorch (docs/benchmarks.md)
@@ -95,7 +95,8 @@ test-long: $(VENV)/.dev
 
 test-real: $(VENV)/.dev
 	$(BIN)/python tools/fetch_signal_models.py build/signal-models
-	COGVIDEOX_SIGNAL_MODELS=build/signal-models $(PYTEST) tests/real
+	$(BIN)/python tools/fetch_caption_models.py build/caption-models
+	COGVIDEOX_SIGNAL_MODELS=build/signal-models COGVIDEOX_CAPTION_MODELS=build/caption-models $(PYTEST) tests/real
 
 # One thread per process, because the cases are forked.
 fuzz: $(VENV)/.dev

@@ -11,6 +11,7 @@ from tests.docs.pages import ROOT, commands
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 ARGUMENTS = {
+    "cogvlm2_server.py": ["--help"],  # needs a GPU and weights
     "judge_scores.py": ["--num-clips", "6"],
     "memory_table.py": [],
     "moving_picture.py": ["--num-prompts", "2", "--columns", "2"],

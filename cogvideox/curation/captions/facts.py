@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
 from cogvideox.curation.signals.registry import SIGNALS
@@ -25,28 +25,10 @@ MAX_TEXTS = 8
 
 _STILL = 0.01  # diagonals per second, below which nothing moves
 _MOVING = 0.03  # above which a direction is certain
-_COLORS = {
-    "black": (20, 20, 22),
-    "dark gray": (75, 75, 75),
-    "gray": (135, 135, 135),
-    "light gray": (195, 195, 195),
-    "white": (245, 245, 245),
-    "red": (200, 35, 40),
-    "dark red": (110, 20, 25),
-    "orange": (235, 130, 30),
-    "brown": (115, 75, 45),
-    "beige": (215, 190, 150),
-    "yellow": (240, 215, 50),
-    "green": (50, 150, 60),
-    "dark green": (30, 75, 35),
-    "teal": (20, 130, 130),
-    "light blue": (150, 200, 235),
-    "blue": (40, 85, 200),
-    "dark blue": (20, 35, 90),
-    "purple": (130, 50, 165),
-    "pink": (240, 160, 190),
-}
-_COLOR_NAMES = tuple(_COLORS)
+_COLORS = (
+    *("black", "dark gray", "gray", "light gray", "white", "red", "dark red", "orange", "brown", "beige", "yellow"),
+    *("green", "dark green", "teal", "light blue", "blue", "dark blue", "purple", "pink"),
+)
 
 
 @dataclass(frozen=True)
@@ -151,13 +133,46 @@ def clean_text(line: str) -> str:
 
 def dominant_colors(frames: UInt8[np.ndarray, "t h w 3"], min_fraction: float = 0.15) -> tuple[str, ...]:
     """Return the names of the colors that cover at least a fraction of the frames, most frequent first; at most 3."""
-    pixels = frames[:: max(1, len(frames) // 4), ::8, ::8].reshape(-1, 3).astype(np.float32)
-    palette = np.array([_COLORS[name] for name in _COLOR_NAMES], np.float32)
-    weights = np.array([0.6, 1.0, 0.5], np.float32)  # the eye is most sensitive to green
-    nearest = (((pixels[:, None] - palette) ** 2) * weights).sum(-1).argmin(1)
-    fractions = np.bincount(nearest, minlength=len(palette)) / max(1, len(nearest))
+    pixels = frames[:: max(1, len(frames) // 4), ::8, ::8].reshape(-1, 3)
+    fractions = np.bincount(name_colors(pixels), minlength=len(_COLORS)) / max(1, len(pixels))
     order = np.argsort(-fractions, kind="stable")[:3]
-    return tuple(_COLOR_NAMES[index] for index in order if fractions[index] >= min_fraction)
+    return tuple(_COLORS[index] for index in order if fractions[index] >= min_fraction)
+
+
+def name_colors(pixels: UInt8[np.ndarray, "n 3"]) -> Int64[np.ndarray, " n"]:
+    """Return for each pixel the index of its color's name in `_COLORS`, by hue, saturation and value."""
+    rgb = pixels.astype(np.float64) / 255
+    value, low = rgb.max(1), rgb.min(1)
+    spread = np.maximum(value - low, 1e-9)
+    saturation = (value - low) / np.maximum(value, 1e-9)
+    red, green, blue = rgb.T
+    from_green, from_blue = 2 + (blue - red) / spread, 4 + (red - green) / spread
+    sector = np.where(value == red, (green - blue) / spread % 6, np.where(value == green, from_green, from_blue))
+    hue = 60 * sector
+    is_gray = (saturation < 0.18) | (value < 0.12)
+    warm = (hue >= 15) & (hue < 45)
+    names = [
+        (is_gray & (value < 0.18), "black"),
+        (is_gray & (value < 0.42), "dark gray"),
+        (is_gray & (value < 0.65), "gray"),
+        (is_gray & (value < 0.88), "light gray"),
+        (is_gray, "white"),
+        (warm & (saturation < 0.45) & (value > 0.55), "beige"),
+        (warm & (value < 0.65), "brown"),
+        (warm, "orange"),
+        (((hue < 15) | (hue >= 345)) & (value < 0.5), "dark red"),
+        ((hue < 15) | (hue >= 345), "red"),
+        (hue < 70, "yellow"),
+        ((hue < 165) & (value < 0.35), "dark green"),
+        (hue < 165, "green"),
+        (hue < 195, "teal"),
+        ((hue < 255) & (value < 0.45), "dark blue"),
+        ((hue < 255) & (saturation < 0.5), "light blue"),
+        (hue < 255, "blue"),
+        (hue < 290, "purple"),
+    ]
+    conditions = [condition for condition, _ in names]
+    return np.select(conditions, [_COLORS.index(name) for _, name in names], _COLORS.index("pink")).astype(np.int64)
 
 
 def directions(

@@ -232,6 +232,18 @@ def test_a_client_killed_three_times_repeats_no_answered_call(tmp_path):
     assert sorted(server.computed().values()) == [1] * 60  # the idempotency key prevents a second computation
 
 
+def test_example_server_reads_what_the_client_sends(server):
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("cogvlm2_server", Path(__file__).parents[3] / "examples/cogvlm2_server.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(example := module_from_spec(spec))
+    frames = Frame(b"first", 0.0), Frame(b"second", 2.0)
+    make_client(server).ask(ChatRequest((Message("user", ("Describe: ", *frames)),), "example"))
+    assert example.parse_messages(server.requests()[-1]["body"]["messages"]) == ("Describe:", [b"first", b"second"])
+    assert example.parse_messages([{"role": "user", "content": ""}]) == (example.DEFAULT_PROMPT, [])
+
+
 def test_retry_after_header():
     assert retry_after(None) is None and retry_after("soon") is None
     assert retry_after("1.5") == 1.5

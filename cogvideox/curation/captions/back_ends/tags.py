@@ -32,7 +32,7 @@ class TagsCaptioner:
 
     @property
     def identity(self) -> str:
-        return f"tags 1, {self.min_tag:g}, {self.measurer.identity}"
+        return f"tags 2, {self.min_tag:g}, {self.measurer.identity}"
 
     def caption(self, clip: CaptionInput, rejected: Sequence[Rejected] = ()) -> Draft:
         return Draft(describe_facts(clip.facts, self.min_tag))
@@ -52,7 +52,7 @@ class TagsFrameCaptioner:
 
     @property
     def identity(self) -> str:
-        return f"tags frames 1, {self.min_tag:g}, {self.measurer.identity}"
+        return f"tags frames 2, {self.min_tag:g}, {self.measurer.identity}"
 
     def caption(self, clip: CaptionInput, time: float, rejected: Sequence[Rejected] = ()) -> Draft:
         sampled = clip.frames[FRAME_SAMPLING]

@@ -66,3 +66,22 @@ def test_sentences_of_facts():
     assert describe_facts(ClipFacts(faces=1.0, camera="left", motion="still")) == (
         "A person whose face is seen, the camera moves to the left."
     )
+
+
+def test_names_of_colors():
+    named = {
+        "black": (10, 10, 12),
+        "gray": (130, 132, 128),
+        "white": (250, 250, 250),
+        "red": (200, 35, 40),
+        "green": (90, 130, 60),
+        "dark green": (40, 70, 30),
+        "brown": (110, 75, 45),
+        "beige": (215, 185, 150),
+        "light blue": (150, 195, 235),
+        "dark blue": (20, 35, 90),
+        "pink": (240, 100, 190),
+        "yellow": (240, 215, 50),
+    }
+    for name, color in named.items():
+        assert dominant_colors(np.full((1, 16, 16, 3), color, np.uint8)) == (name,)
