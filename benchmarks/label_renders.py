@@ -164,10 +164,14 @@ def families(footage: Path) -> dict[str, Family]:
 
 
 class Generator:
-    """Renders clips of one family. The same seed gives the same clip."""
+    """Renders clips of one family. The same seed gives the same clip.
 
-    def __init__(self, family: Family, seed: int, cache: dict[Path, Any]) -> None:
-        self.family, self.cache = family, cache
+    Args:
+        hard: half of the clips without defects are filmed by a still camera, and more degradations are mild or mixed.
+    """
+
+    def __init__(self, family: Family, seed: int, cache: dict[Path, Any], hard: bool = False) -> None:
+        self.family, self.cache, self.hard = family, cache, hard
         self.rng = np.random.default_rng(seed)
         self.seed = int(self.rng.integers(2**31))
         self.size = SIZES[self.rng.integers(len(SIZES))]
@@ -266,8 +270,29 @@ class Generator:
 
     def base(self) -> np.ndarray:
         """Return a clip without defects: real footage or a rendered scene."""
+        if self.hard and self.rng.random() < 0.5:
+            return self.still_camera()
         draw = self.rng.random()
         return self.footage() if draw < 0.6 else self.toys() if draw < 0.85 else self.parallax()
+
+    def still_camera(self) -> np.ndarray:
+        """Return objects that move before a photograph or a texture, filmed by a still or a breathing camera."""
+        height, width = self.size
+        back = self.photo() if self.rng.random() < 0.75 else camera.texture(self.seed, self.size, 1.3)
+        clip = np.repeat(back[None], self.n, 0)
+        y, x = np.mgrid[:height, :width]
+        for number in range(int(self.rng.integers(1, 4))):
+            front = self.photo() if self.rng.random() < 0.5 else camera.texture(self.seed + number + 1, self.size, 1.4)
+            at, speed = self.rng.uniform(0.15, 0.85, 2) * (height, width), self.rng.normal(size=2) * height / 50
+            radii, phase = self.rng.uniform(0.07, 0.3, 2) * height, self.rng.uniform(0, 6, 2)
+            for index in range(self.n):
+                cy, cx = at + speed * index + 0.03 * height * np.sin(0.4 * index + phase)
+                inside = ((y - cy) / radii[0]) ** 2 + ((x - cx) / radii[1]) ** 2 < 1 + 0.2 * np.sin(0.3 * index)
+                clip[index][inside] = np.roll(front, (int(cy), int(cx)), (0, 1))[inside]
+        if self.rng.random() < 0.5:
+            path = camera.shake(self.n, 0.002 * height, self.seed, self.fps, 1.0)
+            clip = camera.film(clip, path, self.size)
+        return degradation.noise(clip, float(self.rng.uniform(0.5, 2.0)), self.seed)
 
     def head(self) -> tuple[np.ndarray, str]:
         """Return a talking person."""
@@ -437,7 +462,8 @@ class Generator:
         """Return a clip of low quality, how it was degraded, and the quality of its encoding."""
         rng, height = self.rng, self.size[0]
         if self.family.degrade == "train":
-            kind = self.pick(["blur", "jpeg", "noise", "dark", "bright", "enlarged", "shake"])
+            more = ["crushed", "faded", "enlarged jpeg", "blurred noise"] if self.hard else []
+            kind = self.pick(["blur", "jpeg", "noise", "dark", "bright", "enlarged", "shake", *more])
             effects: dict[str, Callable] = {
                 "blur": lambda: degradation.blur(clip, float(rng.uniform(0.012, 0.03)) * height),
                 "jpeg": lambda: degradation.jpeg(clip, int(rng.integers(4, 14))),
@@ -448,6 +474,10 @@ class Generator:
                 "bright": lambda: degradation.expose(clip, float(rng.uniform(2.2, 3.5))),
                 "enlarged": lambda: degradation.enlarge(clip, float(rng.uniform(3.5, 7))),
                 "shake": lambda: self.shaken(clip),
+                "crushed": lambda: (clip - rng.uniform(110, 170)).clip(0, 255).astype(np.uint8),
+                "faded": lambda: (rng.uniform(150, 200) + 0.2 * clip).clip(0, 255).astype(np.uint8),
+                "enlarged jpeg": lambda: degradation.jpeg(degradation.enlarge(clip, 3.0), int(rng.integers(8, 25))),
+                "blurred noise": lambda: degradation.blur(degradation.noise(clip, 30.0, self.seed), 1.2),
             }
             return effects[kind](), kind, 20
         kind = self.pick(["encoded", "motion blur", "grain", "gamma", "washed out", "pixels", "shake"])

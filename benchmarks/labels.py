@@ -2,7 +2,7 @@
 
     python benchmarks/labels.py render --footage FOOTAGE --out DATA      # renders, and their signals
     python benchmarks/labels.py real --clips CLIPS --out DATA            # signals of real clips
-    python benchmarks/labels.py evaluate --out DATA --json docs/results/labels.json
+    python benchmarks/labels.py evaluate --out DATA --json benchmarks/results/labels.json --chart docs/results/labels.png
 
 DATA is a folder outside the repository; what is in it is not computed again. FOOTAGE holds the videos and photographs
 that `label_renders.families` names, CLIPS those that `REAL_CLIPS` names by SHA-256.
@@ -25,7 +25,8 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.run import curate
 from cogvideox.curation.stages.split import Split
 
-CHUNKS = [(150, 50)] * 4 + [(134, 0)] * 3  # training and test clips of each chunk
+CHUNKS = [(150, 50)] * 4 + [(200, 0)] * 2  # training and test clips of each chunk
+FIRST_HARD = 4 * 150  # training clips from here on are hard: see `Generator`
 SIGNALS = {
     **{
         name: {}
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--footage", type=Path, help="folder of footage for the renders")
     parser.add_argument("--clips", type=Path, help="folder of real clips")
     parser.add_argument("--json", type=Path, help="report to write")
+    parser.add_argument("--chart", type=Path, help="chart of the balanced accuracy by number of annotations to write")
     parser.add_argument("--chunks", type=int, default=len(CHUNKS), help="how many of the chunks")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> None:
     else:
         from label_evaluation import evaluate
 
-        evaluate(options.out, options.clips, options.json)
+        evaluate(options.out, options.json, options.chart)
 
 
 def render(footage: Path, out: Path, num_chunks: int, workers: int) -> None:
@@ -94,7 +96,9 @@ def write_clip(job: tuple[str, int, Path]) -> dict:
     side, index, folder = job
     folder.mkdir(parents=True, exist_ok=True)
     seed = index + (TEST_SEED if side == "test" else 0)
-    clip = Generator(_worker["families"][side], seed, _worker["cache"]).render()
+    clip = Generator(
+        _worker["families"][side], seed, _worker["cache"], side == "train" and index >= FIRST_HARD
+    ).render()
     name = f"{side}-{index:05d}.mp4"
     write(folder / name, clip)
     return {

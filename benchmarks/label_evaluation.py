@@ -1,0 +1,193 @@
+"""The evaluation of `labels.py`: classifiers on renders and on real clips, and how many annotations they need."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from label_renders import NAMES
+
+from cogvideox.atomic_io import write_text
+from cogvideox.curation.labels.classifier import LabelModel, TrainSettings, train
+from cogvideox.curation.labels.metrics import compute_metrics
+from cogvideox.curation.labels.report import Predictions, build_report, format_report, worst_errors
+from cogvideox.curation.manifest import read_manifest
+
+NUMBERS, SEEDS = (50, 100, 200, 500, 1000), 5
+
+# First 16 digits of the SHA-256 of real clips that nobody made for this test, their names in the packages and
+# repositories they come from, and the labels a person gave them. "a|b": one of them is enough; empty: no label.
+REAL_CLIPS: dict[str, tuple[str, str]] = {
+    "b96aaacd454077e6": ("3d_printing_08-1.mp4", "static"),
+    "7c9057e79a7de4f5": ("3d_printing_08-3.mp4", ""),
+    "e312a903ffe83735": ("Bullseye_grey.mov", "static"),
+    "3d5fdb2ab8cb91ba": ("animal_04-1.mp4", "static"),
+    "34fdbb1d0d715435": ("animal_04-3.mp4", ""),
+    "ca976f15c715cc60": ("chaplin.mp4", "low_quality"),
+    "fe129d341e5b1a17": ("cityCC0.mpg", "editing"),
+    "6f4c735d183678ef": ("default.mp4", "text"),
+    "e89d08aad61d994d": ("demo.gif", "screenshot,text"),
+    "e0b3e536bedb4ae2": ("example.mp4", "static,text"),
+    "d37aecb6e22109f7": ("extra_channel_attached_pic.mp4", "screenshot|text"),
+    "9f336c671f5bf37d": ("extra_channel_attached_pic_audio.mp4", "screenshot|text"),
+    "a76d6cea524a2779": ("face_noface.mov", "editing"),
+    "1492141a4e0bdd3b": ("fire2.mp4", "low_quality"),
+    "f2c3b46a591a0e56": ("install.gif", "screenshot,text"),
+    "f0c7ef7c6bdcdb37": ("jwpIntro.mp4", "lecture"),
+    "cdff4978e7fb4da6": ("no_face.mp4", "text"),
+    "83c4c1d4f63e9943": ("noface_face.mov", "editing"),
+    "2124ae406269862d": ("opossum_snow.mp4", "editing"),
+    "e726a035d1b7c32b": ("rgb.m4v", "editing|static"),
+    "95ee1a41bfd0f50a": ("single_face.mp4", "lecture"),
+    "d2529f03af264f54": ("smpte-2997.mp4", "static,text"),
+    "e273111721b678f3": ("testMovie.mp4", "lecture,low_quality"),
+    "ce0d2ba68822a89a": ("trailer_bbb.mp4", "editing,text"),
+    "8c185d51c04cedfe": ("v1.m4v", ""),
+    "00a98690659a9202": ("v2.m4v", ""),
+    "60b934aaeb9b54c9": ("v2s.mov", "editing|static"),
+    "096855d7c710acd6": ("voila-basics.gif", "screenshot"),
+    "53538934da1edece": ("voila-sources.gif", "screenshot"),
+    "f989be20d30e2e7c": ("watermark.gif", "screenshot,text"),
+    "95d378783bf84527": ("window.gif", "screenshot,text"),
+}
+
+
+def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
+    """Train on the renders, evaluate, print a report, and write the figures as JSON and a chart."""
+    table, truth, about = load_renders(out)
+    side = np.array([row["side"] for row in about])
+    learned = {name: np.where(side == "train", values, np.nan) for name, values in truth.items()}
+    tested = {name: np.where(side == "test", values, np.nan) for name, values in truth.items()}
+    models: dict[str, LabelModel] = {}
+    seconds = {}
+    for kind in ("signals", "embedding"):
+        start = time.process_time()
+        models[kind] = train(table, learned, TrainSettings(kind=kind))
+        seconds[kind] = round(time.process_time() - start, 1)
+    predictions = [Predictions(kind, model.predict(table), model.thresholds) for kind, model in models.items()]
+    reports = build_report(predictions, tested)
+    print(format_report(reports))
+    kinds = [row["kind"] for row in about]
+    errors = {
+        given.name: {name: count_errors(given, name, tested[name], kinds) for name in NAMES} for given in predictions
+    }
+    figures: dict[str, Any] = {
+        "train_clips": int((side == "train").sum()),
+        "test_clips": int((side == "test").sum()),
+        "train_processor_seconds": seconds,
+        "metrics": {
+            report.label: {name: vars(metrics) for name, metrics in report.metrics.items()} for report in reports
+        },
+        "errors": errors,
+        "real": {kind: evaluate_real(out / "real", model) for kind, model in models.items()},
+        "curve": learning_curve(table, learned, tested),
+    }
+    for kind, result in figures["real"].items():
+        missed = ", ".join(row["name"] for row in result["rows"] if not row["hit"])
+        print(f"real clips, {kind}: {result['hits']} of {result['files']}; missed: {missed}")
+    if path is not None:
+        write_text(path, json.dumps(figures, indent=1) + "\n")
+    if chart is not None:
+        plot_curve(figures["curve"], chart)
+
+
+def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Return the measured renders, the truth of each label, and what each is. Files that were split are left out."""
+    tables, about = [], []
+    for folder in sorted(out.glob("chunk-*")):
+        if not (folder / "out" / "manifest.parquet").is_file():
+            continue
+        table = read_manifest(folder / "out").replace_schema_metadata(None)
+        sources = Counter(table["source"].to_pylist())
+        table = table.filter(pa.array([sources[source] == 1 for source in table["source"].to_pylist()]))
+        known = {row["source"]: row for row in json.loads((folder / "truth.json").read_text())}
+        about += [known[source] for source in table["source"].to_pylist()]
+        tables.append(table)
+    truth = {name: np.array([np.nan if row[name] is None else float(row[name]) for row in about]) for name in NAMES}
+    return pa.concat_tables([table.cast(tables[0].schema) for table in tables]), truth, about
+
+
+def count_errors(given: Predictions, name: str, truth: np.ndarray, kinds: list[str]) -> dict[str, int]:
+    """Return the number of errors by kind of render, most frequent first."""
+    rows = worst_errors(given.probabilities[name], truth, given.thresholds[name], len(truth))
+    described = (f"{kinds[row]}: {'missed' if truth[row] > 0.5 else 'false alarm'}" for row in rows)
+    return dict(Counter(described).most_common())
+
+
+def evaluate_real(output: Path, model: LabelModel) -> dict[str, Any]:
+    """Return which real files get the labels that a person gave them. A file has the labels of any of its clips.
+
+    A hit has all expected labels, or none if none is expected; labels beyond the expected ones are counted, too.
+    """
+    table = read_manifest(output)
+    probabilities = model.predict(table)
+    places: dict[str, list[int]] = {}
+    for index, source_id in enumerate(table["source_id"].to_pylist()):
+        if (source_id or "")[:16] in REAL_CLIPS and np.isfinite(probabilities[NAMES[0]][index]):
+            places.setdefault(source_id[:16], []).append(index)
+    rows = []
+    for key, indices in places.items():
+        name, expected = REAL_CLIPS[key]
+        highest = {label: float(max(probabilities[label][indices])) for label in model.heads}
+        given = [label for label, value in highest.items() if value > model.thresholds[label]]
+        groups = [set(group.split("|")) for group in expected.split(",") if group]
+        hit = all(group & set(given) for group in groups) if groups else not given
+        extra = sorted(set(given) - set().union(*groups))
+        values = {label: round(value, 2) for label, value in highest.items()}
+        rows.append({"name": name, "expected": expected, "given": given, "extra": extra, "hit": hit, "highest": values})
+    hits, extra_labels = sum(row["hit"] for row in rows), sum(len(row["extra"]) for row in rows)
+    return {"files": len(rows), "hits": hits, "extra_labels": extra_labels, "rows": rows}
+
+
+def learning_curve(table: pa.Table, learned: dict[str, np.ndarray], tested: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the balanced accuracy of each label by number of annotated clips, per seed. Fewer trees, for speed."""
+    rows = np.flatnonzero(np.isfinite(np.stack(list(learned.values()))).any(0))
+    numbers = [number for number in NUMBERS if number < len(rows)] + ([len(rows)] if len(rows) < NUMBERS[-1] else [])
+    test_rows = np.flatnonzero(np.isfinite(np.stack(list(tested.values()))).any(0))
+    test_table = table.take(pa.array(test_rows))
+    curve: dict[str, Any] = {}
+    for number in sorted(set(numbers) | ({NUMBERS[-1]} if len(rows) >= NUMBERS[-1] else set())):
+        results: dict[str, list[float]] = {name: [] for name in NAMES}
+        for seed in range(SEEDS):
+            chosen = np.random.default_rng(seed).choice(rows, number, replace=False)
+            part = {name: np.full(len(table), np.nan) for name in NAMES}
+            for name in NAMES:
+                part[name][chosen] = learned[name][chosen]
+            model = train(table, part, TrainSettings(num_trees=40, seed=seed))
+            probabilities = model.predict(test_table)
+            for name in NAMES:
+                if name in model.heads:
+                    metrics = compute_metrics(probabilities[name], tested[name][test_rows], model.thresholds[name])
+                    results[name].append(round(metrics.balanced_accuracy, 4) if metrics else float("nan"))
+        curve[str(number)] = results
+        print(
+            f"{number} annotated clips: " + ", ".join(f"{k} {np.mean(v):.2f}" for k, v in results.items() if v),
+            flush=True,
+        )
+    return curve
+
+
+def plot_curve(curve: dict[str, Any], path: Path) -> None:
+    """Draw mean and range over seeds of each label's balanced accuracy."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    numbers = [int(number) for number in curve]
+    for name in NAMES:
+        points = [(number, curve[str(number)][name]) for number in numbers if curve[str(number)][name]]
+        if points:
+            x = [number for number, _ in points]
+            axes.plot(x, [np.mean(values) for _, values in points], marker="o", label=name)
+            axes.fill_between(x, [min(v) for _, v in points], [max(v) for _, v in points], alpha=0.12)
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [str(number) for number in numbers])
+    axes.minorticks_off()
+    axes.axhline(0.92, color="gray", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="annotated clips", ylabel="balanced accuracy on test renders", ylim=(0.5, 1.01))
+    axes.legend(loc="lower right", ncols=2, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
