@@ -2,7 +2,7 @@
 
     python benchmarks/labels.py render --footage FOOTAGE --out DATA      # renders, and their signals
     python benchmarks/labels.py real --clips CLIPS --out DATA            # signals of real clips
-    python benchmarks/labels.py evaluate --out DATA --json benchmarks/results/labels.json --chart docs/results/labels.png
+    python benchmarks/labels.py evaluate --out DATA --json REPORT --chart CHART
 
 DATA is a folder outside the repository; what is in it is not computed again. FOOTAGE holds the videos and photographs
 that `label_renders.families` names, CLIPS those that `REAL_CLIPS` names by SHA-256.
