@@ -30,7 +30,7 @@ class Edits:
     """
 
     name: ClassVar[str] = "edits"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("edits.cuts", "float", "Changes that stand out from those around them, per second.", "1/s", 0.0),
         Column("edits.largest_jump", "float", "Largest change over the median of those around it, as log2.", "", 0.0),
@@ -141,7 +141,7 @@ def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
 
     def share(part: np.ndarray | tuple[slice, slice]) -> float:
         edges = int(any_edge[part].sum())
-        return float(still[part].sum() / edges) if edges > 8 else 0.0
+        return min(1.0, float(still[part].sum() / edges)) if edges > 8 else 0.0
 
     image = still.astype(np.uint8)
     longest = 0.0
