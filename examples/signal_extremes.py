@@ -131,7 +131,7 @@ def flow_agreement() -> None:
 
 def print_table() -> None:
     """Print the columns of all signals as a Markdown table."""
-    print("| column | meaning | unit | range |\n| --- | --- | --- | --- |")
+    print("| column | description | unit | range |\n| --- | --- | --- | --- |")
     for name in sorted(SIGNALS):
         for column in SIGNALS[name].columns:
             high = " or more" if column.high is None else f" to {column.high:g}"

@@ -2,6 +2,6 @@
 
     files --probe--> --split--> clips --cut--> --signals--> --duplicates--> manifest.parquet, metadata.parquet
 
-A stage (`stage.Stage`) adds columns to rows. Results are cached by stage and content (`results`), so that only what is
-missing or changed is computed, and a row that fails keeps the reason.
+A stage (`stage.Stage`) adds columns to rows. Results are cached per stage and row (`results`), so only missing and
+outdated results are computed. A row that fails keeps the reason for the failure.
 """

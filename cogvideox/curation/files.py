@@ -1,4 +1,4 @@
-"""The raw files of a folder, with the captions beside them."""
+"""List the raw files of a folder with their captions."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ SUFFIXES = frozenset(f"{VIDEOS} {IMAGES}".split(" "))
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of the raw folder.
+    """A video or image in the raw folder.
 
     Attributes:
         source: path relative to the raw folder, with `/`.
-        key: hash of name, size and time of modification: if it is the same, the file is not read again.
-        caption: text of the file's `.txt`, or the prompt in its `.json`; None if there is none.
+        key: hash of name, size and modification time. If it is unchanged, the file is not read again.
+        caption: content of the `.txt` file with the same name, or the prompt in the `.json` file; None without either.
     """
 
     path: Path
@@ -33,53 +33,53 @@ class RawFile:
 
     @property
     def is_image(self) -> bool:
-        """Whether the file is an image by its name."""
+        """Whether the suffix of the file is that of an image."""
         return self.path.suffix.lower() in IMAGES.split(" ")
 
 
 def list_files(raw: Path, output: Path) -> tuple[list[RawFile], list[str]]:
-    """Return the videos and images below a folder in order of their names, and the names of files that are ignored.
+    """Return the videos and images in a folder and its subfolders, sorted by name, and the names of ignored files.
 
-    Hidden files and folders, captions and the output folder are left out.
+    Hidden files and folders, captions and the output folder are skipped.
 
     Raises:
-        UserError: there is no such folder, it contains neither videos nor images, or it is the output folder.
+        UserError: the folder does not exist, contains no videos or images, or is the output folder.
     """
     if not raw.is_dir():
-        raise UserError(f"{raw} is not a folder: name the folder with the raw videos and images")
-    found, others = [], []
-    avoided = output.resolve()
-    if avoided == raw.resolve():
-        raise UserError(f"{output} is the folder with the raw files: choose another folder to write to")
-    for path in sorted(_walk(raw, avoided)):
+        raise UserError(f"{raw} is not a folder: RAW must be the folder with the raw videos and images")
+    files, ignored = [], []
+    excluded = output.resolve()
+    if excluded == raw.resolve():
+        raise UserError(f"{output} is the folder with the raw files: choose another output folder")
+    for path in sorted(_walk(raw, excluded)):
         if path.suffix.lower() in SUFFIXES:
             source = os.fsencode(path.relative_to(raw).as_posix()).decode("utf-8", "backslashreplace")
             try:
-                about = path.stat()
-            except OSError:  # a link to nothing, or removed since
-                others.append(path.relative_to(raw).as_posix())
+                status = path.stat()
+            except OSError:  # a broken link, or a file that was just removed
+                ignored.append(path.relative_to(raw).as_posix())
                 continue
-            key = hashlib.sha256(f"{source} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:24]
-            found.append(RawFile(path, source, about.st_size, key, _caption(path)))
+            key = hashlib.sha256(f"{source} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:24]
+            files.append(RawFile(path, source, status.st_size, key, _caption(path)))
         elif path.suffix.lower() not in (".txt", ".json"):
-            others.append(path.relative_to(raw).as_posix())
-    if not found:
-        raise UserError(f"there are no videos or images in {raw}; known suffixes are {', '.join(sorted(SUFFIXES))}")
-    return found, others
+            ignored.append(path.relative_to(raw).as_posix())
+    if not files:
+        raise UserError(f"{raw} contains no videos or images; supported suffixes: {', '.join(sorted(SUFFIXES))}")
+    return files, ignored
 
 
-def _walk(folder: Path, avoided: Path) -> Iterator[Path]:
+def _walk(folder: Path, excluded: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() != avoided]
+        folders[:] = [name for name in folders if name[0] != "." and (Path(parent) / name).resolve() != excluded]
         yield from (Path(parent) / name for name in names if name[0] != ".")
 
 
 def _caption(path: Path) -> str | None:
     try:
-        text = path.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace")
+        caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         try:
-            text = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["prompt"]
+            caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["prompt"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-    return " ".join(text.split()) if isinstance(text, str) else None
+    return " ".join(caption.split()) if isinstance(caption, str) else None

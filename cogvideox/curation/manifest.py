@@ -1,7 +1,7 @@
-"""The manifest: a Parquet table with a row per clip, and a row per file that could not be split.
+"""The manifest: a Parquet table with one row per clip, and one per file without clips.
 
-Its schema has the columns below, then those that the stages declare. The schema's metadata records the version, and the
-version, parameters, weights and fingerprint of every stage.
+It has the columns `IDENTITY`, then those that the stages declare. The schema's metadata contains the version of the
+manifest, and the version, parameters, weights hash and fingerprint of every stage.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ _KEY = b"cogvideox.manifest"
 OK, FAILED, DROPPED, PENDING = "ok", "failed", "dropped", "pending"
 
 IDENTITY = (
-    Column("id", "str", "Hash of the file's bytes, start and end."),
+    Column("id", "str", "Hash of the file content, start and end."),
     Column("source", "str", "Path of the file, relative to the raw folder."),
     Column("status", "str", "ok, failed, dropped (too short, a duplicate, ...) or pending (not processed yet)."),
     Column("stage", "str", "Stage at which the row failed or was dropped; missing if its status is ok."),
-    Column("reason", "str", "Reason why the row failed or was dropped."),
-    Column("attempts", "int", "Attempts that the failed stage made."),
-    Column("caption", "str", "Caption of the file, if there is a text file beside it."),
+    Column("reason", "str", "Why the row failed or was dropped."),
+    Column("attempts", "int", "Number of attempts of the failed stage."),
+    Column("caption", "str", "Caption of the file; missing without a caption file."),
 )
-"""Columns of every manifest, before those of the stages."""
+"""The first columns of every manifest."""
 
 
 def clip_id(source_id: str, start: float, end: float) -> str:
-    """Return the id of a part (in seconds) of a file whose content has the hash `source_id`."""
+    """Return the id of a clip: a part (in seconds) of the file with the content hash `source_id`."""
     return hashlib.sha256(f"{source_id} {start!r} {end!r}".encode()).hexdigest()[:24]
 
 
@@ -57,10 +57,10 @@ def arrow_type(column: Column) -> "pa.DataType":
 
 
 def schema(columns: Iterable[Column], stages: Mapping[str, Any] | None = None) -> "pa.Schema":
-    """Return the schema of a manifest with these columns after `IDENTITY`.
+    """Return the schema of a manifest with the columns `IDENTITY` and `columns`.
 
     Args:
-        stages: record of each stage, as JSON values, stored in the metadata.
+        stages: record of each stage, as JSON values, for the metadata.
     """
     import pyarrow as pa
 
@@ -75,7 +75,7 @@ def schema(columns: Iterable[Column], stages: Mapping[str, Any] | None = None) -
 
 
 def write_table(table: "pa.Table", path: str | Path) -> None:
-    """Write a table to a Parquet file atomically. Raises UserError if it cannot be written."""
+    """Write a table to a Parquet file atomically. Raises UserError if this fails."""
     from pyarrow import parquet
 
     with atomic_write(path) as temporary:
@@ -96,7 +96,7 @@ def read_manifest(path: str | Path, columns: Collection[str] | None = None) -> "
         columns: names of the columns to read, of those that exist; None: all.
 
     Raises:
-        UserError: there is no manifest, it is damaged, or it has another version.
+        UserError: the manifest does not exist, is damaged, or has another version.
     """
     schema = read_schema(path)
     from pyarrow import parquet
@@ -113,13 +113,13 @@ def read_schema(path: str | Path) -> "pa.Schema":
 
     path = manifest_path(path)
     if not path.is_file():
-        raise UserError(f"cannot read {path}: there is no such file; `cogvideox curate` writes one")
+        raise UserError(f"{path} does not exist: `cogvideox curate` writes it")
     with reading(path, "damaged or not a Parquet file"):
         schema = parquet.read_schema(path)
         record = json.loads((schema.metadata or {}).get(_KEY, b"{}"))
     if record.get("version") != VERSION:
-        found = "it is not one" if "version" not in record else f"it has version {record['version']}"
-        raise UserError(f"cannot read {path} as a manifest of version {VERSION}: {found}; run `cogvideox curate` again")
+        problem = "it is not a manifest" if "version" not in record else f"it has version {record['version']}"
+        raise UserError(f"cannot read {path} as manifest version {VERSION}: {problem}; run `cogvideox curate` again")
     return schema
 
 
@@ -131,5 +131,5 @@ def scalar_columns(path: str | Path) -> list[str]:
 
 
 def stage_records(table: "pa.Table") -> dict[str, Any]:
-    """Return the records of the stages that wrote a manifest: version, parameters, weights, fingerprint."""
+    """Return the record of each stage of a manifest: version, parameters, weights hash, fingerprint."""
     return json.loads(table.schema.metadata[_KEY])["stages"]

@@ -1,7 +1,7 @@
-"""What runs in workers: probe and split for a file, cut and signals for a clip. One decode feeds all signals.
+"""Tasks that run in workers: probe and split of files, cut and signals of clips.
 
-A failure of a row is a result with the reason. `UserError` (the file is at fault) is final; any other error may be
-temporary, such as a network disk, and is tried again a few times.
+A clip is decoded once for all signals. If a row fails, its result contains the reason. `UserError` means that the file
+is at fault. Other errors may be temporary, such as those of a network disk, and are retried a few times.
 """
 
 import math
@@ -23,9 +23,9 @@ from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_limit
 
 DECODE = "decode"
-"""Name under which the time of decoding frames for the signals is reported."""
+"""Name of the time spent decoding frames for the signals, in reports."""
 DECODING_COST = 0.09
-"""Typical processor seconds per second of video of decoding frames for the signals; see `Stage.cost`."""
+"""Typical CPU seconds per second of video for decoding frames for the signals; see `Stage.cost`."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class FileItem:
     """A file to process.
 
     Attributes:
-        probed: what `probe` found in an earlier run.
-        split: whether to split it.
+        probed: columns that `probe` wrote in an earlier run; None to run it.
+        split: whether to split the file.
     """
 
     key: str
@@ -45,7 +45,12 @@ class FileItem:
 
 @dataclass(frozen=True)
 class ClipItem:
-    """A clip to process: its columns so far, with `path` and `out`, and the stages and signals that are missing."""
+    """A clip to process.
+
+    Attributes:
+        row: its columns so far, with `path` and `out`.
+        todo: names of the stages and signals to run.
+    """
 
     row: Row
     todo: tuple[str, ...]
@@ -53,7 +58,7 @@ class ClipItem:
 
 @dataclass(frozen=True)
 class Computed:
-    """The results of a batch, and the time spent decoding, by name."""
+    """The results of a batch, and the time spent outside of stages, by name (`DECODE`)."""
 
     results: list[Result]
     seconds: dict[str, float]
@@ -61,7 +66,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class ProcessFiles:
-    """Batch task: probes and splits files. It has no state worth keeping, so Ray runs it as tasks."""
+    """Batch task that probes and splits files. It loads no models, so Ray can run it as stateless tasks."""
 
     stateless: ClassVar[bool] = True
 
@@ -90,7 +95,7 @@ class ProcessFiles:
 
 @dataclass(frozen=True)
 class ProcessClips:
-    """Batch task: cuts and measures clips. Models are loaded when they are first needed, once per worker."""
+    """Batch task that cuts and measures clips. Each worker loads a model when it first needs it."""
 
     stages: tuple[Any, ...]
     signals: tuple[Any, ...]
@@ -126,7 +131,7 @@ class ProcessClips:
 
 
 def load(stage: Any) -> Callable[[Any], Mapping[str, Value]]:
-    """Open a stage or signal. Raises UserError if it cannot be loaded: this ends the run, since no row is at fault."""
+    """Open a stage or signal. If that fails, no row is at fault, so the UserError ends the run."""
     try:
         return stage.open()
     except UserError:
@@ -136,14 +141,14 @@ def load(stage: Any) -> Callable[[Any], Mapping[str, Value]]:
 
 
 def check_available(stages: Sequence[Any]) -> None:
-    """Raise UserError if something that a stage needs is missing on this machine."""
-    missing = [f"{stage.name} needs {need}" for stage in stages for need in stage.missing_requirements()]
+    """Raise UserError if a requirement of a stage is missing on this machine."""
+    missing = [f"{stage.name} cannot run: {need}" for stage in stages for need in stage.missing_requirements()]
     if missing:
         raise UserError("; ".join(missing))
 
 
 def attempt(stage: str, id: str, compute: Callable[[], Mapping[str, Value]], retries: int, path: str) -> Result:
-    """Compute the columns of a row, and return them or the reason why this failed."""
+    """Compute the columns of a row, with retries, and return them or the reason for the failure."""
     start = time.perf_counter()
     error, number = "", 0
     while number <= retries:
@@ -162,10 +167,10 @@ def attempt(stage: str, id: str, compute: Callable[[], Mapping[str, Value]], ret
 def measure(
     row: Row, signals: Sequence[Any], function: Callable[[str], Callable[[Any], Mapping[str, Value]]], retries: int
 ) -> tuple[list[Result], float]:
-    """Decode a clip once, if a signal needs frames, and compute the columns of all signals.
+    """Decode a clip once, if any signal needs frames, and compute the columns of all signals.
 
     Returns:
-        A result per signal, and the seconds spent decoding.
+        One result per signal, and the seconds spent decoding.
     """
     if not signals:
         return [], 0.0
@@ -193,7 +198,7 @@ def measure(
 
 
 def plain(value: Value) -> Value:
-    """Convert NumPy numbers and arrays to Python's; numbers that are not finite become None."""
+    """Convert NumPy values to Python values; numbers that are not finite become None."""
     if isinstance(value, np.ndarray):
         return [plain(part) for part in value.tolist()]
     if isinstance(value, list | tuple):
@@ -203,7 +208,7 @@ def plain(value: Value) -> Value:
 
 
 def sample_frames(row: Row, samplings: Sequence[Sampling]) -> list[SampledFrames]:
-    """Decode a clip once, and return its frames for each sampling.
+    """Decode a clip once and return its frames for each sampling.
 
     Raises:
         UserError: the clip cannot be decoded, or has more pixels than the limit.

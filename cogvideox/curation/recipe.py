@@ -1,4 +1,4 @@
-"""Recipes: every parameter of a curation. A recipe and the same raw files give the same manifest."""
+"""The recipe: all parameters of a curation. The same recipe and raw files give the same manifest."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +21,10 @@ class Recipe:
     """The stages with their parameters.
 
     Attributes:
-        signals: parameters of each signal, by its name; None runs all signals whose packages and models are installed,
-            with their default parameters.
+        signals: parameters of each signal to run, by name. None runs all signals whose packages and models are
+            installed, with default parameters.
         keep: bounds on columns. Clips out of bounds stay in the manifest, but are not listed for training.
-        retries: how often a row is tried again after an unexpected error.
+        retries: number of retries of a row after an unexpected error.
     """
 
     probe: Probe = field(default_factory=Probe)
@@ -41,7 +41,7 @@ class Recipe:
             raise UserError(f"retries={self.retries} must be 0 or more")
         for name in self.signals or ():
             if name not in SIGNALS:
-                raise UserError(f"there is no signal {name}; available: {', '.join(sorted(SIGNALS))}")
+                raise UserError(f"unknown signal {name}; available: {', '.join(sorted(SIGNALS))}")
 
     def build_signals(self) -> dict[str, Any]:
         """Return the signals by name, in the order of their names.

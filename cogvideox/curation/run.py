@@ -1,7 +1,7 @@
-"""Run a curation: what is missing is computed, then the manifest is assembled from all results.
+"""Run a curation: compute the missing results, then assemble the manifest from all results.
 
-Work goes depth first: the clips of a file are processed before the next file is opened, so that results are complete
-early, and memory does not grow with the number of files.
+The order is depth-first: the clips of a file are processed before the next file is opened, so rows are completed early,
+and memory does not grow with the number of files.
 """
 
 import json
@@ -37,9 +37,9 @@ class Curation:
     """The result of a run.
 
     Attributes:
-        counts: rows of the manifest by status; empty if it was not written.
-        computed: rows computed by this run, by stage.
-        unavailable: what the signals that were left out need, by signal.
+        counts: number of rows of the manifest by status; empty if it was not written.
+        computed: number of rows that this run computed, by stage.
+        unavailable: missing requirements of the signals that were skipped, by signal.
         complete: whether the manifest was written. In a job array, the last job writes it.
     """
 
@@ -63,17 +63,17 @@ def curate(
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Curation:
-    """Curate the videos and images of a folder. Results of earlier runs in the output folder are used.
+    """Curate the videos and images of a folder, reusing the results of earlier runs in the output folder.
 
     Args:
         stage: run only this stage or signal, after probe and split.
-        workers: number of processes; 0 is this process, or all of a Ray cluster.
+        workers: number of processes; 0 for this process or, with Ray, the whole cluster.
         shard: this job of a job array.
-        retry_failed: compute rows again that failed in earlier runs.
+        retry_failed: retry rows that failed in earlier runs.
 
     Raises:
-        UserError: no such folder; something that a stage needs is missing; another run uses the output folder; the
-            output cannot be written.
+        UserError: the raw folder does not exist, a requirement of a stage is missing, another run uses the output
+            folder, or the output cannot be written.
     """
     raw, output, recipe, shard = Path(raw), Path(output), recipe or Recipe(), shard or Shard()
     signals, unavailable = choose_signals(recipe, stage)
@@ -127,7 +127,7 @@ def curate(
 
 
 def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return the signals to run, and what those that are left out need.
+    """Return the signals to run, and the missing requirements of those to skip.
 
     Raises:
         UserError: the recipe or `stage` names a signal that cannot run, or `stage` does not exist.
@@ -135,21 +135,21 @@ def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, 
     signals = recipe.build_signals()
     known = [recipe.probe.name, recipe.split.name, recipe.cut.name, *signals]
     if stage is not None and stage not in known:
-        raise UserError(f"there is no stage {stage}; available: {', '.join(known)}")
+        raise UserError(f"unknown stage {stage}; available: {', '.join(known)}")
     unavailable = {name: missing for name, signal in signals.items() if (missing := signal.missing_requirements())}
     wanted = [name for name in unavailable if recipe.signals is not None or name == stage]
     if wanted:
-        raise UserError("; ".join(f"signal {name} needs {', '.join(unavailable[name])}" for name in wanted))
+        raise UserError("; ".join(f"signal {name} cannot run: {', '.join(unavailable[name])}" for name in wanted))
     return {name: signal for name, signal in signals.items() if name not in unavailable}, unavailable
 
 
 def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
-    """Check what the stages need before anything starts.
+    """Check the requirements of all stages before anything starts.
 
     Raises:
         UserError: a codec or a package is missing, or no signal writes the column of embeddings or one that the model
             of labels reads.
-        ValueError: a stage declares its columns wrongly.
+        ValueError: the declarations of the stages are inconsistent.
     """
     signals = list(signals)
     check_columns([recipe.probe, recipe.split, recipe.cut, *signals, recipe.labels, recipe.duplicates])
@@ -162,7 +162,7 @@ def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
             f"duplicates.embedding={embedding} is not a column of a signal of this run; available: {allowed}"
         )
     needs = [
-        f"stage {stage.name} needs {need}"
+        f"stage {stage.name} cannot run: {need}"
         for stage in (recipe.probe, recipe.split, recipe.cut)
         for need in stage.missing_requirements()
     ]
@@ -171,7 +171,7 @@ def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
 
 
 def locked(path: Path, output: Path) -> Any:
-    """Return a lock on a job of an output folder, as a context manager.
+    """Lock a job of an output folder. The result is a context manager that releases the lock.
 
     Raises:
         UserError: another process holds it.
@@ -185,12 +185,12 @@ def locked(path: Path, output: Path) -> Any:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated work of a run, before it starts.
+    """The estimated work of a run.
 
     Attributes:
-        video_seconds: seconds of video in all files.
-        seconds: duration of a run in which nothing is reused.
-        unavailable: what signals that are left out need, by signal.
+        video_seconds: total duration of all videos.
+        seconds: duration of a run without cached results.
+        unavailable: missing requirements of the signals that will be skipped, by signal.
     """
 
     num_files: int
@@ -201,7 +201,7 @@ class Estimate:
 
 
 def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
-    """Estimate a run from the length of a few files and the typical cost of each stage.
+    """Estimate a run from the duration of a few files and the typical cost of each stage.
 
     Raises:
         UserError: see `curate`.
@@ -230,7 +230,7 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
 
 @dataclass(frozen=True)
 class _Jobs:
-    """What the jobs of an array have in common; it names the folder of the markers of those that are done."""
+    """What all jobs of an array have in common; its hash names the folder of their completion markers."""
 
     files: list[str]
     fingerprints: Mapping[str, str]

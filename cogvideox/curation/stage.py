@@ -1,7 +1,7 @@
-"""Stages of curation: what a stage declares, and the fingerprint that decides when its columns are computed again.
+"""Stages of a curation: what they declare, and the fingerprint that decides when their columns are recomputed.
 
-A stage is a frozen dataclass: its fields are its parameters, and class variables declare the rest. It works on one row
-at a time. A row is a file or a clip, and has the columns that earlier stages wrote.
+A stage is a frozen dataclass: its fields are its parameters, and class variables declare the rest. It processes one row
+at a time: a file or a clip, with the columns that earlier stages wrote.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, Protocol
 from cogvideox import config
 
 Value = Any
-"""A value of a column: None (missing) or what `Column.type` says."""
+"""A value of a column, of the type `Column.type`, or None if it is missing."""
 
 Row = Mapping[str, Value]
 
 ColumnType = Literal["float", "int", "bool", "str", "floats", "ints", "clips"]
-"""Types of columns; "floats" and "ints" are lists, "clips" is the list of clips that a file is split into."""
+"""Types of columns; "floats" and "ints" are lists, "clips" is the list of clips of a file."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Column:
     """A column that a stage writes.
 
     Attributes:
-        unit: unit of the values, such as "s" or "pixels"; empty for numbers without one and for text.
-        low, high: smallest and largest possible value; None if there is no bound.
+        unit: unit of the values, such as "s" or "pixels"; empty for dimensionless numbers and strings.
+        low, high: range of the values; None if it is unbounded.
         description: one sentence, shown in the documentation and in the funnel page.
     """
 
@@ -44,11 +44,11 @@ class Stage(Protocol):
 
     Attributes:
         name: unique name, used in recipes and as the folder of its results.
-        version: increased when the same parameters give other values.
+        version: incremented when the same parameters give different values.
         reads: columns that the values depend on, in addition to the content of the file or clip.
         columns: columns it writes.
         memory: bytes that a worker needs for its models and buffers.
-        cost: typical processor seconds per second of video.
+        cost: typical CPU seconds per second of video.
     """
 
     name: ClassVar[str]
@@ -59,26 +59,26 @@ class Stage(Protocol):
     cost: ClassVar[float]
 
     def missing_requirements(self) -> list[str]:
-        """Return what this stage needs and does not find (packages, codecs, model files), each with a remedy."""
+        """Return a message for each missing package, codec or model file, with how to get it."""
         ...
 
     def weights_hash(self) -> str:
-        """Return a hash of the model files that the values depend on; empty if there are none."""
+        """Return a hash of the model files that the values depend on; an empty string without models."""
         ...
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:
-        """Load models, once per worker, and return the function that computes the columns of one row.
+        """Load the models, once per worker, and return a function that computes the columns of one row.
 
-        The function raises `UserError` for a row that cannot be used, which is final; any other exception is retried.
+        The function raises `UserError` if the row itself is at fault. Other exceptions are retried.
         """
         ...
 
 
 def fingerprint(stage: Any, stages: Iterable[Any] = ()) -> str:
-    """Return a hash of everything that the values of a stage or signal depend on, except the content of the files.
+    """Return a hash of everything that the values of a stage or signal depend on, except the content of files.
 
     Args:
-        stages: all stages; those that write columns it reads are included.
+        stages: all stages, because the hash includes the fingerprints of those whose columns it reads.
     """
     stages = list(stages)
     reads = getattr(stage, "reads", ())
@@ -91,10 +91,10 @@ def fingerprint(stage: Any, stages: Iterable[Any] = ()) -> str:
 
 
 def check_columns(stages: Sequence[Any]) -> None:
-    """Check that no two stages write the same column, and that columns read are written by an earlier stage.
+    """Check that each column has one writer, and that stages read only columns of earlier stages.
 
     Raises:
-        ValueError: a stage declares its columns wrongly.
+        ValueError: otherwise.
     """
     writers: dict[str, str] = {}
     for stage in stages:

@@ -1,4 +1,4 @@
-"""The work that is left in a run, depth first, and its progress."""
+"""The remaining work of a run, in depth-first order, and its progress."""
 
 import time
 from collections import Counter, defaultdict, deque
@@ -15,20 +15,20 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.results import Result, ResultStore
 from cogvideox.executor.base import Outcome
 
-LOST = "the worker process was killed while processing it: the file crashes a library, or memory ran out"
-# Images and short clips are sent together. A killed run loses the batches in progress.
+LOST = "the worker process died while processing it: the file crashes a library, or memory ran out"
+# Images and short clips are batched. A killed run loses only the batches in progress.
 _BATCH_ITEMS, _BATCH_SECONDS = 16, 2.0
 
 
 @dataclass
 class Progress:
-    """State of a run, passed to `on_progress` after every batch.
+    """Progress of a run, passed to `on_progress` after every batch.
 
     Attributes:
-        files, num_files: files that are finished, and all files of this job.
-        done: share of the work that is finished, estimated from the number and size of the files, 0 to 1.
-        clips: clips processed by this run.
-        rows, seconds: rows computed, and processor seconds, by stage.
+        files, num_files: number of finished files, and of all files of this job.
+        done: fraction of the work that is finished, estimated from the number and size of the files.
+        clips: number of clips that this run processed.
+        rows, seconds: number of rows computed and processing time, by stage.
     """
 
     num_files: int
@@ -46,16 +46,16 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated seconds until the end; None before there is something to estimate from."""
+        """Estimated seconds until the end; None until some work is finished."""
         return None if self.done <= 0.0 else self.elapsed * (1 - self.done) / self.done
 
     def rates(self) -> dict[str, float]:
-        """Return the rows per second of processor time of each stage that ran."""
+        """Return the rows per second and process of each stage that ran."""
         return {name: self.rows[name] / self.seconds[name] for name in self.rows if self.seconds[name] > 0}
 
 
 class Work:
-    """What is left to compute: files, and clips of files that have been split."""
+    """Queues of files, and of the clips of files that have been split."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Work:
         self._clips: deque[tuple[RawFile, ClipItem]] = deque()
         self._by_key: dict[str, RawFile] = {}
         self._probed: dict[str, Result] = {}
-        # A file of a known size may be a known file under another name, so it is probed before it is split.
+        # A file with a known size may be a renamed file with cached results, so it is probed before it is split.
         self._known_sizes = set(store.column("probe", "file_bytes"))
         self._sources: set[str] = set()
         self._clips_left: Counter[str] = Counter()
@@ -103,7 +103,7 @@ class Work:
         return (0, items) if items else self.next_batch() if self._clips else None
 
     def handle(self, outcome: Outcome) -> None:
-        """Store the results of a batch, and queue the clips of files that it has split."""
+        """Store the results of a batch, and queue the clips of the files that it split."""
         progress = self.progress
         if outcome.lost:
             computed = Computed([result for item in outcome.batch for result in _lost(item)], {})
@@ -121,21 +121,21 @@ class Work:
             for item in outcome.batch:
                 self._finish_clip(self._in_clips.pop(item.row["id"]))
             return
-        found = {(result.stage, result.id): result for result in computed.results}
+        results = {(result.stage, result.id): result for result in computed.results}
         for item in outcome.batch:
             file = self._by_key.pop(item.key)
-            probed = self._probed.pop(item.key, None) or found.get(("probe", item.key))
+            probed = self._probed.pop(item.key, None) or results.get(("probe", item.key))
             if probed is None or probed.error is not None:
                 self._finish_file(file, 1.0)
             elif self._split and not self._store.has("split", probed.values["source_id"]):
                 self._probed[file.key] = probed
                 self._files.appendleft(file)
             else:
-                split = found.get(("split", probed.values["source_id"]))
+                split = results.get(("split", probed.values["source_id"]))
                 self._queue(file, probed, split or self._store.get("split", probed.values["source_id"]))
 
     def _file_item(self, file: RawFile) -> FileItem | None:
-        """Return what is left to do for a file itself; None if nothing is, and its clips are queued."""
+        """Return what remains to be done for a file itself; if that is nothing, queue its clips and return None."""
         probed = self._probed.get(file.key) or self._store.get("probe", file.key)
         if probed is None:
             return FileItem(file.key, str(file.path), None, self._split and file.num_bytes not in self._known_sizes)
@@ -149,7 +149,7 @@ class Work:
         return None
 
     def _queue(self, file: RawFile, probed: Result | None, split: Result | None) -> None:
-        """Queue the clips of a file for the stages whose columns they lack."""
+        """Queue the clips of a file that lack results."""
         if split is None or split.error is not None or split.id in self._sources:
             self._finish_file(file, 1.0)
             return
@@ -158,49 +158,50 @@ class Work:
             self._finish_file(file, 1.0)
             return
         number = 0
-        for found in clips_of(file, probed, split, None, self._output):
-            if found.status == OK and (missing := self._missing(found)):
-                self._clips.append((file, ClipItem(dict(found.row), missing)))
+        for clip in clips_of(file, probed, split, None, self._output):
+            if clip.status == OK and (missing := self._missing(clip)):
+                self._clips.append((file, ClipItem(dict(clip.row), missing)))
                 number += 1
         if number:
             self._num_clips[file.key] = self._clips_left[file.key] = number
-            self.progress.done += 0.5 * self._share(file)
+            self.progress.done += 0.5 * self._fraction(file)
         else:
             self._finish_file(file, 1.0)
 
     def _is_complete(self, split: Result) -> bool:
-        """Whether no clip of a file lacks anything, without reading the other columns of the file."""
+        """Whether all clips of a file have all results. Reads only the columns of `split`, which is fast."""
         if self._recipe.cut.mode == "encode":  # files may have been removed
             return False
         clips = [clip for clip in split.values["clips"] if not clip.get("reason")]
         ids = [clip_id(split.id, clip["start"], clip["end"]) for clip in clips]
         return all(self._store.has(name, id) for name in self._todo for id in ids)
 
-    def _missing(self, found: FileRow) -> tuple[str, ...]:
-        id = found.row["id"]
+    def _missing(self, clip: FileRow) -> tuple[str, ...]:
+        """Return the stages and signals without a result for a clip."""
+        id = clip.row["id"]
         missing = [name for name in self._todo if not self._store.has(name, id)]
         cut = self._recipe.cut
         if cut.mode == "encode" and cut.name in self._todo and cut.name not in missing:
             result = self._store.get(cut.name, id)
             file = None if result is None else result.values.get("clip_file")
-            if file is not None and not (self._output / file).is_file():  # removed since
+            if file is not None and not (self._output / file).is_file():  # it was removed
                 missing.insert(0, cut.name)
         return tuple(missing)
 
     def _finish_clip(self, file: RawFile) -> None:
         self._clips_left[file.key] -= 1
-        self.progress.done += 0.5 * self._share(file) / self._num_clips[file.key]
+        self.progress.done += 0.5 * self._fraction(file) / self._num_clips[file.key]
         if not self._clips_left[file.key]:
             del self._clips_left[file.key], self._num_clips[file.key]
             self._finish_file(file, 0.0)
 
-    def _share(self, file: RawFile) -> float:
-        """Return the estimated share of the work: the mean of the share of bytes and of files."""
+    def _fraction(self, file: RawFile) -> float:
+        """Return the estimated fraction of the work: the mean of the fractions of bytes and of files."""
         return (file.num_bytes / self._num_bytes + 1 / self.progress.num_files) / 2
 
-    def _finish_file(self, file: RawFile, share: float) -> None:
+    def _finish_file(self, file: RawFile, remaining: float) -> None:
         self.progress.files += 1
-        self.progress.done += share * self._share(file)
+        self.progress.done += remaining * self._fraction(file)
 
 
 def _lost(item: FileItem | ClipItem) -> Iterator[Result]:

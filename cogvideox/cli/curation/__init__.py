@@ -1,1 +1,1 @@
-"""Commands of curation: `curate` and `funnel`."""
+"""Commands of curation."""

@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> None:
     """Estimate the run, curate, and print a summary."""
     options = parser().parse(arguments)
     if options.raw is None or options.output is None:
-        raise UserError("curate needs RAW and OUT: a folder of videos and images, and the folder to write to")
+        raise UserError("curate needs RAW (a folder of videos and images) and OUT (the folder to write to)")
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
     check_utf8_path(options.output)
@@ -44,10 +44,10 @@ def run(arguments: list[str]) -> None:
     start = time.perf_counter()
     expected = estimate(options.raw, options.output, recipe, options.workers)
     for name, needs in expected.unavailable.items():
-        print_note(f"signal {name} is left out: it needs {', '.join(needs)}")
+        print_note(f"signal {name} is skipped: {', '.join(needs)}")
     print(
         f"{expected.num_files} files, {format_bytes(expected.num_bytes)}, about "
-        f"{format_duration(expected.video_seconds)} of video; computing all of it takes about "
+        f"{format_duration(expected.video_seconds)} of video; estimated time without cached results: "
         f"{format_duration(expected.seconds)}",
         file=sys.stderr,
     )
@@ -63,9 +63,7 @@ def run(arguments: list[str]) -> None:
         on_progress=ProgressPrinter(),
     )
     if result.ignored:
-        print(
-            f"{len(result.ignored)} files are ignored: they are no videos or images by their names, or links to nothing"
-        )
+        print(f"{len(result.ignored)} files were ignored: unsupported suffix or broken link")
     rates = result.progress.rates()
     if rates:
         rows = "\n".join(
@@ -74,16 +72,16 @@ def run(arguments: list[str]) -> None:
         )
         print(f"computed by this run:\n{rows}")
     else:
-        print("nothing had to be computed")
+        print("nothing to compute: all results are cached")
     if not result.complete:
-        print(f"this is shard {options.shard}; the manifest is written when all shards are done")
+        print(f"this is shard {options.shard}; the last shard to finish writes the manifest")
         return
 
     from cogvideox.cli.curation.funnel import print_funnel, write_page
 
     print_funnel(options.output)
     page = write_page(options.output, options.raw)
-    print(f"{page} shows the clips; {options.output / MANIFEST} has them all, in {time.perf_counter() - start:.1f} s")
+    print(f"wrote {options.output / MANIFEST} and {page} in {time.perf_counter() - start:.1f} s")
 
 
 class ProgressPrinter:
@@ -93,7 +91,7 @@ class ProgressPrinter:
         self._next = time.monotonic() + PROGRESS_INTERVAL
 
     def __call__(self, progress: "Progress") -> None:
-        """Print a line if the interval is over."""
+        """Print a line if the interval has passed."""
         if time.monotonic() < self._next:
             return
         from cogvideox.formatting import format_duration
@@ -126,9 +124,9 @@ def parser() -> Parser:
     p = Parser(
         "curate",
         "RAW OUT [NAME=VALUE ...]",
-        "Split the videos in RAW into clips of one shot, measure them, and find duplicates. OUT then has "
+        "Split the videos in RAW into clips of one shot, measure them, and find duplicates. OUT then contains "
         "manifest.parquet (all clips and files, with reasons for what failed or was dropped), metadata.parquet (usable "
-        "clips; `encode OUT` and `train` read it), recipe.yaml and funnel.html. What is in OUT is not computed again.",
+        "clips; `encode OUT` and `train` read it), recipe.yaml and funnel.html. Results in OUT are reused.",
     )
     p.add_argument("raw", nargs="?", type=Path, metavar="RAW", help="folder of videos and images, at any depth")
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="folder to write to")
@@ -136,9 +134,9 @@ def parser() -> Parser:
     p.add_argument("--recipe", type=Path, metavar="FILE", help="settings as YAML or JSON, such as OUT/recipe.yaml")
     stage = "run only this stage or signal, after probe and split: probe, split, cut, motion, ..."
     p.add_argument("--stage", metavar="NAME", help=stage)
-    p.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    p.add_argument("--retry-failed", action="store_true", help="retry rows that failed in earlier runs")
     machine = p.add_argument_group("machine")
-    workers = "worker processes (default: 0, no extra process); fewer run if memory is short"
+    workers = "worker processes (default: 0, no extra process); fewer if memory is limited"
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
     shard = "process shard K of N (0-based) of the files; the last job to finish writes the manifest"
     machine.add_argument("--shard", metavar="K/N", help=shard)

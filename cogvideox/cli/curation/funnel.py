@@ -1,4 +1,4 @@
-"""`cogvideox funnel OUT`: print what a curation kept and dropped, and write the page that shows it."""
+"""`cogvideox funnel OUT`: print what a curation kept and dropped, and write the funnel page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> None:
     if options.output is None:
         raise UserError("funnel needs OUT, the folder that `cogvideox curate` wrote")
     if options.raw is not None and not options.html:
-        raise UserError("--raw is for pictures in the page: add --html")
+        raise UserError("--raw adds thumbnails to the page: add --html")
     check_utf8_path(options.output)
     selector = None if options.policy is None else load_selector(options.output, options.policy)
     print_funnel(options.output)
@@ -70,11 +70,11 @@ def parser() -> Parser:
     p = Parser(
         "funnel",
         "OUT",
-        "Show how many clips each stage of a curation let through, and what it dropped and why.",
+        "Show how many clips passed each stage of a curation, and which were dropped and why.",
     )
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="the folder that `curate` wrote")
     policy = "also count what a policy keeps, and show its thresholds in the page"
     p.add_argument("--policy", type=Path, metavar="FILE", help=policy)
     p.add_argument("--html", action="store_true", help="also write OUT/funnel.html")
-    p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for pictures in the page")
+    p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for thumbnails in the page")
     return p

@@ -1,1 +1,1 @@
-"""The funnel: how many clips each stage let through, and what it dropped and why."""
+"""The funnel: how many clips passed each stage, and which were dropped and why."""

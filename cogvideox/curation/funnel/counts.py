@@ -23,9 +23,9 @@ class Step:
     """One stage of the funnel.
 
     Attributes:
-        rows, hours: clips that passed the stage, and their duration.
-        reasons: number of rows that left the funnel here, by reason without names and numbers, most frequent first.
-        examples: a row of the manifest for each of these reasons.
+        rows, hours: number and duration of the clips that passed the stage.
+        reasons: number of clips that failed or were dropped here, by reason, most frequent first.
+        examples: rows of the manifest for each of these reasons.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Funnel:
     """The funnel of a manifest.
 
     Attributes:
-        num_files: raw files.
-        lost_files: files without clips, by reason.
-        file_hours: their duration, where it is known.
+        num_files: number of raw files.
+        lost_files: number of files without clips, by reason.
+        file_hours: duration of the files, if it is known.
         steps: the stages in order; the first is the split into clips.
-        pending: rows that were not processed yet.
+        pending: number of rows that were not processed yet.
     """
 
     num_files: int
@@ -59,7 +59,7 @@ class Distribution:
     """Distribution of a numeric column over the rows that have a value.
 
     Attributes:
-        edges: limits of the bins; they span the 1st to the 99th percentile, and outer values are in the outer bins.
+        edges: edges of the bins from the 1st to the 99th percentile; values outside are in the first or last bin.
         counts: rows per bin.
         lowest, highest: rows of the manifest with the lowest and highest values.
     """
@@ -77,7 +77,7 @@ class Distribution:
 
 
 def funnel(table: "pa.Table") -> Funnel:
-    """Count what passed and what left at each stage."""
+    """Count the clips that passed each stage, and those that failed or were dropped there."""
     status, stage, reason = (table[name].to_pylist() for name in ("status", "stage", "reason"))
     hours = np.nan_to_num(np.array(table["seconds"].to_pylist(), dtype=np.float64)) / 3600
     is_clip = np.array([index is not None for index in table["index"].to_pylist()], dtype=bool)
@@ -114,7 +114,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
     """Return the distribution of every signal column and of the duration, over the clips that were measured."""
     status, index = table["status"].to_pylist(), table["index"].to_pylist()
     measured = np.array([state in (OK, DROPPED) and number is not None for state, number in zip(status, index)])
-    found = []
+    result = []
     for field in table.schema:
         if "." not in field.name and field.name not in ("seconds", "fps", "height"):
             continue
@@ -131,7 +131,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
         high = high if high > low else low + 1
         counts, edges = np.histogram(known.clip(low, high), bins=_BINS, range=(low, high))
         ranked = rows[np.argsort(known, kind="stable")]
-        found.append(
+        result.append(
             Distribution(
                 name=field.name,
                 unit=details.get("unit", ""),
@@ -145,7 +145,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
                 missing=int(measured.sum()) - len(rows),
             )
         )
-    return found
+    return result
 
 
 def _by_reason(rows: Sequence[int], reason: Sequence[Any]) -> tuple[dict[str, int], dict[str, list[int]]]:
@@ -159,7 +159,7 @@ def _by_reason(rows: Sequence[int], reason: Sequence[Any]) -> tuple[dict[str, in
 
 
 def short_reason(reason: str | None) -> str:
-    """Return a reason without what differs between rows: other files, and numbers in messages about damage."""
+    """Return a reason without what is specific to a row: names of other files, and numbers in error messages."""
     text = reason or "unknown"
     if text.startswith("shorter than"):
         return text

@@ -1,4 +1,4 @@
-"""The funnel as one self-contained HTML page: counts, histograms, pictures of extremes and of dropped clips."""
+"""The funnel as a self-contained HTML page: counts, histograms, thumbnails of extreme and of dropped clips."""
 
 import base64
 import html
@@ -52,13 +52,13 @@ def write_page(
     """Write the page of a manifest.
 
     Args:
-        raw: folder of the raw files; None or a missing folder leaves out the pictures.
+        raw: folder of the raw files; None omits the thumbnails.
         output: folder of the page.
         rates: rows and seconds of each stage in the last run (`run.json`).
         policy: a resolved policy, whose thresholds are drawn into the histograms.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the page cannot be written.
     """
     pictures = _Pictures(table, raw)
     result, columns = funnel(table), distributions(table)
@@ -68,7 +68,7 @@ def write_page(
         f"<title>Curation of {_text(raw.name if raw else output.name)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Curation of {_text(raw.name if raw else output.name)}</h1>",
         _funnel_table(result),
-        "<h2>What was dropped, and why</h2>",
+        "<h2>Dropped clips and reasons</h2>",
         _dropped(table, result, pictures),
         "<h2>Distributions and extremes</h2><div class='cards'>",
         *(_card(table, column, pictures, thresholds_of(policy, column.name)) for column in columns),
@@ -92,16 +92,16 @@ def _funnel_table(result: Funnel) -> str:
     rows.append(f"<td class='n'>{result.file_hours:.2f}</td><td class='n'></td><td></td></tr>")
     rows += [_reason(reason, number) for reason, number in result.lost_files.items()]
     for step in result.steps:
-        share = step.rows / first
+        fraction = step.rows / first
         rows.append(
             f"<tr class='step'><td>{_text(step.name)}</td><td class='n'>{step.rows:,}</td>"
-            f"<td class='n'>{step.hours:.2f}</td><td class='n'>{share:.1%}</td>"
-            f"<td style='width:40%'><span class='bar' style='width:{100 * share:.1f}%'></span></td></tr>"
+            f"<td class='n'>{step.hours:.2f}</td><td class='n'>{fraction:.1%}</td>"
+            f"<td style='width:40%'><span class='bar' style='width:{100 * fraction:.1f}%'></span></td></tr>"
         )
         rows += [_reason(reason, number) for reason, number in step.reasons.items()]
     if result.pending:
         rows.append(f"<tr><td>pending</td><td class='n'>{result.pending:,}</td></tr>")
-    head = "<tr><th>passed</th><th class='n'>rows</th><th class='n'>hours</th><th class='n'>share</th><th></th></tr>"
+    head = "<tr><th>passed</th><th class='n'>rows</th><th class='n'>hours</th><th class='n'>fraction</th><th></th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -118,7 +118,7 @@ def _dropped(table: "pa.Table", result: Funnel, pictures: "_Pictures") -> str:
                 f"<div class='card'><b>{_text(step.name)}</b> <p>{_text(reason)} ({step.reasons[reason]:,})</p>"
                 f"<div class='shots'>{figures}</div></div>"
             )
-    return f"<div class='cards'>{''.join(parts)}</div>" if parts else "<p>Nothing.</p>"
+    return f"<div class='cards'>{''.join(parts)}</div>" if parts else "<p>No clips were dropped.</p>"
 
 
 def _card(table: "pa.Table", column: Distribution, pictures: "_Pictures", thresholds: Sequence[Limit]) -> str:
@@ -177,17 +177,17 @@ def _rates(rates: dict[str, Any] | None) -> str:
 
 
 class _Pictures:
-    """Thumbnails of rows, each decoded once, up to a limit."""
+    """Thumbnails of rows, each decoded once, at most `MAX_PICTURES`."""
 
     def __init__(self, table: "pa.Table", raw: Path | None) -> None:
         self._table, self._raw = table, raw
-        self._made: dict[int, str | None] = {}
+        self._thumbnails: dict[int, str | None] = {}
 
     def figure(self, row: int, caption: str) -> str:
-        """Return a figure of a row with its source below."""
-        if row not in self._made:
-            self._made[row] = self._picture(row) if len(self._made) < MAX_PICTURES else None
-        data = self._made[row]
+        """Return an HTML figure with the thumbnail and the source of a row."""
+        if row not in self._thumbnails:
+            self._thumbnails[row] = self._picture(row) if len(self._thumbnails) < MAX_PICTURES else None
+        data = self._thumbnails[row]
         image = f"<img src='data:image/jpeg;base64,{data}' alt=''>" if data else "<span class='none'></span>"
         source, start = self._table["source"][row].as_py(), self._table["start"][row].as_py()
         place = source if start is None else f"{source} at {start:.2f} s"
@@ -201,9 +201,9 @@ class _Pictures:
             return None
         path = self._raw / self._table["source"][row].as_py()
         number = self._table["num_frames"][row].as_py()
-        # A quarter of a frame early, because the first frame from a time on is shown.
-        shown = sorted({0, number // 2, number - 1}) if number > 1 else [0]
-        times = [max(start, start + (frame - 0.25) * (end - start) / max(number, 1)) for frame in shown]
+        # A quarter of a frame early, because `thumbnail` shows the first frame at or after each time.
+        frames = sorted({0, number // 2, number - 1}) if number > 1 else [0]
+        times = [max(start, start + (frame - 0.25) * (end - start) / max(number, 1)) for frame in frames]
         try:
             return base64.b64encode(thumbnail(path, times)).decode()
         except UserError:

@@ -1,4 +1,4 @@
-"""Signals: measurements of clips. One decode of a clip feeds all of them.
+"""Signals: measurements of clips. A clip is decoded once for all of them.
 
 To add a signal:
 
@@ -8,5 +8,5 @@ To add a signal:
 3. Add it to `SIGNALS` in `registry.py`. It then runs by default, and recipes can set its parameters.
 4. Describe its columns in `docs/curation.md`, and test it in `tests/unit/curation/signals`.
 
-If its values change for the same parameters, increase `version`; then only its columns are computed again.
+If the same parameters later give different values, increment `version`, so that its columns are recomputed.
 """

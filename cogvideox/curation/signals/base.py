@@ -1,4 +1,4 @@
-"""The protocol of signals: which frames a signal needs, what it gets, and what it returns."""
+"""The protocol of signals: the frames that a signal needs, its input and its output."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ class Sampling:
     Attributes:
         fps: at most this many frames per second of video, nearest to multiples of 1 / fps; None for all frames.
         num_frames: instead of `fps`, this many frames evenly spaced over the clip (midpoints of equal intervals).
-        longest_side: frames are reduced so that the longer side has at most this many pixels; None keeps their size.
-            Frames are never enlarged.
+        longest_side: frames are downscaled so that the longer side has at most this many pixels; None keeps their size.
+            Frames are never upscaled.
     """
 
     fps: float | None = None
@@ -43,7 +43,7 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class SampledFrames:
-    """Frames of a clip in RGB. A frame occurs once, so a clip may have fewer frames than the sampling names.
+    """RGB frames of a clip. Each frame occurs once, so there may be fewer frames than the sampling requests.
 
     Attributes:
         times: seconds from the start of the clip, increasing.
@@ -62,13 +62,13 @@ class SampledFrames:
 
 @dataclass(frozen=True, eq=False)
 class ClipInput:
-    """What a signal measures.
+    """The input of a signal.
 
     Attributes:
         row: columns of the clip that earlier stages wrote: `codec`, `fps`, `width`, `height`, `bit_rate`, `has_audio`
             and the other columns of probe and split.
-        frames: the frames for each of the signal's `samplings`, in their order. All have at least one frame.
-        path, start, end: file and part in seconds, for signals that read something else, such as sound.
+        frames: the frames of each of the signal's `samplings`, in the same order. Each has at least one frame.
+        path, start, end: file and part in seconds, for signals that read other data, such as audio.
     """
 
     row: Row
@@ -79,10 +79,10 @@ class ClipInput:
 
 
 class Signal(Protocol):
-    """A measurement of clips. See `Stage` for the members that they share.
+    """A measurement of clips. Members that stages have, too, are described in `curation.stage.Stage`.
 
     Attributes:
-        samplings: frames it needs. Signals with equal samplings share the frames.
+        samplings: the frames it needs. Signals with equal samplings share them.
     """
 
     name: ClassVar[str]
@@ -95,24 +95,24 @@ class Signal(Protocol):
     def samplings(self) -> tuple[Sampling, ...]: ...
 
     def missing_requirements(self) -> list[str]:
-        """Return what this signal needs and does not find (packages, model files), each with a remedy."""
+        """Return a message for each missing package or model file, with how to get it."""
         ...
 
     def weights_hash(self) -> str:
-        """Return a hash of the model files that the values depend on; empty if there are none."""
+        """Return a hash of the model files that the values depend on; an empty string without models."""
         ...
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
-        """Load models, once per worker, and return the function that measures one clip.
+        """Load the models, once per worker, and return a function that measures one clip.
 
-        The function returns a value for each of `columns`; None means that it does not apply, such as the motion of an
-        image. It raises `UserError` for a clip that cannot be measured; any other exception is retried.
+        The function returns a value for each of `columns`: None if it does not apply, such as the motion of an image.
+        It raises `UserError` if the clip itself is at fault. Other exceptions are retried.
         """
         ...
 
 
 def missing_packages(extra: str, *modules: str) -> list[str]:
-    """Return a remedy for each of these modules that is not installed; `extra` is the extra that installs it."""
+    """Return a message for each module that is not installed; `extra` is the extra that installs it."""
     return [
         f"{module} is not installed: pip install 'cogvideox[{extra}]'"
         for module in modules

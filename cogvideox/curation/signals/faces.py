@@ -1,6 +1,6 @@
-"""Faces: for how much of the time, and how large. A lecture has one large face for all of it.
+"""Faces: how often they appear, and how large they are. A lecture shows one large face most of the time.
 
-Faces are found by the cascades (Viola and Jones 2001) that OpenCV's packages contain: frontal faces and profiles.
+Frontal faces and profiles are detected by the Haar cascades (Viola and Jones 2001) that OpenCV ships.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,17 +22,17 @@ class Faces:
     """Detected faces. See `signals.base.Signal`.
 
     Attributes:
-        fps: rate of the frames in which faces are detected.
-        longest_side: of these frames, in pixels.
-        min_size: height of the smallest face, as a fraction of the frame's height.
+        fps: rate at which frames are sampled.
+        longest_side: longest side of these frames, in pixels.
+        min_size: height of the smallest detected face, as a fraction of the frame's height.
     """
 
     name: ClassVar[str] = "faces"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("faces.time_share", "float", "Share of the sampled frames with a face.", "", 0.0, 1.0),
+        Column("faces.time_share", "float", "Fraction of the sampled frames with a face.", "", 0.0, 1.0),
         Column(
-            "faces.area", "float", "Share of the frame that its largest face covers, mean over frames.", "", 0.0, 1.0
+            "faces.area", "float", "Fraction of the frame covered by its largest face, mean over frames.", "", 0.0, 1.0
         ),
         Column("faces.num_faces", "float", "Number of faces, mean over frames.", "", 0.0),
     )
@@ -53,7 +53,7 @@ class Faces:
     def weights_hash(self) -> str:
         import cv2
 
-        return f"opencv {cv2.__version__}"  # the package contains the cascades
+        return f"opencv {cv2.__version__}"  # the cascades are part of the package
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
         import cv2
@@ -66,20 +66,20 @@ class Faces:
         self, sampled: SampledFrames, detect: Callable[[UInt8[np.ndarray, "h w 3"]], list[tuple[int, int, int, int]]]
     ) -> dict[str, Value]:
         """Return the columns; `detect` returns left, top, width and height of the faces in a frame."""
-        found = [detect(frame) for frame in sampled.frames]
+        faces = [detect(frame) for frame in sampled.frames]
         pixels = sampled.frames.shape[1] * sampled.frames.shape[2]
-        largest = [max((width * height for _, _, width, height in faces), default=0) for faces in found]
+        largest = [max((width * height for _, _, width, height in boxes), default=0) for boxes in faces]
         return {
-            "faces.time_share": float(np.mean([bool(faces) for faces in found])),
+            "faces.time_share": float(np.mean([bool(boxes) for boxes in faces])),
             "faces.area": float(np.mean(largest) / pixels),
-            "faces.num_faces": float(np.mean([len(faces) for faces in found])),
+            "faces.num_faces": float(np.mean([len(boxes) for boxes in faces])),
         }
 
 
 def detect_faces(
     cascades: list[Any], min_size: float, frame: UInt8[np.ndarray, "h w 3"]
 ) -> list[tuple[int, int, int, int]]:
-    """Return left, top, width and height of the faces in a frame; a face that two cascades find counts once."""
+    """Return left, top, width and height of the faces in a frame; a face found by both cascades counts once."""
     import cv2
 
     gray = cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
@@ -93,7 +93,7 @@ def detect_faces(
 
 
 def _overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:
-    """Return the intersection of two boxes over the smaller of them."""
+    """Return the intersection of two boxes relative to the smaller one."""
     sides = [
         max(0, min(first[axis] + first[axis + 2], second[axis] + second[axis + 2]) - max(first[axis], second[axis]))
         for axis in (0, 1)

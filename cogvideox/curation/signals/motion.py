@@ -1,7 +1,7 @@
-"""How much moves in a clip, split into camera motion, shake and object motion.
+"""Amount of motion in a clip, split into camera motion, shake and object motion.
 
-Values are in diagonals of the frame per second, so that they do not depend on its size and frame rate. The paper
-filters by a flow score (Section 3.1); later reports tell steady cameras, shaky cameras and moving objects apart.
+Values are in frame diagonals per second, so they depend on neither the size nor the frame rate. The paper filters by a
+flow score (Section 3.1); later reports distinguish steady cameras, shaky cameras and moving objects.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ _TOP = 0.05
 
 @dataclass(frozen=True)
 class Motion:
-    """Optical flow between sampled frames, and its parts. See `signals.base.Signal`.
+    """Optical flow between sampled frames, and its components. See `signals.base.Signal`.
 
     Attributes:
         fps: rate at which frames are sampled.
-        longest_side: of the frames, in pixels.
-        smoothing: seconds over which the camera's velocity is averaged; what remains of it is shake.
+        longest_side: longest side of the frames, in pixels.
+        smoothing: seconds over which the camera velocity is averaged; the remainder is shake.
     """
 
     name: ClassVar[str] = "motion"
@@ -36,10 +36,10 @@ class Motion:
         Column("motion.flow_p95", "float", "95th percentile of the flow over pixels, mean over frames.", _UNIT, 0.0),
         Column("motion.flow_top5", "float", "Mean of the largest 5 % of the flow, mean over frames.", _UNIT, 0.0),
         Column("motion.flow_per_second", "floats", "Mean flow of each second.", _UNIT, 0.0),
-        Column("motion.camera", "float", "Mean flow of the smoothed motion of the camera.", _UNIT, 0.0),
-        Column("motion.shake", "float", "Root mean square of the camera motion that smoothing removes.", _UNIT, 0.0),
-        Column("motion.object", "float", "Largest 5 % of the flow that the camera does not explain.", _UNIT, 0.0),
-        Column("motion.global_share", "float", "Share of points that move with the camera.", "", 0.0, 1.0),
+        Column("motion.camera", "float", "Mean flow of the smoothed camera motion.", _UNIT, 0.0),
+        Column("motion.shake", "float", "Root mean square of the camera motion removed by smoothing.", _UNIT, 0.0),
+        Column("motion.object", "float", "Mean of the largest 5 % of the flow not caused by the camera.", _UNIT, 0.0),
+        Column("motion.global_share", "float", "Fraction of points that move with the camera.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 200 * 2**20
     cost: ClassVar[float] = 0.06
@@ -68,13 +68,13 @@ class Motion:
             return dict.fromkeys(column.name for column in self.columns)
         per_second = 1.0 / np.diff(sampled.times) / np.hypot(*frames.shape[1:3])
         points = np.ix_(*((2 * np.arange(4) + 1) * side // 8 for side in frames.shape[1:3]))
-        magnitudes, residuals, velocities, shares = [], [], [], []
+        magnitudes, residuals, velocities, fractions = [], [], [], []
         for flow, frame, rate in zip(optical_flow(frames), frames, per_second, strict=False):
             motion = global_motion(flow, frame)
             magnitudes.append(np.linalg.norm(motion.flow + motion.residual, axis=-1).ravel() * rate)
             residuals.append(np.linalg.norm(motion.residual, axis=-1).ravel() * rate)
             velocities.append(motion.flow[points].reshape(-1, 2) * rate)
-            shares.append(motion.inliers)
+            fractions.append(motion.inliers)
         camera, shake = split_camera_motion(np.stack(velocities), self.smoothing * sampled.fps)
         seconds = sampled.times[:-1].astype(int)
         means = np.array([magnitude.mean() for magnitude in magnitudes])
@@ -86,7 +86,7 @@ class Motion:
             "motion.camera": camera,
             "motion.shake": shake,
             "motion.object": float(np.mean([_top_mean(residual) for residual in residuals])),
-            "motion.global_share": float(np.mean(shares)),
+            "motion.global_share": float(np.mean(fractions)),
         }
 
 
@@ -97,7 +97,7 @@ def split_camera_motion(velocities: Float64[np.ndarray, "t points 2"], window: f
         window: number of frames over which velocities are averaged.
 
     Returns:
-        Mean speed of the average, and root mean square of the differences from it.
+        Mean speed of the averaged motion, and root mean square of the deviations from it.
     """
     half = min(round(window / 2), (len(velocities) - 1) // 2)
     padded = np.concatenate([velocities[:half][::-1], velocities, velocities[len(velocities) - half :][::-1]])

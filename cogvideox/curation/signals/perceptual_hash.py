@@ -1,6 +1,7 @@
-"""Perceptual hashes, which change little when a video is resized, re-encoded or slightly brightened (pHash).
+"""Perceptual hashes (pHash), which are robust to resizing, re-encoding and small changes of brightness.
 
-Sign of the 8x8 lowest frequencies of the cosine transform of a 32x32 gray image, relative to their median.
+Each bit says whether one of the 8x8 lowest frequencies of the cosine transform of the 32x32 grayscale image is above
+their median.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from cogvideox.curation.stage import Column, Value
 
 _SIZE, _NUM_FREQUENCIES = 32, 8  # per axis
 _COSINES = np.cos(np.pi / _SIZE * (np.arange(_SIZE) + 0.5) * np.arange(1, _NUM_FREQUENCIES + 1)[:, None])  # no DC term
-_EPSILON = 1.0  # about what one of the 32x32 cells contributes if it differs by one level of 255
+_EPSILON = 1.0  # about the effect of one cell of 32x32 that differs by one level on the 0-255 scale
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PerceptualHash:
 
 
 def hash_frame(frame: UInt8[np.ndarray, "h w 3"]) -> int:
-    """Return the 64-bit perceptual hash of a frame; 0 if it is of one color or varies along one axis only."""
+    """Return the 64-bit perceptual hash of a frame; 0 if it has a single color or varies along one axis only."""
     gray = _resize(frame @ np.array([0.299, 0.587, 0.114]))
     coefficients = (_COSINES @ gray @ _COSINES.T).ravel()
     coefficients[np.abs(coefficients) < _EPSILON] = 0.0
@@ -60,7 +61,7 @@ def hash_frame(frame: UInt8[np.ndarray, "h w 3"]) -> int:
 
 
 def _resize(image: np.ndarray) -> np.ndarray:
-    """Average an image over 32x32 equal cells; cells may share pixels if it is small."""
+    """Average an image over 32x32 cells of equal size, which need not be aligned with pixels."""
     for axis in (0, 1):
         edges = np.linspace(0, image.shape[axis], _SIZE + 1)
         sums = np.concatenate([np.zeros_like(image.take([0], axis)), image.cumsum(axis)], axis)

@@ -1,7 +1,7 @@
-"""Technical quality of the picture: sharpness, exposure, borders, blockiness, noise, bit rate.
+"""Technical image quality: sharpness, exposure, borders, blockiness, noise, bit rate.
 
-No weights; each value is the median over a few frames. Values depend on the content, too, so they are features for a
-trained filter rather than filters of their own.
+No model is needed. Each value is the median over a few frames. The values also depend on the content, so they are
+features of a trained filter rather than filters themselves.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from jaxtyping import Float64, UInt8
 from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
 from cogvideox.curation.stage import Column, Value
 
-_UNIFORM = 6.0  # largest range of brightness in a row of a border, of 255
+_UNIFORM = 6.0  # largest brightness range within a row of a border, on the 0-255 scale
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,24 @@ class Picture:
     """Quality of single frames. See `signals.base.Signal`.
 
     Attributes:
-        num_frames: evenly spaced frames that are measured.
-        border_level: brightness up to which a row at the edge counts as border if it is uniform, of 255.
+        num_frames: number of evenly spaced frames to measure.
+        border_level: largest brightness of a uniform row at the edge that counts as a border, on the 0-255 scale.
     """
 
     name: ClassVar[str] = "picture"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("picture.sharpness", "float", "Variance of the Laplacian over the variance of the brightness.", "", 0.0),
-        Column("picture.resolution", "float", "Share of the variance that halving the size removes.", "", 0.0, 1.0),
+        Column("picture.sharpness", "float", "Variance of the Laplacian relative to that of the brightness.", "", 0.0),
+        Column("picture.resolution", "float", "Fraction of the variance lost when the size is halved.", "", 0.0, 1.0),
         Column("picture.brightness", "float", "Mean brightness.", "", 0.0, 1.0),
         Column("picture.contrast", "float", "Standard deviation of the brightness.", "", 0.0, 0.5),
         Column("picture.colorfulness", "float", "Colorfulness of Hasler and Suesstrunk (2003).", "", 0.0),
-        Column("picture.overexposed", "float", "Share of pixels that are nearly white.", "", 0.0, 1.0),
-        Column("picture.underexposed", "float", "Share of pixels that are nearly black.", "", 0.0, 1.0),
-        Column("picture.borders", "float", "Share of the frame that uniform dark borders cover.", "", 0.0, 1.0),
-        Column("picture.blockiness", "float", "Gradient at edges of 8x8 blocks over that elsewhere, minus 1.", ""),
-        Column("picture.noise", "float", "Standard deviation of the noise (Immerkaer 1996), of 255.", "", 0.0),
-        Column("picture.bits_per_pixel", "float", "Bit rate over pixels per second.", "bit", 0.0),
+        Column("picture.overexposed", "float", "Fraction of nearly white pixels.", "", 0.0, 1.0),
+        Column("picture.underexposed", "float", "Fraction of nearly black pixels.", "", 0.0, 1.0),
+        Column("picture.borders", "float", "Fraction of the frame covered by uniform dark borders.", "", 0.0, 1.0),
+        Column("picture.blockiness", "float", "Gradient at edges of 8x8 blocks relative to elsewhere, minus 1.", ""),
+        Column("picture.noise", "float", "Standard deviation of the noise (Immerkaer 1996), 0-255 scale.", "", 0.0),
+        Column("picture.bits_per_pixel", "float", "Bit rate divided by pixels per second.", "bit", 0.0),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.04
@@ -73,7 +73,7 @@ class Picture:
 
 
 def measure_frame(frame: UInt8[np.ndarray, "h w 3"], border_level: float) -> dict[str, float]:
-    """Measure one frame. The borders are left out of everything but their own share."""
+    """Measure one frame. All values except `borders` exclude dark borders."""
     import cv2
 
     top, bottom, left, right = picture_area(frame, border_level)
@@ -109,10 +109,10 @@ def picture_area(frame: UInt8[np.ndarray, "h w 3"], border_level: float) -> tupl
 
 
 def blockiness(gray: Float64[np.ndarray, "h w"]) -> float:
-    """Return how much larger gradients are at the edges of 8x8 blocks than elsewhere: 0 if not at all.
+    """Return the relative increase of the gradient at the edges of 8x8 blocks; 0 without visible blocks.
 
-    The largest of the eight possible positions of the blocks counts, less the median over all positions, since a video
-    may have been cropped.
+    A video may have been cropped, so the gradient at the best of the eight block positions is compared with the median
+    over all positions.
     """
     ratios = []
     for axis in (0, 1):

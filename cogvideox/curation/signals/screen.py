@@ -1,7 +1,7 @@
-"""Marks of screen recordings and of filmed screens: flat areas, straight lines, few colors, moire.
+"""Signs of screen recordings and filmed screens: flat areas, straight lines, few colors, moire.
 
-No weights; each value is the median over a few frames. They are features for the trained filters of noisy screenshots
-and of text-dominated clips (paper, Section 3.4).
+No model is needed. Each value is the median over a few frames. The values are features of the trained filters for noisy
+screenshots and text-dominated clips (paper, Section 3.4).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,22 +20,22 @@ _SPECTRUM = 256
 
 @dataclass(frozen=True)
 class Screen:
-    """Marks of screens in single frames. See `signals.base.Signal`.
+    """Signs of screens in single frames. See `signals.base.Signal`.
 
     Attributes:
-        num_frames: evenly spaced frames that are measured.
-        longest_side: of these frames, in pixels.
+        num_frames: number of evenly spaced frames to measure.
+        longest_side: longest side of these frames, in pixels.
     """
 
     name: ClassVar[str] = "screen"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("screen.flat_share", "float", "Share of blocks of 16x16 pixels of one color.", "", 0.0, 1.0),
+        Column("screen.flat_share", "float", "Fraction of 16x16 blocks with a single color.", "", 0.0, 1.0),
         Column(
-            "screen.line_share", "float", "Share of edge pixels on long straight lines along an axis.", "", 0.0, 1.0
+            "screen.line_share", "float", "Fraction of edge pixels on long horizontal or vertical lines.", "", 0.0, 1.0
         ),
-        Column("screen.color_share", "float", "Share of pixels that the 8 most frequent colors cover.", "", 0.0, 1.0),
-        Column("screen.moire", "float", "Highest isolated peak of the spectrum over its surroundings.", "", 0.0),
+        Column("screen.color_share", "float", "Fraction of pixels in the 8 most frequent colors.", "", 0.0, 1.0),
+        Column("screen.moire", "float", "Highest isolated peak of the spectrum, log10 of its power ratio.", "", 0.0),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.02
@@ -78,7 +78,7 @@ def measure_frame(frame: UInt8[np.ndarray, "h w 3"]) -> dict[str, float]:
 
 
 def flat_share(gray: UInt8[np.ndarray, "h w"]) -> float:
-    """Return the share of blocks whose brightness differs by at most 3 of 255."""
+    """Return the fraction of blocks with a brightness range of at most 3 on the 0-255 scale."""
     rows, columns = gray.shape[0] // _BLOCK, gray.shape[1] // _BLOCK
     if rows * columns == 0:
         return 0.0
@@ -87,7 +87,7 @@ def flat_share(gray: UInt8[np.ndarray, "h w"]) -> float:
 
 
 def line_share(gray: UInt8[np.ndarray, "h w"]) -> float:
-    """Return the share of edge pixels on horizontal or vertical lines of at least an eighth of the frame's side."""
+    """Return the fraction of edge pixels on horizontal or vertical lines of at least an eighth of the frame's side."""
     import cv2
 
     edges = cv2.Canny(gray, 60, 120)
@@ -100,9 +100,10 @@ def line_share(gray: UInt8[np.ndarray, "h w"]) -> float:
 
 
 def moire_peak(frame: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Return the highest peak of the chroma spectrum over the median of its surroundings, as log10 of the power.
+    """Return the height of the highest peak of the chroma spectrum above its surroundings, as log10 of the power.
 
-    The interference of a screen's pixels with the camera's is colored and periodic: an isolated peak off the axes.
+    Interference between the pixels of the screen and of the camera is colored and periodic: an isolated peak off the
+    axes.
     """
     import cv2
 
@@ -123,6 +124,6 @@ def moire_peak(frame: UInt8[np.ndarray, "h w 3"]) -> float:
 
 
 def _searched(height: int, width: int) -> np.ndarray:
-    """Mark the frequencies that moire has: not low, and not on the axes, where lines and borders are."""
+    """Return a mask of frequencies that are neither low nor on the axes, where lines and borders appear."""
     y, x = np.abs(np.mgrid[:height, :width] - np.array([height // 2, width // 2])[:, None, None])
     return (np.hypot(y / height, x / width) > 0.06) & (y > 3) & (x > 3)

@@ -1,4 +1,4 @@
-"""Clips in which time does not pass: frozen frames, and stills that are shown with a slow zoom.
+"""Still clips: frozen frames, and still images with a slow zoom.
 
 Allegro and others drop clips whose frames hardly change; the paper calls it lack of motion connectivity (Section 3.4).
 """
@@ -16,20 +16,20 @@ from cogvideox.curation.stage import Column, Value
 
 @dataclass(frozen=True)
 class Stillness:
-    """Frozen frames and change of structure. See `signals.base.Signal`.
+    """Frozen frames and changes in structure. See `signals.base.Signal`.
 
     Attributes:
-        longest_side: of the frames, in pixels.
-        frozen_difference: two frames are equal if no block of 16x16 pixels differs by more than this (of 255) on
-            average.
-        change_fps: rate of the frames whose structure is compared.
+        longest_side: longest side of the frames, in pixels.
+        frozen_difference: two frames count as equal if the mean difference of every 16x16 block is at most this, on the
+            0-255 scale.
+        change_fps: rate at which frames are sampled to compare their structure.
     """
 
     name: ClassVar[str] = "stillness"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("stillness.frozen_share", "float", "Share of the time at which the frame stays the same.", "", 0.0, 1.0),
-        Column("stillness.longest_freeze", "float", "Longest time for which the frame stays the same.", "s", 0.0),
+        Column("stillness.frozen_share", "float", "Fraction of the time without a change of the frame.", "", 0.0, 1.0),
+        Column("stillness.longest_freeze", "float", "Longest time without a change of the frame.", "s", 0.0),
         Column("stillness.change", "float", "Mean of 1 - SSIM between frames half a second apart.", "", 0.0, 2.0),
         Column("stillness.largest_change", "float", "Largest 1 - SSIM between such frames.", "", 0.0, 2.0),
     )
@@ -63,10 +63,10 @@ class Stillness:
             return dict.fromkeys(column.name for column in self.columns)
         pairs = zip(every.frames, every.frames[1:], strict=False)
         frozen = np.array([block_difference(before, after) <= self.frozen_difference for before, after in pairs])
-        share, longest = frozen_time(frozen, np.diff(every.times))
+        fraction, longest = frozen_time(frozen, np.diff(every.times))
         changes = [1.0 - ssim(a, b) for a, b in zip(spaced.frames, spaced.frames[1:], strict=False)]
         return {
-            "stillness.frozen_share": share,
+            "stillness.frozen_share": fraction,
             "stillness.longest_freeze": longest,
             "stillness.change": float(np.mean(changes)) if changes else None,
             "stillness.largest_change": float(np.max(changes)) if changes else None,
@@ -74,11 +74,11 @@ class Stillness:
 
 
 def frozen_time(frozen: np.ndarray, seconds: Float64[np.ndarray, " t"]) -> tuple[float, float]:
-    """Return the share of time that is frozen, and the longest frozen stretch in seconds.
+    """Return the frozen fraction of the time, and the longest freeze in seconds.
 
     Args:
-        frozen: whether each frame is repeated by the next.
-        seconds: from each frame to the next.
+        frozen: whether each frame equals the next.
+        seconds: time from each frame to the next.
     """
     longest = current = 0.0
     for still, duration in zip(frozen, seconds, strict=True):
@@ -88,7 +88,7 @@ def frozen_time(frozen: np.ndarray, seconds: Float64[np.ndarray, " t"]) -> tuple
 
 
 def block_difference(before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Return the largest mean difference of a block of 16x16 pixels, of 255."""
+    """Return the largest mean difference of a 16x16 block, on the 0-255 scale."""
     import cv2
 
     difference = cv2.absdiff(before, after).max(-1)

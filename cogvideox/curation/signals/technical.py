@@ -1,7 +1,7 @@
-"""One score of technical quality, without weights: the default where no aesthetic model is at hand.
+"""A single score of technical quality without a model: the default if no aesthetic model is available.
 
-It is not a measure of beauty. It falls when a picture is blurred, noisy, blocky, pale, or too dark or bright, and is
-meant for comparing versions of similar pictures: content changes it, too.
+It does not measure beauty. It drops for images that are blurred, noisy, blocky, low in contrast or badly exposed. It
+also depends on the content, so use it to compare versions of similar images.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,17 +18,17 @@ from cogvideox.curation.stage import Column, Value
 
 @dataclass(frozen=True)
 class Technical:
-    """Technical quality as one number. See `signals.base.Signal`.
+    """Technical quality as a single number. See `signals.base.Signal`.
 
     Attributes:
-        num_frames: evenly spaced frames that are measured.
-        longest_side: of these frames, in pixels, so that sizes compare.
+        num_frames: number of evenly spaced frames to measure.
+        longest_side: longest side of these frames in pixels, which makes scores of different sizes comparable.
     """
 
     name: ClassVar[str] = "technical"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("technical.score", "float", "Technical quality, median over frames; not beauty.", "", 0.0, 1.0),
+        Column("technical.score", "float", "Technical quality (not aesthetics), median over frames.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.02
@@ -53,9 +53,9 @@ class Technical:
 
 
 def score_frame(frame: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Return the geometric mean of six parts, each between 0 and 1."""
+    """Return the geometric mean of six components between 0 and 1."""
     measured = measure_frame(frame, border_level=24.0)
-    parts = (
+    components = (
         saturating(measured["resolution"], 0.01),
         saturating(measured["contrast"], 0.1),
         1.0 - abs(2.0 * measured["brightness"] - 1.0) ** 2,
@@ -63,9 +63,9 @@ def score_frame(frame: UInt8[np.ndarray, "h w 3"]) -> float:
         1.0 / (1.0 + max(0.0, measured["blockiness"])),
         1.0 / (1.0 + measured["noise"] / 8.0),
     )
-    return float(np.exp(np.mean(np.log(np.maximum(parts, 1e-4)))))
+    return float(np.exp(np.mean(np.log(np.maximum(components, 1e-4)))))
 
 
 def saturating(value: float, half: float) -> float:
-    """Return 0 for 0, 0.5 at `half`, and nearly 1 for much larger values."""
+    """Map [0, inf) to [0, 1), with 0.5 at `half`."""
     return value / (value + half)

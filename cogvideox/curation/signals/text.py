@@ -1,8 +1,9 @@
-"""Text in the picture: how much of it there is, and whether it lies over the picture or belongs to the scene.
+"""Text in the frame: how much there is, and whether it is an overlay or part of the scene.
 
-Text that stays at its place while the camera moves is an overlay: a title, subtitle or watermark. Text that moves with
-its surroundings belongs to the scene, and is kept for captions. With a still camera, position does not tell them
-apart, so such text has a column of its own. Text is detected and read by PP-OCR (package `rapidocr`, offline).
+Text that keeps its position while the camera moves is an overlay: a title, subtitle or watermark. Text that moves with
+its surroundings is part of the scene, and useful for captions. Under a still camera, position does not distinguish
+them, so this text has its own column. Text is detected and recognized by PP-OCR; the package `rapidocr` contains its
+models.
 """
 
 import logging
@@ -23,31 +24,38 @@ Kind = Literal["overlay", "scene", "still"]
 
 _MOVED = 1.5  # pixels
 _JUMP = 12.0  # pixels
-_MIN_MATCH, _MIN_CLEAR_MATCH = 0.6, 0.85  # correlations from which a patch is found again, and without doubt
+_MIN_MATCH, _MIN_CLEAR_MATCH = 0.6, 0.85  # correlation of a match, and of a reliable match
 _SHORT_LINE, _MIN_SHORT_SCORE = 2, 0.9  # textures are often read as one or two characters
 _PATCH = 48  # pixels
 
 
 @dataclass(frozen=True)
 class Text:
-    """Detected text and what it moves with. See `signals.base.Signal`.
+    """Detected text, and whether it moves with the scene. See `signals.base.Signal`.
 
     Attributes:
-        num_frames: evenly spaced frames in which text is detected.
-        longest_side: of these frames, in pixels.
-        min_score: confidence from which detected text counts.
-        step: seconds after which a box is looked up again to see whether it moved.
+        num_frames: number of evenly spaced frames in which text is detected.
+        longest_side: longest side of these frames, in pixels.
+        min_score: minimum confidence of a line of text.
+        step: seconds between the frames that are compared to detect motion.
     """
 
     name: ClassVar[str] = "text"
     version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("text.area", "float", "Share of the frame that text covers, mean over frames.", "", 0.0, 1.0),
-        Column("text.overlay_area", "float", "Share covered by text that stays while the camera moves.", "", 0.0, 1.0),
-        Column("text.scene_area", "float", "Share covered by text that moves with the scene.", "", 0.0, 1.0),
-        Column("text.still_area", "float", "Share covered by text while the camera is still.", "", 0.0, 1.0),
+        Column("text.area", "float", "Fraction of the frame covered by text, mean over frames.", "", 0.0, 1.0),
+        Column(
+            "text.overlay_area",
+            "float",
+            "Fraction covered by text that stays in place while the camera moves.",
+            "",
+            0.0,
+            1.0,
+        ),
+        Column("text.scene_area", "float", "Fraction covered by text that moves with the scene.", "", 0.0, 1.0),
+        Column("text.still_area", "float", "Fraction covered by text while the camera is still.", "", 0.0, 1.0),
         Column("text.num_boxes", "float", "Number of lines of text, mean over frames.", "", 0.0),
-        Column("text.content", "str", "Lines of text that were read, each once, separated by line feeds."),
+        Column("text.content", "str", "Recognized lines of text without repetitions, separated by line feeds."),
     )
     memory: ClassVar[int] = 500 * 2**20
     cost: ClassVar[float] = 0.54
@@ -67,7 +75,7 @@ class Text:
     def weights_hash(self) -> str:
         from importlib.metadata import version
 
-        return f"rapidocr {version('rapidocr')}"  # the package contains its weights
+        return f"rapidocr {version('rapidocr')}"  # the package contains the models
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
         read = load_reader(self.min_score)
@@ -79,7 +87,7 @@ class Text:
         """Return the columns.
 
         Args:
-            read: returns the box and the content of each line of text in a frame.
+            read: returns the box and the content of each line in a frame.
         """
         frames = sampled.frames
         later = max(1, round(1.0 / self.step))
@@ -104,7 +112,7 @@ class Text:
 
 
 def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list[tuple[Box, str]]]:
-    """Load PP-OCR and return a function that reads the lines of text in a frame."""
+    """Load PP-OCR and return a function that recognizes the lines of text in a frame."""
     from rapidocr import RapidOCR
 
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
@@ -132,22 +140,22 @@ def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list
 def classify_boxes(
     frame: UInt8[np.ndarray, "h w 3"], others: list[UInt8[np.ndarray, "h w 3"]], boxes: list[Box]
 ) -> list[Kind]:
-    """Tell overlays, text of the scene and text under a still camera apart.
+    """Classify text as overlay, scene text, or text under a still camera.
 
     Args:
-        others: frames shortly before or after, nearest first, in which the boxes and the background are looked up.
+        others: nearby frames, in which the boxes and the background are searched for.
     """
     text = cover(boxes, frame.shape[:2])
     distances = [background_motion(frame, other, text) for other in others]
     if any(len(each) and np.median(each) <= _MOVED for each in distances):
-        # A background that is still does not jump far within a second: the whole picture was replaced.
+        # A still background does not jump far within a second: the picture was replaced.
         distances = [each[each < _JUMP] for each in distances]
     moves = [bool(len(each) and np.median(each) > _MOVED) for each in distances]
     return [_classify_box(frame, list(zip(others, moves)), box) for box in boxes]
 
 
 def _classify_box(frame: UInt8[np.ndarray, "h w 3"], others: list[tuple[np.ndarray, bool]], box: Box) -> Kind:
-    """Classify a box; each of the other frames comes with whether the camera moved in between."""
+    """Classify a box. Each of the other frames comes with whether the camera moved in between."""
     clear = [displacement(frame, other, box, _MIN_CLEAR_MATCH) for other, _ in others]
     if any(distance is not None and distance > _MOVED for distance in clear):
         return "scene"
@@ -160,7 +168,7 @@ def _classify_box(frame: UInt8[np.ndarray, "h w 3"], others: list[tuple[np.ndarr
 def background_motion(
     frame: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarray, "h w 3"], text: Bool[np.ndarray, "h w"]
 ) -> Float64[np.ndarray, " patches"]:
-    """Return how far each patch of background that is found again moved, in pixels."""
+    """Return the displacement in pixels of each background patch that is found again."""
     distances = []
     height, width = text.shape
     for top in range(0, height - _PATCH + 1, _PATCH):
@@ -177,7 +185,7 @@ def background_motion(
 def displacement(
     frame: UInt8[np.ndarray, "h w 3"], later: UInt8[np.ndarray, "h w 3"], box: Box, min_match: float = _MIN_MATCH
 ) -> float | None:
-    """Return how far the content of a box moved, in pixels; None if nothing near its position matches it."""
+    """Return the displacement of a box's content in pixels; None if there is no match nearby."""
     import cv2
 
     left, top, right, bottom = box
@@ -186,14 +194,14 @@ def displacement(
     search = later[y : bottom + reach, x : right + reach]
     scores = cv2.matchTemplate(search, np.ascontiguousarray(frame[top:bottom, left:right]), cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(scores)
-    at_place = scores[top - y, left - x]
+    in_place = scores[top - y, left - x]
     if best < min_match:
         return None
-    return 0.0 if at_place > best - 0.02 else float(np.hypot(x + column - left, y + row - top))
+    return 0.0 if in_place > best - 0.02 else float(np.hypot(x + column - left, y + row - top))
 
 
 def cover(boxes: list[Box], size: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    """Mark the pixels of a frame of this height and width that are in one of the boxes."""
+    """Return a mask, of this height and width, of the pixels in any of the boxes."""
     covered = np.zeros(size, bool)
     for left, top, right, bottom in boxes:
         covered[top:bottom, left:right] = True

@@ -1,1 +1,1 @@
-"""The stages before the signals (probe, split, cut) and after them (near-duplicates)."""
+"""The stages before the signals (probe, split, cut) and after them (duplicates)."""

@@ -1,4 +1,4 @@
-"""Cut: what training reads, a window of the source file or a file of its own."""
+"""Cut: keep a clip as a window of its source file, or encode it to a separate file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from cogvideox.errors import UserError
 
 CLIPS = "clips"
 _SIDE = 32
-_MAX_DIFFERENCE = 20.0  # root mean square of 0 to 255, at 32 pixels
+_MAX_DIFFERENCE = 20.0  # root mean square difference on the 0-255 scale, at 32 pixels
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Leaves the clip where it is, or writes it to a file. See `stage.Stage`.
+    """Keeps the clip as a window, or encodes it to a file. See `stage.Stage`.
 
     Attributes:
         mode: "window" refers to a part of the source file, which is lossless; "encode" writes every clip as H.264,
-            upright and with square pixels, without sound.
-        crf: quality of "encode": 0 is lossless, 15 hardly visible.
+            upright, with square pixels and without audio.
+        crf: H.264 quality of "encode": 0 is lossless; at 15 the loss is hardly visible.
     """
 
     name: ClassVar[str] = "cut"
@@ -41,13 +41,17 @@ class Cut:
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
-            raise UserError(f"crf={self.crf} must be from 0 to 51; 15 is hardly visible")
+            raise UserError(f"crf={self.crf} must be from 0 to 51; at 15 the loss is hardly visible")
 
     def missing_requirements(self) -> list[str]:
         from cogvideox.video import stream, writers
 
-        lacks = self.mode == "encode" and stream.missing_encoder(writers.ENCODER)
-        return [f"the encoder {writers.ENCODER}: use a build of PyAV with it, or mode=window"] if lacks else []
+        is_missing = self.mode == "encode" and stream.missing_encoder(writers.ENCODER)
+        return (
+            [f"the encoder {writers.ENCODER} is missing: use a build of PyAV with it, or mode=window"]
+            if is_missing
+            else []
+        )
 
     def weights_hash(self) -> str:
         return ""
@@ -60,18 +64,18 @@ class Cut:
 
         if row["is_image"]:
             return {}
-        # Clips of other settings have other names: a stale file is never taken for a current one.
+        # The name depends on the settings, so a stale file is never mistaken for a current one.
         name = f"{CLIPS}/{row['id'][:2]}/{row['id']}-{fingerprint(self)[:8]}.mp4"
         source, path = Path(row["path"]), Path(row["out"]) / name
         start, end = row["start"], row["end"]
         written = transcode.write_frames(path, stream.frames(source, start, end), start, crf=self.crf)
-        found = stream.inspect(path)
-        if written != len(found.times):
+        info = stream.inspect(path)
+        if written != len(info.times):
             path.unlink()
-            raise UserError(f"{written} frames were encoded, but the file has {len(found.times)}")
-        wanted = _ends(stream.frames(source, start, end))
-        for which, one, other in zip(("first", "last"), wanted, _ends(stream.frames(path))):
-            if np.sqrt(np.mean((one - other) ** 2)) > _MAX_DIFFERENCE:
+            raise UserError(f"{written} frames were encoded, but the file has {len(info.times)}")
+        expected = _ends(stream.frames(source, start, end))
+        for which, frame, encoded in zip(("first", "last"), expected, _ends(stream.frames(path))):
+            if np.sqrt(np.mean((frame - encoded) ** 2)) > _MAX_DIFFERENCE:
                 path.unlink()
                 raise UserError(f"the {which} frame of the encoded file differs from that of the source")
         return {"clip_file": name, "clip_bytes": path.stat().st_size}
@@ -82,5 +86,5 @@ def _ends(frames) -> tuple[np.ndarray, np.ndarray]:
     first = last = next(frames)
     for last in frames:  # noqa: B007
         pass
-    one, other = (reduce(frame.rgb(), _SIDE).astype(np.float32) for frame in (first, last))
-    return one, other
+    first, last = (reduce(frame.rgb(), _SIDE).astype(np.float32) for frame in (first, last))
+    return first, last

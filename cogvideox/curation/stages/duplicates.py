@@ -1,8 +1,8 @@
-"""Near-duplicates: clips that show the same, such as the same video resized, re-encoded or slightly cropped.
+"""Near-duplicates: clips with the same content, such as the same video resized, re-encoded or slightly cropped.
 
-Perceptual hashes find candidates. If two hashes differ in at most b bits of 64, a group of 16 of these bits differs in
-at most b // 4 bits, and so it is for the mean over frames: groups that close are compared. Where an embedding column
-exists, it has to agree, and finds further pairs on its own.
+Perceptual hashes give candidates. If two hashes differ in at most b of 64 bits per frame on average, at least one of
+their 16-bit words differs in at most b // 4 bits, so only hashes with such a word are compared. If there is a column of
+embeddings, candidates must also have similar embeddings, and clips with nearly equal embeddings are added.
 """
 
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ class Duplicates:
     """Groups near-duplicates and keeps the best clip of each: the largest frames, then the longest, then the first.
 
     Attributes:
-        max_bits: mean number of differing bits (of 64 per frame) of duplicates, at most; -1 turns this off.
-        embedding: column with an embedding (a list of numbers) of each clip.
-        min_cosine: candidates by hash are duplicates only if the cosine of their embeddings is at least this.
-        same_cosine: clips are duplicates if the cosine of their embeddings is at least this; above 1 turns this off.
+        max_bits: largest mean number of differing bits per frame (of 64); -1 disables the comparison of hashes.
+        embedding: column with an embedding of each clip.
+        min_cosine: minimum cosine similarity of the embeddings of candidates.
+        same_cosine: cosine similarity from which clips are duplicates whatever their hashes are; above 1 disables this.
     """
 
     name: ClassVar[str] = "duplicates"
     version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("duplicate_of", "str", "Id of the clip that is kept instead; missing if this one is kept."),
+        Column("duplicate_of", "str", "Id of the clip that is kept instead; missing if this clip is kept."),
     )
 
     max_bits: float = 8.0
@@ -55,7 +55,7 @@ class Duplicates:
         pixels: Sequence[int],
         seconds: Sequence[float],
     ) -> Int64[np.ndarray, " n"]:
-        """Return for each clip the row of the clip that is kept, which is itself unless it is a duplicate.
+        """Return for each clip the row of the clip to keep: itself, unless it is a duplicate.
 
         Args:
             hashes: perceptual hashes, 16 hexadecimal digits per frame.
@@ -68,20 +68,22 @@ class Duplicates:
         rank[by_preference] = np.arange(len(by_preference))
         length = np.asarray(seconds, dtype=np.float64)
 
-        def same(one: int, other: int) -> bool:
-            return bool(_similar_length(length[one], length[other])) and _agree(vectors, one, other, self.min_cosine)
+        def same(first: int, second: int) -> bool:
+            return bool(_similar_length(length[first], length[second])) and _agree(
+                vectors, first, second, self.min_cosine
+            )
 
         if self.max_bits >= 0:
             for rows, words in _by_length(hashes):
                 order = np.lexsort((length[rows], *words.T))
                 rows, words = rows[order], words[order]
                 equal = (words[1:] == words[:-1]).all(axis=1)
-                first = np.ones(len(rows), dtype=bool)
+                is_first = np.ones(len(rows), dtype=bool)
                 for place in (np.flatnonzero(equal) + 1).tolist():
                     if same(int(rows[place - 1]), int(rows[place])):
                         _union(parents, rank, int(rows[place - 1]), int(rows[place]))
-                        first[place] = False
-                rows, words = rows[first], words[first]
+                        is_first[place] = False
+                rows, words = rows[is_first], words[is_first]
                 for one, other in self._close(words, length[rows]).tolist():
                     if same(int(rows[one]), int(rows[other])):
                         _union(parents, rank, int(rows[one]), int(rows[other]))
@@ -93,7 +95,7 @@ class Duplicates:
     def _close(
         self, words: UInt16[np.ndarray, "n words"], seconds: Float64[np.ndarray, " n"]
     ) -> Int64[np.ndarray, "pairs 2"]:
-        """Return the pairs of hashes that differ in few bits, of clips of similar length, from groups of 16 bits."""
+        """Return the pairs of hashes that differ in few bits and belong to clips of similar length."""
         number = len(words)
         wide = words.view(np.uint64)
         limit, radius = self.max_bits * wide.shape[1], int(self.max_bits) // 4
@@ -105,7 +107,7 @@ class Duplicates:
             ranks = np.arange(number) - starts[values]
             for mask in _masks(radius):
                 low, high = starts[values ^ mask], starts[(values ^ mask).astype(np.int64) + 1]
-                # Of a very large group, the hashes at about the same place in its order.
+                # In a very large group, only neighbors in the sorted order are compared.
                 nearby = np.clip(ranks + low - MAX_GROUP // 2, low, high - MAX_GROUP)
                 low = np.where(high - low > MAX_GROUP, nearby, low)
                 counts = np.minimum(high - low, MAX_GROUP)
@@ -125,7 +127,7 @@ class Duplicates:
 
 
 def _masks(radius: int) -> list[np.uint16]:
-    """Return the differences of 16 bits in at most `radius` bits."""
+    """Return all 16-bit numbers with at most `radius` bits set."""
     chosen = (bits for size in range(radius + 1) for bits in combinations(range(16), size))
     return [np.uint16(sum(1 << bit for bit in bits)) for bits in chosen]
 
@@ -135,7 +137,7 @@ def _similar_length(one: Any, other: Any) -> Any:
 
 
 def _by_length(hashes: Sequence[str | None]):
-    """Yield the rows and the 16-bit words of hashes with equal numbers of frames, without those of flat frames."""
+    """Yield the rows and the 16-bit words of hashes, grouped by number of frames, without those of flat frames."""
     groups: dict[int, list[int]] = {}
     for row, digits in enumerate(hashes):
         if digits and not _is_flat(digits):
@@ -146,7 +148,7 @@ def _by_length(hashes: Sequence[str | None]):
 
 
 def _is_flat(digits: str) -> bool:
-    """Whether every frame is of one color or varies along one axis only, and so has hash 0."""
+    """Whether every frame has a single color or varies along one axis only, which gives the hash 0."""
     return set(digits) <= {"0"}
 
 

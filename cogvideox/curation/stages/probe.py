@@ -1,4 +1,4 @@
-"""Probe: what a file is, from its packets and its first frame."""
+"""Probe: properties of a file, from its packets and its first frame."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from cogvideox.curation.stage import Column, Row, Value
 from cogvideox.errors import UserError
 
 DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "prores", "mjpeg", "gif")
-"""Codecs that raw material usually has; a build of FFmpeg without one of them would lose files."""
+"""Common codecs of raw videos. Their decoders are checked before a run, since files would be lost without them."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Probe:
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("source_id", "str", "Hash of the file's bytes."),
+        Column("source_id", "str", "Hash of the file content."),
         Column("file_bytes", "int", "Size of the file.", "bytes", 0.0),
         Column("file_seconds", "float", "Duration of the file; 0 for an image.", "s", 0.0),
         Column("file_frames", "int", "Number of frames in the file.", "", 1.0),
         Column("fps", "float", "Average frame rate of the file; 0 for an image.", "frames per second", 0.0),
         Column("variable_rate", "bool", "Whether the time between frames varies."),
-        Column("width", "int", "Displayed width: upright, with square pixels.", "pixels", 1.0),
+        Column("width", "int", "Displayed width: after rotation, with square pixels.", "pixels", 1.0),
         Column("height", "int", "Displayed height.", "pixels", 1.0),
         Column("rotation", "int", "Clockwise rotation that players apply.", "degrees", 0.0, 270.0),
         Column("pixel_aspect", "float", "Width of a stored pixel divided by its height.", "", 0.0),
@@ -35,7 +35,7 @@ class Probe:
         Column("pixel_format", "str", "Pixel format, by FFmpeg's name."),
         Column("bit_depth", "int", "Bits per color component.", "bits", 1.0),
         Column("interlaced", "bool", "Whether the first frame is interlaced."),
-        Column("has_audio", "bool", "Whether the file has sound."),
+        Column("has_audio", "bool", "Whether the file has audio."),
         Column("bit_rate", "float", "Bit rate of the video stream; 0 for an image.", "bits per second", 0.0),
         Column("is_image", "bool", "Whether the file is a still image."),
     )
@@ -45,7 +45,10 @@ class Probe:
     def missing_requirements(self) -> list[str]:
         from cogvideox.video import stream
 
-        return [f"the decoder of {name}: use a build of PyAV with it" for name in stream.missing_decoders(DECODERS)]
+        return [
+            f"the decoder of {name} is missing: use a build of PyAV with it"
+            for name in stream.missing_decoders(DECODERS)
+        ]
 
     def weights_hash(self) -> str:
         return ""

@@ -1,11 +1,13 @@
 """Shot boundaries: cuts and dissolves.
 
-Cuts come from PySceneDetect's adaptive detector, and from frames that differ from their predecessor much more than
-their neighbors do, which finds cuts between similar shots. A boundary is moved to the largest change nearby, so that
-no frame of the next shot remains in a clip, and is dropped if both sides show the same (a flash).
+Cuts come from PySceneDetect's adaptive detector, and from frames whose difference from the previous frame is much
+larger than that of their neighbors, which finds cuts between similar shots. A boundary is moved to the largest change
+nearby, so that no frame of the next shot remains in a clip. It is dropped if both sides look the same, as around a
+flash.
 
-A dissolve is a stretch in which every frame is close to a weighted mean of the first and the last, with a weight that
-grows steadily. Motion does not have this property: in between, the object is at a third place.
+A dissolve is a stretch in which every frame is close to a weighted mean of the first and the last frame, with a weight
+that grows steadily, and in which detail is lost. Motion has neither property: a moving object is at a third position in
+between, and keeps its detail.
 
 Axes: `n` frames, `d` values of a thumbnail.
 """
@@ -48,7 +50,7 @@ class ShotFinder:
 
     Args:
         adaptive_threshold: ratio of the change at a cut to the change around it.
-        min_content: smallest change of hue, saturation and brightness, 0 to 255, at a cut.
+        min_content: smallest change of hue, saturation and brightness at a cut, on the 0-255 scale.
         dissolve_seconds: longest dissolve.
     """
 
@@ -68,7 +70,7 @@ class ShotFinder:
         self._cuts: set[int] = set()
 
     def add(self, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Add the next frame, at most `DETECTOR_SIDE` pixels long."""
+        """Add the next frame, whose longest side is at most `DETECTOR_SIDE`."""
         number = len(self._thumbnails)
         found = self._detector.process_frame(self._timecode(number, self._fps), np.ascontiguousarray(rgb[..., ::-1]))
         self._cuts.update(code.frame_num for code in found)
@@ -96,13 +98,13 @@ class ShotFinder:
         return max(near, key=lambda number: changes[number])
 
     def _is_cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> bool:
-        """Whether the frames on both sides differ more than frames within a side do."""
+        """Whether the frames before and after a change differ, unlike around a flash."""
         before, after = max(0, cut - 3), min(len(changes) - 1, cut + 2)
         across = _distance(self._thumbnails[before], self._thumbnails[after])
         return bool(across > 0.5 * changes[cut] and changes[cut] > 2.0)
 
     def _cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> Boundary:
-        """Return the boundary at a cut; a frame in which both shots are mixed (interlaced, blended) is left out."""
+        """Return the boundary at a cut, without a frame in which both shots are mixed (interlaced or blended)."""
         nearby = [number for number in (cut - 1, cut + 1) if 0 < number < len(changes)]
         second = max(nearby, key=lambda number: changes[number], default=cut)
         around = [changes[number] for number in (cut - 3, cut - 2, cut + 2, cut + 3) if 0 < number < len(changes)]
@@ -153,7 +155,7 @@ def find_dissolves(
 def _dissolve_error(
     thumbnails: Thumbnails, start: int, length: int, apart: Float32[np.ndarray, " d"], energy: float
 ) -> float:
-    """Return how far a stretch is from a dissolve; below 1 it counts as one."""
+    """Return the deviation of a stretch from a dissolve; below 1 the stretch counts as a dissolve."""
     first, last = thumbnails[start], thumbnails[start + length]
     inner = thumbnails[start + 1 : start + length] - first
     weights = inner @ apart / energy
@@ -162,18 +164,19 @@ def _dissolve_error(
     if linear > 1:
         return linear
     rest = inner - weights[:, None] * apart
-    rest_share = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / energy
+    rest_fraction = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / energy
     dip = _dip_error(inner + first, first, last, expected) / 0.12
-    mixed = min(rest_share / 0.15, max(rest_share / 0.5, dip))
+    mixed = min(rest_fraction / 0.15, max(rest_fraction / 0.5, dip))
     if mixed > 1:
         return mixed
-    # The weights are constant before and after. If they grow on, this is a slow camera or a part of a dissolve.
+    # Before and after a dissolve the weights are constant. If they keep growing, the camera moves slowly, or this is
+    # only a part of a dissolve.
     margin = max(2, length // 3)
     before = thumbnails[max(0, start - length) : start] - first
     after = thumbnails[start + length + 1 : start + 2 * length + 1] - last
     steady, inside = 0.0, []
     for side, near, picture in ((before, before[-margin:], first), (after, after[:margin], last)):
-        if len(near) < margin:  # at a cut or an end of the file there are only fades
+        if len(near) < margin:  # next to a cut or the end of the file, only fades count
             if np.std(picture) > 6:
                 return math.inf
         else:
@@ -181,12 +184,12 @@ def _dissolve_error(
             inside.append(float(np.linalg.norm(side[0 if side is before else -1])))
     if steady > 1 or not inside or _similarity(first, last) > 0.73:
         return math.inf
-    # The pictures differ more than those that are as far apart within a shot.
+    # The two pictures differ more than pictures of one shot at the same distance in time.
     ratios = [math.sqrt(energy) / max(other, 1e-6) for other in inside]
     clear = dip < 1 and energy > 40.0**2 * len(first)
     if min(ratios) * math.sqrt(max(ratios)) < (1.0 if clear else 1.85):
         return math.inf
-    # No picture of the first shot returns in the second, as it does if something moves to and fro.
+    # No picture of the first shot reappears in the second, as it would if something moved back and forth.
     reach = max(length, 24)
     sides = thumbnails[max(0, start - reach) : start + 1], thumbnails[start + length : start + length + reach + 1]
     early, late = (side[:: max(1, len(side) // 32)] for side in sides)
@@ -199,18 +202,18 @@ def _dissolve_error(
 def _dip_error(
     inner: Thumbnails, first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"], weights: np.ndarray
 ) -> float:
-    """Return how far the contrast is from that of mixed pictures, which is lowest in the middle.
+    """Return the deviation of the contrast from that of mixed pictures, which is lowest in the middle.
 
-    Where both shots move, mixed frames are not between the first and the last, but they still have less contrast.
+    If both shots move, mixed frames are not weighted means of the first and the last, but still have less contrast.
     """
     first, last = first - first.mean(), last - last.mean()
-    one, other, both = float(first @ first), float(last @ last), float(first @ last)
-    expected = (1 - weights) ** 2 * one + weights**2 * other + 2 * weights * (1 - weights) * both
-    if expected.min(initial=math.inf) > 0.75 * min(one, other):
+    before, after, both = float(first @ first), float(last @ last), float(first @ last)
+    expected = (1 - weights) ** 2 * before + weights**2 * after + 2 * weights * (1 - weights) * both
+    if expected.min(initial=math.inf) > 0.75 * min(before, after):
         return math.inf
     centered = inner - inner.mean(axis=1, keepdims=True)
-    found = np.einsum("nd,nd->n", centered, centered)
-    return float(np.abs(found - expected).max()) / max(one, other, 1e-6)
+    contrast = np.einsum("nd,nd->n", centered, centered)
+    return float(np.abs(contrast - expected).max()) / max(before, after, 1e-6)
 
 
 def _detail_ratio(detail: Float64[np.ndarray, " n"]) -> float:
@@ -225,7 +228,7 @@ def _detail_ratio(detail: Float64[np.ndarray, " n"]) -> float:
 
 
 def _similarity(first: Float32[np.ndarray, " d"], last: Float32[np.ndarray, " d"]) -> float:
-    """Return the correlation of two pictures; 0 if one is flat, such as black."""
+    """Return the correlation of two pictures; 0 if one of them is flat, such as black."""
     first, last = first - first.mean(), last - last.mean()
     norms = float(np.linalg.norm(first)), float(np.linalg.norm(last))
     return 0.0 if min(norms) < 3.0 * math.sqrt(len(first)) else float(first @ last) / (norms[0] * norms[1])
@@ -249,7 +252,7 @@ def detail_energy(rgb: UInt8[np.ndarray, "h w 3"]) -> float:
 
 
 def _sharp_changes(changes: Float64[np.ndarray, " n"], ratio: float) -> Iterator[int]:
-    """Yield frames whose change is larger than all changes nearby by a factor."""
+    """Yield frames whose change is several times as large as all changes nearby."""
     for number in np.flatnonzero(changes > 4.0).tolist():
         near = [changes[other] for other in range(max(1, number - 4), min(len(changes), number + 5)) if other != number]
         if near and changes[number] > ratio * sorted(near)[-2:][0] and changes[number] > 1.5 * max(near):
@@ -281,11 +284,3 @@ def _disjoint(boundaries: list[Boundary]) -> list[Boundary]:
         else:
             result.append(boundary)
     return result
-
-
-def missing_packages() -> list[str]:
-    """Return what is missing to find shots, with a remedy."""
-    from importlib.util import find_spec
-
-    names = [name for name in ("cv2", "scenedetect") if find_spec(name) is None]
-    return [f"{' and '.join(names)}: pip install 'cogvideox[curate]'"] if names else []

@@ -1,4 +1,4 @@
-"""Split: the clips of a file, one per shot, or several for a long shot."""
+"""Split: divide a file into clips, one per shot, or several for a long shot."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,31 +7,32 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cogvideox.curation.signals.base import missing_packages
 from cogvideox.curation.stage import Column, Row, Value
-from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder, missing_packages
+from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder
 from cogvideox.errors import UserError
 
 CLIP_COLUMNS = (
-    Column("index", "int", "Number of the clip in its file, from 0.", "", 0.0),
+    Column("index", "int", "Index of the clip in its file, from 0.", "", 0.0),
     Column("start", "float", "Time of the first frame in the file.", "s", 0.0),
     Column("end", "float", "Time at which the last frame ends.", "s", 0.0),
     Column("seconds", "float", "Duration of the clip; 0 for an image.", "s", 0.0),
     Column("num_frames", "int", "Number of frames.", "", 1.0),
-    Column("begins_with", "str", "What is before the clip: start (of the file), cut, dissolve or split (a long shot)."),
-    Column("ends_with", "str", "What is after the clip: end (of the file), cut, dissolve, split or damage."),
+    Column("begins_with", "str", "What precedes the clip: start (of the file), cut, dissolve, split (of a long shot)."),
+    Column("ends_with", "str", "What follows the clip: end (of the file), cut, dissolve, split, damage."),
 )
-"""Columns of the clips, which the rows of the manifest have."""
+"""Columns of each clip in the manifest."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Finds shots, and cuts long ones into equal parts. See `stage.Stage`.
+    """Finds shots and divides long ones into equal parts. See `stage.Stage`.
 
     Attributes:
-        min_seconds: shorter clips are dropped, and stay in the manifest with the reason.
-        max_seconds: longer shots are split into equal parts.
+        min_seconds: shorter clips are dropped; they stay in the manifest with the reason.
+        max_seconds: longer shots are divided into equal parts.
         adaptive_threshold: change at a cut relative to the change around it (PySceneDetect).
-        min_content: smallest change at a cut, 0 to 255 (PySceneDetect).
+        min_content: smallest change at a cut, on the 0-255 scale (PySceneDetect).
         dissolve_seconds: longest dissolve. Its frames belong to no clip.
     """
 
@@ -57,13 +58,13 @@ class Split:
             raise UserError("dissolve_seconds and adaptive_threshold must be above 0")
 
     def missing_requirements(self) -> list[str]:
-        return missing_packages()
+        return missing_packages("curate", "cv2", "scenedetect")
 
     def weights_hash(self) -> str:
         return ""
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:
-        import cv2  # noqa: F401  (a missing package is an error of the worker, not of every row)
+        import cv2  # noqa: F401  (a missing package must fail here, not in every row)
         import scenedetect  # noqa: F401
 
         return lambda row: {"clips": self._clips(row)}
@@ -96,7 +97,7 @@ class Split:
         return [clip | {"index": index} for index, clip in enumerate(clips)]
 
     def _parts(self, shot: "Shot", times: Sequence[float]) -> list[dict[str, Any]]:
-        """Cut a shot (frames first to last) into clips; `times` ends with the end of the last frame."""
+        """Divide a shot into clips; the last of `times` is the end of the last frame."""
         seconds = times[shot.last + 1] - times[shot.first]
         number = max(1, math.ceil(seconds / self.max_seconds - 1e-9))
         edges = [shot.first + round(part * (shot.last + 1 - shot.first) / number) for part in range(number + 1)]
@@ -105,7 +106,6 @@ class Split:
             clip = _clip(
                 0,
                 times[first],
-                # The file's end if the shot ends with it, otherwise the end of its last frame.
                 times[after],
                 after - first,
                 shot.begins_with if part == 0 else "split",
@@ -119,7 +119,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Shot:
-    """Frames `first` to `last` (inclusive), and what is around them."""
+    """Frames `first` to `last` (inclusive), and what precedes and follows them."""
 
     first: int
     last: int
@@ -128,7 +128,7 @@ class Shot:
 
 
 def shot_ranges(boundaries: Sequence[Boundary], num_frames: int, at_end: str = "end") -> list[Shot]:
-    """Return the shots between boundaries. A shot of which nothing remains is left out."""
+    """Return the shots between boundaries, without empty ones."""
     shots = []
     first, before = 0, "start"
     for boundary in boundaries:
@@ -139,7 +139,7 @@ def shot_ranges(boundaries: Sequence[Boundary], num_frames: int, at_end: str = "
 
 
 def reduce(rgb: Any, longest_side: int | None) -> Any:
-    """Average the pixels of a frame [h w 3] so that its longer side is at most `longest_side`."""
+    """Downscale a frame [h w 3] by averaging pixels, so that its longer side is at most `longest_side`."""
     import cv2
 
     height, width = rgb.shape[:2]

@@ -41,7 +41,7 @@ def pan(num_frames: int, velocity: tuple[float, float]) -> CameraPath:
 
 
 def zoom(num_frames: int, rate: float) -> CameraPath:
-    """Magnify by the factor `1 + rate` per frame."""
+    """Zoom in by the factor `1 + rate` per frame."""
     factor = (1.0 + rate) ** np.arange(num_frames, dtype=np.float64)
     return CameraPath(np.zeros((num_frames, 2)), factor, np.zeros(num_frames))
 

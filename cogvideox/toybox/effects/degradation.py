@@ -48,7 +48,7 @@ def expose(clip: Frames, gain: float) -> Frames:
 
 
 def add_borders(clip: Frames, fraction: float, vertical: bool = True) -> Frames:
-    """Cover `fraction` of the height (or width) on both sides by black borders."""
+    """Cover `fraction` of the height (or width) on both sides with black borders."""
     bordered = clip.copy()
     rows = round(fraction * clip.shape[1 if vertical else 2])
     if rows:
@@ -65,7 +65,7 @@ def moire(clip: Frames, period: float, angle: float, strength: float = 0.35, dri
     Args:
         period: period of the stripes, in pixels.
         angle: direction across the stripes, in radians.
-        strength: 0 to 1.
+        strength: contrast of the stripes, 0 to 1.
         drift: movement of the stripes, in periods per frame.
     """
     y, x = np.mgrid[: clip.shape[1], : clip.shape[2]]

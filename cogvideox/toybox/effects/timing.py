@@ -33,5 +33,5 @@ def slide_show(images: Sequence[UInt8[np.ndarray, "h w c"]], num_frames: int, zo
 
 
 def time_lapse(clip: Frames, step: int) -> Frames:
-    """Keep every `step`-th frame, each shown `step` times: the jerky motion of a time lapse of stills."""
+    """Show every `step`-th frame `step` times, with the jerky motion of a time lapse of still images."""
     return np.repeat(clip[::step], step, axis=0)[: len(clip)]

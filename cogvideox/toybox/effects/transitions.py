@@ -1,4 +1,4 @@
-"""Transitions between clips, with the positions at which they happen.
+"""Transitions between clips, and their positions.
 
 Axes: `t` frames, `h w` pixels, `c` RGB.
 """
@@ -26,7 +26,7 @@ class Transition:
 
 
 def join(shots: Sequence[Frames], num_mixed: Sequence[int]) -> tuple[Frames, list[Transition]]:
-    """Join shots by cuts and dissolves.
+    """Join shots with cuts and dissolves.
 
     Args:
         num_mixed: number of mixed frames between each shot and the next; 0 for a cut.
@@ -55,5 +55,5 @@ def fade(clip: Frames, num_frames: int) -> Frames:
 
 
 def jump_cut(clip: Frames, start: int, length: int) -> tuple[Frames, Transition]:
-    """Remove `length` frames from the middle of a shot."""
+    """Remove `length` frames of a shot, from frame `start` on."""
     return np.concatenate([clip[:start], clip[start + length :]]), Transition(start)

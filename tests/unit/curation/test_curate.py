@@ -248,7 +248,7 @@ def test_one_stage_runs_alone_and_the_rest_is_pending(raw, tmp_path):
     result = curate(raw, tmp_path, RECIPE, stage="split")
     assert set(result.computed) == {"probe", "split"}
     assert result.counts["pending"] == 7
-    with pytest.raises(UserError, match="no stage shots; available: probe, split, cut, phash"):
+    with pytest.raises(UserError, match="unknown stage shots; available: probe, split, cut, phash"):
         curate(raw, tmp_path, RECIPE, stage="shots")
 
 

@@ -63,10 +63,10 @@ def test_manifest_keeps_types_units_and_records(tmp_path):
 def test_other_files_are_not_manifests(tmp_path):
     import pyarrow as pa
 
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="does not exist"):
         read_manifest(tmp_path)
     write_table(pa.table({"id": ["a"]}), tmp_path / "manifest.parquet")
-    with pytest.raises(UserError, match="it is not one"):
+    with pytest.raises(UserError, match="it is not a manifest"):
         read_manifest(tmp_path)
 
 

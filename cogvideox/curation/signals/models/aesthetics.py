@@ -1,7 +1,7 @@
-"""The aesthetic score of LAION's improved predictor: a small head on CLIP embeddings, trained on people's ratings.
+"""The aesthetic score of LAION's improved predictor: a small head on CLIP embeddings, trained on human ratings.
 
-Both models are read from paths of the user: none of them is in a package. Without them use the signal `technical`,
-which measures something else.
+No package contains the two models, so they are read from the paths in the parameters. Without them, use the signal
+`technical`, which measures something different.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from cogvideox.curation.stage import Column, Value
 from cogvideox.errors import UserError
 
 _WIDTHS = (1024, 128, 64, 16, 1)
-_LAYERS = (0, 2, 4, 6, 7)  # of the published state dict; dropout is between them, and there are no activations
+_LAYERS = (0, 2, 4, 6, 7)  # in the published state dict, with dropout but no activations between them
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Aesthetics:
     Attributes:
         clip: folder of CLIP ViT-L/14 in the format of transformers, with `config.json` and its image processor.
         head: path of `sac+logos+ava1-l14-linearMSE.pth`.
-        num_frames: evenly spaced frames that are rated.
+        num_frames: number of evenly spaced frames to rate.
     """
 
     name: ClassVar[str] = "aesthetics"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
         Column("aesthetics.score", "float", "Predicted rating from 1 to 10, mean over frames.", ""),
-        Column("aesthetics.embedding", "floats", "CLIP embedding, mean over frames, of length 1."),
+        Column("aesthetics.embedding", "floats", "CLIP embedding, mean over frames, normalized."),
     )
     memory: ClassVar[int] = 2 * 2**30
     cost: ClassVar[float] = 1.0
@@ -48,11 +48,15 @@ class Aesthetics:
         return (Sampling(num_frames=self.num_frames, longest_side=400),)
 
     def missing_requirements(self) -> list[str]:
-        needs = [] if missing_packages("", "transformers") == [] else ["transformers (pip install transformers)"]
+        needs = (
+            []
+            if missing_packages("", "transformers") == []
+            else ["transformers is not installed: pip install transformers"]
+        )
         if not (self.clip and (Path(self.clip) / "config.json").is_file()):
-            needs.append("CLIP ViT-L/14: set signals.aesthetics.clip to its folder")
+            needs.append("CLIP ViT-L/14 was not found: set signals.aesthetics.clip to its folder")
         if not (self.head and Path(self.head).is_file()):
-            needs.append("LAION's head: set signals.aesthetics.head to sac+logos+ava1-l14-linearMSE.pth")
+            needs.append("LAION's head was not found: set signals.aesthetics.head to sac+logos+ava1-l14-linearMSE.pth")
         return needs
 
     def weights_hash(self) -> str:
@@ -74,7 +78,7 @@ class Aesthetics:
 
 
 def load_clip(folder: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Load CLIP, and return the function from frames (uint8, `t h w 3`) to embeddings of length 1 (`t d`).
+    """Load CLIP and return a function from frames (uint8, `t h w 3`) to normalized embeddings (`t d`).
 
     Raises:
         UserError: the folder cannot be loaded.
@@ -104,10 +108,10 @@ def load_clip(folder: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def load_head(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Load the head, and return the function from embeddings to ratings.
+    """Load the head and return a function from embeddings to ratings.
 
     Raises:
-        UserError: the file is not such a head.
+        UserError: the file is not LAION's head.
     """
     import torch
 

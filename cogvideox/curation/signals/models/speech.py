@@ -1,6 +1,6 @@
-"""Speech: for how much of the clip somebody speaks. A lecture is speech for nearly all of it.
+"""Speech: the fraction of a clip in which somebody speaks, nearly all of a lecture.
 
-Speech is detected by Silero VAD (MIT license), which rates 32 ms of 16 kHz sound at a time.
+Speech is detected by Silero VAD (MIT license), which processes 16 kHz audio in steps of 32 ms.
 """
 
 import math
@@ -25,7 +25,7 @@ MODEL = ModelFile(
     module="silero_vad",
 )
 _RATE = 16000
-_STEP, _CONTEXT = 512, 64  # samples that the model rates at a time, and those before them that it also gets
+_STEP, _CONTEXT = 512, 64  # samples per step, and samples before it that are also part of the input
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Speech:
 
     Attributes:
         model: path of `silero_vad_16k_op15.onnx`.
-        min_probability: from which 32 ms of sound count as speech.
-        max_seconds: sound after this is not read.
+        min_probability: minimum probability of a step that counts as speech.
+        max_seconds: only this many seconds of audio are read.
     """
 
     name: ClassVar[str] = "speech"
     version: ClassVar[int] = 1
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("speech.share", "float", "Share of the sound in which somebody speaks.", "", 0.0, 1.0),
-        Column("speech.loudness", "float", "Root mean square of the sound, relative to full scale.", "dB"),
+        Column("speech.share", "float", "Fraction of the audio in which somebody speaks.", "", 0.0, 1.0),
+        Column("speech.loudness", "float", "Root mean square of the audio, relative to full scale.", "dB"),
     )
     memory: ClassVar[int] = 150 * 2**20
     cost: ClassVar[float] = 0.003
@@ -77,7 +77,7 @@ class Speech:
         sound: Float32[np.ndarray, " samples"],
         rate: Callable[[Float32[np.ndarray, " samples"]], Float64[np.ndarray, " steps"]],
     ) -> dict[str, Value]:
-        """Return the columns; None for a clip without sound. `rate` returns the probability of speech every 32 ms."""
+        """Return the columns; None for a clip without audio. `rate` returns the probability of speech every 32 ms."""
         if not len(sound):
             return dict.fromkeys(column.name for column in self.columns)
         power = float((sound.astype(np.float64) ** 2).mean())
@@ -88,7 +88,7 @@ class Speech:
 
 
 def load_detector(path: Path) -> Callable[[Float32[np.ndarray, " samples"]], Float64[np.ndarray, " steps"]]:
-    """Load Silero VAD, and return the function from 16 kHz sound to the probability of speech every 32 ms."""
+    """Load Silero VAD and return a function from 16 kHz audio to the probability of speech every 32 ms."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

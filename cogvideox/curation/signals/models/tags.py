@@ -1,7 +1,7 @@
-"""Tags: ImageNet classes of the frames, and an embedding that near-duplicates and trained filters use.
+"""Tags: ImageNet classes of a clip, and an embedding for near-duplicates and trained filters.
 
-A small network (EfficientNet-Lite0, Apache-2.0) with 1000 classes, about 400 of which are animals: what is none of them
-gets a wrong tag, so use the embedding, or tags with a high probability.
+The classifier is small (EfficientNet-Lite0, Apache-2.0) and has 1000 classes, about 400 of them animals. Anything else
+gets a wrong tag, so prefer the embedding, or tags with a high probability.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,8 +41,8 @@ class Tags:
     Attributes:
         model: path of `efficientnet-lite0-57934424.pth`.
         names: path of a JSON list of the 1000 names of the classes.
-        num_frames: evenly spaced frames; probabilities and embeddings are averaged over them.
-        num_tags: number of classes that are kept.
+        num_frames: number of evenly spaced frames over which probabilities and embeddings are averaged.
+        num_tags: number of classes to keep.
     """
 
     name: ClassVar[str] = "tags"
@@ -50,7 +50,7 @@ class Tags:
     columns: ClassVar[tuple[Column, ...]] = (
         Column("tags.names", "str", "Most probable ImageNet classes, separated by line feeds."),
         Column("tags.probabilities", "floats", "Their probabilities, mean over frames.", "", 0.0, 1.0),
-        Column("tags.embedding", "floats", "Mean of the 1280 features before the classes, of length 1."),
+        Column("tags.embedding", "floats", "Mean of the 1280 features before the classifier, normalized."),
     )
     memory: ClassVar[int] = 400 * 2**20
     cost: ClassVar[float] = 0.02

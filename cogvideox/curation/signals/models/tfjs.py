@@ -1,6 +1,6 @@
 """Runs convolutional networks in the graph format of TensorFlow.js: a JSON file and a file of weights.
 
-Only the operations of the network that `objects` reads are known. Tensors are NHWC, as in the file.
+Only the operations of the detector of `objects` are implemented. Tensors are NHWC, as in the file.
 """
 
 import base64
@@ -23,7 +23,7 @@ class Graph:
     """A network, loaded from files.
 
     Raises:
-        KeyError, ValueError, TypeError: the files are not such a graph.
+        KeyError, ValueError, TypeError: the files are not a graph in this format.
     """
 
     def __init__(self, graph: Path, weights: Path) -> None:

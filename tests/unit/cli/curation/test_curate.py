@@ -10,6 +10,7 @@ pytest.importorskip("scenedetect")
 
 from cogvideox.cli.main import main
 from cogvideox.curation.manifest import read_manifest
+from cogvideox.curation.signals import base
 from tests.unit.curation.raw_files import make_raw
 
 FAST = ["signals.phash.num_frames=2", "signals.stillness.change_fps=2"]
@@ -26,7 +27,7 @@ def test_curate_writes_manifest_list_recipe_and_page(raw, tmp_path, capsys):
     assert main(command) == 0
     printed = capsys.readouterr()
     assert re.search(r"12 files|11 files", printed.err)
-    assert "of video; computing all of it takes about" in printed.err
+    assert "of video; estimated time without cached results" in printed.err
     assert re.search(r"duplicates +6 +0\.00 h", printed.out)
     assert "-1  a near-duplicate of another" in printed.out
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {
@@ -41,7 +42,7 @@ def test_curate_writes_manifest_list_recipe_and_page(raw, tmp_path, capsys):
     for text in ("stillness.change", "an exact copy of another", "shorter than 1 s", "it is empty"):
         assert text in page
     assert main(command) == 0
-    assert "nothing had to be computed" in capsys.readouterr().out
+    assert "nothing to compute" in capsys.readouterr().out
     assert main(["funnel", str(tmp_path / "out")]) == 0
     assert "clips found" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out").num_rows == 13
@@ -50,14 +51,14 @@ def test_curate_writes_manifest_list_recipe_and_page(raw, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["curate", "x"], "curate needs RAW and OUT"),
+        (["curate", "x"], "curate needs RAW (a folder"),
         (["curate", "nowhere", "out"], "nowhere is not a folder"),
         (["curate", "x", "out", "split.min_second=2"], "did you mean split.min_seconds?"),
         (["curate", "x", "out", "min"], "'min' is not a setting"),
         (["curate", "x", "out", "--shard", "3/2"], "shard 3/2 does not exist"),
         (["funnel"], "funnel needs OUT"),
-        (["funnel", "out", "--raw", "raw"], "--raw is for pictures in the page: add --html"),
-        (["funnel", "nowhere"], "there is no such file"),
+        (["funnel", "out", "--raw", "raw"], "--raw adds thumbnails to the page: add --html"),
+        (["funnel", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_user_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
@@ -70,10 +71,11 @@ def test_user_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch,
 
 
 def test_missing_packages_are_named_before_anything_starts(raw, tmp_path, monkeypatch, capsys):
-    import importlib.util
-
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scenedetect" else find_spec(name))
+    find_spec = base.find_spec
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "scenedetect" else find_spec(name))
     assert main(["curate", str(raw), str(tmp_path / "out")]) == 2
-    assert "stage split needs scenedetect: pip install 'cogvideox[curate]'" in capsys.readouterr().err
+    assert (
+        "stage split cannot run: scenedetect is not installed: pip install 'cogvideox[curate]'"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()

@@ -43,7 +43,7 @@ def test_curate_adds_the_labels_and_selects_by_them(labelled, blurred_raw):
     probabilities = np.array([rows[index]["labels.low_quality"] for index in range(NUMBER)])
     assert probabilities[1::2].min() > 0.5 > probabilities[::2].max()
     assert [rows[index]["status"] for index in range(4)] == ["ok", "dropped", "ok", "dropped"]
-    assert stage_records(table)["labels"]["weights"]
+    assert stage_records(table)["labels"]["weights_hash"]
 
 
 def test_a_model_needs_its_signals(labelled, blurred_raw, tmp_path, capsys):

@@ -83,7 +83,7 @@ def test_other_files_are_rejected(content: str, tmp_path: Path):
     (tmp_path / "graph.json").write_text(content)
     (tmp_path / "graph.bin").write_bytes(b"")
     signal = Objects(graph=str(tmp_path / "graph.json"), weights_file=str(tmp_path / "graph.bin"))
-    with pytest.raises(UserError, match="not the published detector"):
+    with pytest.raises(UserError, match="not the published object detector"):
         signal.open()
 
 
