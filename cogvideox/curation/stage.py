@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, Protocol
 
 from cogvideox import config
@@ -105,3 +106,12 @@ def check_columns(stages: Sequence[Any]) -> None:
             if column.name in writers:
                 raise ValueError(f"{column.name} is written by both {writers[column.name]} and {stage.name}")
             writers[column.name] = stage.name
+
+
+def missing_packages(extra: str, *modules: str) -> list[str]:
+    """Return a message for each module that is not installed; `extra` is the extra that installs it."""
+    return [
+        f"{module} is not installed: pip install 'cogvideox[{extra}]'"
+        for module in modules
+        if find_spec(module) is None
+    ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -109,12 +108,3 @@ class Signal(Protocol):
         It raises `UserError` if the clip itself is at fault. Other exceptions are retried.
         """
         ...
-
-
-def missing_packages(extra: str, *modules: str) -> list[str]:
-    """Return a message for each module that is not installed; `extra` is the extra that installs it."""
-    return [
-        f"{module} is not installed: pip install 'cogvideox[{extra}]'"
-        for module in modules
-        if find_spec(module) is None
-    ]

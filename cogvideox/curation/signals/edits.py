@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling, missing_packages
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.stage import Column, Value, missing_packages
 
 _SIDE = 48  # pixels of the thumbnails that are compared
 _MIN_CHANGE = 4.0  # root mean square of 255

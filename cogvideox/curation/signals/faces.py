@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling, missing_packages
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.stage import Column, Value, missing_packages
 
 _CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_profileface.xml")
 

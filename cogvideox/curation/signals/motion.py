@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling, missing_packages
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.stage import Column, Value, missing_packages
 from cogvideox.video.flow import global_motion, optical_flow
 
 _UNIT = "diagonals/s"

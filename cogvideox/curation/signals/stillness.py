@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.signals.base import ClipInput, Sampling
+from cogvideox.curation.stage import Column, Value, missing_packages
 
 
 @dataclass(frozen=True)

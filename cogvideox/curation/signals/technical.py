@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
+from cogvideox.curation.signals.base import ClipInput, Sampling
 from cogvideox.curation.signals.picture import measure_frame
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.stage import Column, Value, missing_packages
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling, missing_packages
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
+from cogvideox.curation.stage import Column, Value, missing_packages
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels."""

@@ -7,8 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from cogvideox.curation.signals.base import missing_packages
-from cogvideox.curation.stage import Column, Row, Value
+from cogvideox.curation.stage import Column, Row, Value, missing_packages
 from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder
 from cogvideox.errors import UserError
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cogvideox.curation.signals.base import ClipInput, Sampling, missing_packages
+from cogvideox.curation.signals.base import ClipInput, Sampling
 from cogvideox.curation.signals.models.files import sha256
-from cogvideox.curation.stage import Column, Value
+from cogvideox.curation.stage import Column, Value, missing_packages
 from cogvideox.errors import UserError
 
 _WIDTHS = (1024, 128, 64, 16, 1)

@@ -9,8 +9,8 @@ pytest.importorskip("cv2")
 pytest.importorskip("scenedetect")
 
 from cogvideox.cli.main import main
+from cogvideox.curation import stage
 from cogvideox.curation.manifest import read_manifest
-from cogvideox.curation.signals import base
 from tests.unit.curation.raw_files import make_raw
 
 FAST = ["signals.phash.num_frames=2", "signals.stillness.change_fps=2"]
@@ -71,8 +71,8 @@ def test_user_errors_are_one_sentence(arguments, message, tmp_path, monkeypatch,
 
 
 def test_missing_packages_are_named_before_anything_starts(raw, tmp_path, monkeypatch, capsys):
-    find_spec = base.find_spec
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "scenedetect" else find_spec(name))
+    find_spec = stage.find_spec
+    monkeypatch.setattr(stage, "find_spec", lambda name: None if name == "scenedetect" else find_spec(name))
     assert main(["curate", str(raw), str(tmp_path / "out")]) == 2
     assert (
         "stage split cannot run: scenedetect is not installed: pip install 'cogvideox[curate]'"
