@@ -31,6 +31,7 @@ from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training import sharded_checkpoint as sharded
 from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
+from cogvideox.training.optim.optimizers import Optimizers, check_state
 from cogvideox.untrusted.files import parse_json, read_text, reading
 
 _TENSOR_FILE = "tensors.safetensors"
@@ -155,6 +156,8 @@ class Checkpoints:
         for name, part in parts.items():
             try:
                 part.load_state_dict(_unflatten(trees[name], tensors))
+                if isinstance(part, torch.optim.Optimizer | Optimizers):
+                    check_state(part)
             except Exception as error:  # modules, optimizers and loaders raise errors of different types
                 raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
         return step

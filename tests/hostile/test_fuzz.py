@@ -3,8 +3,8 @@
     python -m tests.hostile.test_fuzz 300 --seed 0 --jobs 2     run cases 0 to 299; status 1 if there are findings
     python -m tests.hostile.test_fuzz --only 17 --keep out      run only case 17, and keep its folder
 
-A finding is a traceback, a hang, excessive memory use, a leftover or lost file, or undetected damage. To fuzz another
-version of the package, put its folder before this one in PYTHONPATH, and pass a corpus written by this version.
+A finding is a traceback, a hang, excessive memory use or output, a leftover or lost file, or undetected damage. To fuzz
+another version of the package, put its folder before this one in PYTHONPATH, and pass a corpus written by this version.
 """
 
 import argparse
@@ -39,6 +39,7 @@ CLASSES = cases.WEIGHTS | bombs.WEIGHTS | results.WEIGHTS
 CPU_SECONDS = 20
 WALL_SECONDS = 120
 MEMORY_MB = 1200  # in addition to the memory of the process when it is forked
+MAX_OUTPUT = 2**26  # bytes of all new files
 STATUSES = {0, 2, 75}  # success, error message, stopped early
 TEMPORARY = re.compile(r"\.tmp|\.partial$|\.(new|old)$|^\.lock|^tmp\w{8}$")
 
@@ -172,7 +173,7 @@ def _run(build: Build, rng: Random, corpus: Path, folder: Path) -> None:
 
         status = main(case.argv)
         (folder / "report").write_text(
-            json.dumps({**report, "problem": _compare(before, _snapshot(folder), case, status)})
+            json.dumps({**report, "problem": _compare(folder, before, _snapshot(folder), case, status)})
         )
     except BaseException:
         traceback.print_exc()
@@ -195,8 +196,14 @@ def _snapshot(folder: Path) -> dict[str, str]:
     return contents
 
 
-def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: int) -> tuple[str, str] | None:
-    """Return (kind, name) of the first file that is lost, changed or left over."""
+def _size(path: Path) -> int:
+    return path.lstat().st_size if path.is_file() else 0
+
+
+def _compare(
+    folder: Path, before: dict[str, str], after: dict[str, str], case: Case, status: int
+) -> tuple[str, str] | None:
+    """Return (kind, name) of the first file that is lost, changed or left over, or the size of a large output."""
 
     def may_change(name: str) -> bool:
         parts = Path(name).parts
@@ -207,6 +214,8 @@ def _compare(before: dict[str, str], after: dict[str, str], case: Case, status: 
             if (content.startswith("link") or content == "?") and status == 0:
                 continue  # the command may replace its own links by files
             return ("lost" if name not in after else "changed"), name
+    if (size := sum(_size(folder / name) for name in after.keys() - before.keys())) > MAX_OUTPUT:
+        return "large output", f"{size // 2**20} MB"
     for name in after.keys() - before.keys():
         file_name = Path(name).name
         if (

@@ -7,15 +7,17 @@ from cogvideox.text.config import T5Config
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim.muon import Muon, orthogonalize
 from cogvideox.training.optim.optimizers import (
+    Optimizers,
     build_adamw,
     build_optimizer,
+    check_state,
     clip_grad_norm,
     optimizer_step,
     param_groups,
 )
 from cogvideox.training.text_encoder.decoder import build_model as build_text_model
 from cogvideox.training.toybox.trainer import build_model
-from tests import tiny_runs
+from tests import tiny, tiny_runs
 
 
 def test_weight_decay_applies_to_matrices_that_multiply_activations():
@@ -102,3 +104,31 @@ def test_muon_orthogonalizes_keys_and_values_of_cross_attention_separately():
         group["parts"] = number
     optimizer.load_state_dict(state)
     assert optimizer.optimizers[0].num_stacked[model.blocks[0].cross.kv.weight] == 2
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("damage", ["", "key", "shape", "number", "option", "type"])
+def test_a_loaded_state_that_does_not_fit_is_found(name, damage):
+    module = tiny.model().transformer.requires_grad_(True)
+    optimizer = build_optimizer([module], OptimSettings(name=name))
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    part = optimizer.optimizers[0] if isinstance(optimizer, Optimizers) else optimizer
+    state = part.state[part.param_groups[0]["params"][1]]
+    moment = [*state][-1]
+    if damage == "key":
+        del state[moment]
+    elif damage == "shape":
+        state[moment] = torch.zeros(3)
+    elif damage == "number":
+        state[moment] = 1.0
+    elif damage == "option":
+        del part.param_groups[0]["weight_decay"]
+    elif damage == "type":
+        part.param_groups[0]["weight_decay"] = "x"
+    if not damage:
+        check_state(optimizer)
+    else:
+        with pytest.raises(ValueError, match=r"state of a parameter|option weight_decay"):
+            check_state(optimizer)
