@@ -47,7 +47,7 @@ _VIDEO = re.compile(
 )
 _META = re.compile(
     r"\bas an? (ai|language model|assistant)\b|\bi('m| am) (sorry|unable)\b|\bi (cannot|can't|can not)\b|</?data>|"
-    r"\bmeasurements?, which may\b|\bthe user\b|```|<\|",
+    r"\bmeasurements?, which may\b|\bthe user\b|\bthis answer\b|```|<\|",
     re.IGNORECASE,
 )
 _COMMON_WORDS = (
