@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cogvideox.records import Score
 
 COLORS = ("#3b6ea8", "#c2603f", "#4f9a5b", "#8a62b5", "#b3902f", "#3a9aa5", "#b5527f", "#7a7a7a")
-_SIZE, _RADIUS = 420, 160
+_SIZE, _RADIUS, _MARGIN = 400, 160, 80
 
 
 def interval_bar(score: Score) -> str:
@@ -53,7 +53,8 @@ def radar(names: Sequence[str], series: Mapping[str, Mapping[str, float]]) -> st
             f"<title>{html.escape(title)}</title></polygon>"
         )
         legend.append(f"<span style='color:{color}'>&#9632;</span> {html.escape(title)}")
+    width = _SIZE + 2 * _MARGIN
     return (
-        f"<svg viewBox='0 0 {_SIZE} {_SIZE}' width='{_SIZE}' style='max-width:100%' role='img' "
+        f"<svg viewBox='{-_MARGIN} 0 {width} {_SIZE}' width='{width}' style='max-width:100%' role='img' "
         f"aria-label='radar chart'>{''.join(parts)}</svg><p>{' &nbsp; '.join(legend)}</p>"
     )
