@@ -4,7 +4,7 @@
 #   make toybox-model  train the shipped model from scratch and score it; after an interruption, run it again to continue.
 #                      SECONDS_PER_PIECE=500 stops after this time, RUNS= sets the folder, VAE_OVERRIDES= and OVERRIDES=
 #                      change settings of the recipes
-#   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage on Python 3.12 and newer
+#   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage in Python 3.12 or newer
 #   make test-long     slow tests: documentation, several processes, long runs
 #   make test-real     fetch published weights (750 MB) into build, and test the curation signals and captions with them
 #   make test-gpu      tests that need a GPU

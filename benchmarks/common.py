@@ -1,8 +1,8 @@
 """Shared code of the benchmarks: interleaved timing, peak memory, the environment, and the JSON report.
 
-A report is `{"benchmark", "environment", "what", "rows"}`. A row compares several ways (implementations) of one task
+A report is `{"benchmark", "environment", "what", "rows"}`. A row compares several variants (implementations) of a task,
 with equal weights and inputs: `{"task", "reference", "ways": {name: {"seconds", "median", "ratio", "error", ...}}}`.
-The ratio is the median of the reference divided by the median of the way, so above 1 is faster. The error is the
+The ratio is the median of the reference divided by the median of the variant, so above 1 is faster. The error is the
 maximum difference from the result of the reference, divided by its maximum value; a benchmark fails if it is too large.
 """
 
@@ -35,7 +35,7 @@ LIBRARIES = ("cogvideox", "diffusers", "transformers", "numpy", "triton", "torch
 SMI = ("name", "driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
 _M_MMAP_THRESHOLD = -3
 
-Ways = Mapping[str, Callable[[], object]]
+Variants = Mapping[str, Callable[[], object]]
 Report = dict[str, Any]
 Preset = TypeVar("Preset")
 
@@ -44,7 +44,7 @@ def option_parser(doc: str, name: str, *, rounds: int, seconds: float) -> argpar
     """Return a parser with the options shared by all benchmarks."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / f"build/benchmarks/{name}.json", help="path of the report")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of timings per way ({rounds})")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"number of timings per variant ({rounds})")
     parser.add_argument(
         "--seconds", type=float, default=seconds, help=f"no new round after this time, but at least 3 ({seconds:g})"
     )
@@ -72,7 +72,7 @@ def parse_options(
 
 
 def interleave(
-    ways: Ways,
+    variants: Variants,
     rounds: int,
     *,
     seconds: float = math.inf,
@@ -80,22 +80,22 @@ def interleave(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time all ways once per round, one after the other. Return the seconds of each way in each round.
+    """Time all variants once per round, one after the other. Return the seconds of each variant in each round.
 
     No new round starts after `seconds`, but at least three rounds are run.
     """
     for _ in range(warmup):
-        for way in ways.values():
-            way()
-    times: dict[str, list[float]] = {name: [] for name in ways}
+        for variant in variants.values():
+            variant()
+    times: dict[str, list[float]] = {name: [] for name in variants}
     start_time = time.perf_counter()
     for completed in range(rounds):
         if completed >= 3 and time.perf_counter() - start_time > seconds:
             break
-        for name, way in ways.items():
+        for name, variant in variants.items():
             synchronize(device)
             started = clock()
-            way()
+            variant()
             synchronize(device)
             times[name].append(clock() - started)
     return times
@@ -114,16 +114,16 @@ def synchronize(device: str) -> None:
 
 
 def make_row(task: str, times: Mapping[str, list[float]], **columns: Mapping[str, Any]) -> Report:
-    """Make a row of the report; the first way is the reference. `columns` are additional values, as a dict by way."""
+    """Make a row of the report. The first variant is the reference; `columns` are additional values by variant."""
     reference = next(iter(times))
     reference_median = statistics.median(times[reference])
-    ways: dict[str, Any] = {}
+    variants: dict[str, Any] = {}
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        ways[name] = {"median": median, "min": min(seconds), "ratio": reference_median / median}
-        ways[name] |= {column: by_way[name] for column, by_way in columns.items() if name in by_way}
-        ways[name] |= {"seconds": seconds}
-    return {"task": task, "reference": reference, "ways": ways}
+        variants[name] = {"median": median, "min": min(seconds), "ratio": reference_median / median}
+        variants[name] |= {column: by_way[name] for column, by_way in columns.items() if name in by_way}
+        variants[name] |= {"seconds": seconds}
+    return {"task": task, "reference": reference, "ways": variants}
 
 
 def check_equal(task: str, results: Mapping[str, Tensor], tolerance: float = EXACT) -> dict[str, float]:
@@ -153,7 +153,7 @@ def psnr(frames: NDArray[np.floating], reference: NDArray[np.floating]) -> float
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
-def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
+def peak_extra_bytes(variant: Callable[[], object], device: str = "cpu") -> int:
     """Measure the peak memory of a call, in addition to the memory allocated before it.
 
     On CPUs this is the resident set size (Linux only). It makes the allocator return freed allocations above 64 KiB to
@@ -163,21 +163,21 @@ def peak_extra_bytes(way: Callable[[], object], device: str = "cpu") -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        way()
+        variant()
         return torch.cuda.max_memory_allocated() - before
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
     libc.malloc_trim(0)
     reset_peak()
     before = resident_bytes("VmRSS")
-    way()
+    variant()
     return resident_bytes("VmHWM") - before
 
 
-def add_peaks(row: Report, ways: Ways) -> None:
-    """Add the peak memory of each way to its row."""
-    for name, way in ways.items():
-        row["ways"][name]["peak_extra_bytes"] = peak_extra_bytes(way)
+def add_peaks(row: Report, variants: Variants) -> None:
+    """Add the peak memory of each variant to its row."""
+    for name, variant in variants.items():
+        row["ways"][name]["peak_extra_bytes"] = peak_extra_bytes(variant)
 
 
 def reset_peak() -> None:
@@ -247,14 +247,16 @@ def write_json(file: Path, content: object) -> None:
 def print_row(row: Report) -> None:
     """Print a row as text."""
     print(row["task"])
-    for name, way in row["ways"].items():
-        if "median" not in way:
-            print(f"  {name:32} {way.get('failed', '')}")
+    for name, variant in row["ways"].items():
+        if "median" not in variant:
+            print(f"  {name:32} {variant.get('failed', '')}")
             continue
         columns = (
-            [f"{way['median']:10.4f} s", f"{way['ratio']:6.2f}x"] if "ratio" in way else [f"{way['median']:10.4f} s"]
+            [f"{variant['median']:10.4f} s", f"{variant['ratio']:6.2f}x"]
+            if "ratio" in variant
+            else [f"{variant['median']:10.4f} s"]
         )
-        columns += [f"{column} {_format(column, value)}" for column, value in way.items() if column not in _TIMES]
+        columns += [f"{column} {_format(column, value)}" for column, value in variant.items() if column not in _TIMES]
         print(f"  {name:32} " + "  ".join(columns))
 
 

@@ -1,4 +1,4 @@
-"""Cost of each stage and signal of curation, and time and memory of a curation of many rows whose values are made up.
+"""Cost of each stage and signal of curation, and time and memory of a curation of many rows with random values.
 
 python benchmarks/curation.py --out build/curation.json
 """
@@ -48,11 +48,11 @@ def measure_costs(num_clips: int, num_frames: int, height: int) -> dict[str, flo
             io.write(raw / f"{seed}.mp4", camera.film(canvas, camera.pan(num_frames, (1.0, 0.4)), size), FPS)
         recipe = Recipe(cut=Cut("encode"))
         curate(raw, Path(folder) / "warm", recipe)  # packages and models are loaded
-        wall, used = time.perf_counter(), time.process_time()
+        wall, cpu_start = time.perf_counter(), time.process_time()
         progress = curate(raw, Path(folder) / "out", recipe).progress
-        share = (time.process_time() - used) / (time.perf_counter() - wall)  # stages are timed by the clock
-    seconds = num_clips * num_frames / FPS / share
-    return {name: round(spent / seconds, 4) for name, spent in sorted(progress.seconds.items())}
+        cores = (time.process_time() - cpu_start) / (time.perf_counter() - wall)  # stages are timed by the clock
+    seconds = num_clips * num_frames / FPS / cores
+    return {name: round(elapsed / seconds, 4) for name, elapsed in sorted(progress.seconds.items())}
 
 
 def measure_scale(num_rows: int) -> dict[str, float]:
@@ -98,7 +98,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def _values(columns: tuple[Column, ...], rng: np.random.Generator) -> dict[str, Any]:
-    made = {
+    random_values = {
         "float": lambda: float(rng.random()),
         "int": lambda: 64,
         "bool": lambda: False,
@@ -106,13 +106,13 @@ def _values(columns: tuple[Column, ...], rng: np.random.Generator) -> dict[str, 
         "floats": lambda: rng.random(6).tolist(),
         "ints": lambda: [1],
     }
-    return {column.name: made[column.type]() for column in columns}
+    return {column.name: random_values[column.type]() for column in columns}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000, 100_000], help="numbers of rows")
-    parser.add_argument("--num-clips", type=int, default=2, help="clips for the costs; 0 leaves them out")
+    parser.add_argument("--num-clips", type=int, default=2, help="clips to measure the costs with; 0 skips the costs")
     parser.add_argument("--num-frames", type=int, default=48, help=f"frames of each clip, at {FPS:g} fps")
     parser.add_argument("--height", type=int, default=480, help="height of the clips")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")

@@ -1,4 +1,4 @@
-"""Render clips with effects of known truth, and compare what a curation measured with the truth.
+"""Render clips with known effects (the ground truth), and compare the results of a curation with them.
 
 python benchmarks/curation_renders.py render raw/renders --num-clips 300
 cogvideox curate raw curated --workers 2
@@ -25,22 +25,22 @@ from cogvideox.video import io
 
 FPS, NUM_FRAMES, SIZE = 16.0, 48, (180, 320)
 DIAGONAL = float(np.hypot(*SIZE))
-SEED = 50_000  # seeds of tests and examples are below
+SEED = 50_000  # tests and examples use smaller seeds
 TRUTH = "truth.json"
-MIN_TEXT = 0.002  # fraction of the frame from which text counts
+MIN_TEXT = 0.002  # minimum area of text, as a fraction of the frame
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What a rendered clip shows.
+    """Ground truth of a rendered clip.
 
     Attributes:
         cuts: first frame after each cut.
         dissolves: first and last mixed frame of each dissolve.
         text: "overlay", "scene" or None.
-        motion: which part of the motion is largest: "camera", "shake" or "object"; None where this is not checked.
-        flow: mean optical flow in diagonals per second; None where it is not known.
-        frozen: fraction of the time at which the frame stays the same; None where it is not checked.
+        motion: largest component of the motion: "camera", "shake" or "object"; None if it is not checked.
+        flow: mean optical flow in diagonals per second; None if it is unknown.
+        frozen: fraction of the time in which the frame does not change; None if it is not checked.
     """
 
     kind: str
@@ -100,10 +100,14 @@ def render_dissolves(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, T
 
 def join_shots(rng: np.random.Generator, seed: int, kind: str, mixed: list[int]) -> tuple[np.ndarray, Truth]:
     shots = [panned(rng, seed + index, int(rng.integers(36, 48))) for index in range(3)]
-    clip, found = transitions.join(shots, mixed)
-    firsts = [each.frame - each.num_frames // 2 for each in found]
-    cuts = tuple(each.frame for each in found if not each.num_frames)
-    dissolves = tuple((a, a + each.num_frames - 1) for a, each in zip(firsts, found, strict=True) if each.num_frames)
+    clip, transition_list = transitions.join(shots, mixed)
+    first_frames = [transition.frame - transition.num_frames // 2 for transition in transition_list]
+    cuts = tuple(transition.frame for transition in transition_list if not transition.num_frames)
+    dissolves = tuple(
+        (a, a + transition.num_frames - 1)
+        for a, transition in zip(first_frames, transition_list, strict=True)
+        if transition.num_frames
+    )
     return degradation.noise(clip, 2.0, seed), Truth(kind, cuts, dissolves)
 
 
@@ -167,7 +171,7 @@ KINDS = (
 
 
 def render(folder: Path, num_clips: int) -> None:
-    """Write the clips that are missing, and the truth."""
+    """Write missing clips, and the ground truth of all clips."""
     folder.mkdir(parents=True, exist_ok=True)
     truths = {}
     for index in range(num_clips):
@@ -181,7 +185,7 @@ def render(folder: Path, num_clips: int) -> None:
 
 
 def check(folder: Path, output: Path) -> dict[str, Any]:
-    """Compare the manifest with the truth."""
+    """Compare a manifest with the ground truth."""
     truths = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
     clips: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in read_manifest(output).to_pylist():
@@ -210,14 +214,14 @@ def find_dissolves(clips: list[dict[str, Any]]) -> list[Any]:
 
 
 def f1(rows: Rows, find: Callable[[list[dict[str, Any]]], list[Any]], kind: str) -> float:
-    """Return the F1 score of transitions: exact frame of a cut, more than half of the mixed frames of a dissolve."""
+    """Return the F1 score of transitions: cuts at the exact frame, dissolves that overlap by more than half."""
     hits = total = 0
     for truth, clips in rows:
         found, expected = (
             find(clips),
-            [tuple(each) if isinstance(each, list) else each for each in getattr(truth, kind)],
+            [tuple(transition) if isinstance(transition, list) else transition for transition in getattr(truth, kind)],
         )
-        hits += sum(any(matches(each, other) for other in found) for each in expected)
+        hits += sum(any(matches(transition, candidate) for candidate in found) for transition in expected)
         total += len(found) + len(expected)
     return round(2 * hits / max(total, 1), 4)
 
@@ -230,31 +234,31 @@ def matches(expected: Any, found: Any) -> bool:
 
 
 def check_text(rows: Rows) -> dict[str, Any]:
-    def share(kind: str | None, column: str) -> str:
+    def count_detected(kind: str | None, column: str) -> str:
         areas = [max((clip[column] or 0.0) for clip in clips) for truth, clips in rows if truth.text == kind and clips]
         return f"{sum(area > MIN_TEXT for area in areas)} of {len(areas)}"
 
     return {
-        "overlays_found": share("overlay", "text.overlay_area"),
-        "scene_text_found": share("scene", "text.scene_area"),
-        "scene_text_called_overlay": share("scene", "text.overlay_area"),
+        "overlays_found": count_detected("overlay", "text.overlay_area"),
+        "scene_text_found": count_detected("scene", "text.scene_area"),
+        "scene_text_called_overlay": count_detected("scene", "text.overlay_area"),
     }
 
 
 def check_motion(rows: Rows) -> dict[str, Any]:
     parts = ("camera", "shake", "object")
-    told, flows = [], []
+    correct, flows = [], []
     for truth, clips in rows:
         if not clips:
             continue
         if truth.motion is not None:
             values = {part: clips[0][f"motion.{part}"] for part in parts}
-            told.append(max(values, key=lambda part: values[part]) == truth.motion)
+            correct.append(max(values, key=lambda part: values[part]) == truth.motion)
         if truth.flow is not None:
             flows.append((truth.flow, clips[0]["motion.flow_mean"]))
     expected, measured = np.array(flows).T
     return {
-        "largest_part_is_right": f"{sum(told)} of {len(told)}",
+        "largest_part_is_right": f"{sum(correct)} of {len(correct)}",
         "flow_correlation": round(float(np.corrcoef(expected, measured)[0, 1]), 4),
         "flow_median_error": round(float(np.median(np.abs(measured / expected - 1))), 4),
     }
@@ -275,9 +279,9 @@ def main() -> None:
     command = commands.add_parser("render", help="write the clips")
     command.add_argument("folder", type=Path)
     command.add_argument("--num-clips", type=int, default=300)
-    command = commands.add_parser("check", help="compare the manifest of a curation with the truth")
+    command = commands.add_parser("check", help="compare the manifest of a curation with the ground truth")
     command.add_argument("folder", type=Path)
-    command.add_argument("output", type=Path, help="the folder that `curate` wrote")
+    command.add_argument("output", type=Path, help="output folder of `curate`")
     command.add_argument("--out", type=Path, help="also write the JSON to this file")
     options = parser.parse_args()
     if options.command == "render":

@@ -95,8 +95,8 @@ def main() -> None:
     similarity = psnr(generate(), generate_with_diffusers())
     if similarity < MIN_PSNR:
         raise SystemExit(f"the PSNR of the two videos is {similarity:.1f} dB, less than {MIN_PSNR}")
-    ways = {"diffusers": generate_with_diffusers, "cogvideox": generate}
-    times = interleave(ways, options.rounds, seconds=options.seconds)
+    variants = {"diffusers": generate_with_diffusers, "cogvideox": generate}
+    times = interleave(variants, options.rounds, seconds=options.seconds)
     size = f"{settings.num_frames}x{settings.height}x{settings.width}"
     task = f"generation, {spec.name}: {size}, {num_steps} steps"
     rows: list[Report] = [make_row(task, times, psnr_db={"cogvideox": similarity})]

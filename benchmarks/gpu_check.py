@@ -7,10 +7,10 @@ python benchmarks/gpu_check.py --device cpu --tiny --out build/gpu-tiny         
 It needs a checkout, PyTorch, numpy, einops, jaxtyping, safetensors, tokenizers, PyYAML, filelock, pyarrow and Pillow,
 and pytest for the tests. Without diffusers, the comparisons with it are skipped. Weights are random, initialized on the
 GPU from the official configs: videos are meaningless, but time, memory and rounding are those of the real models. Each
-result is compared with float32: a way whose error is more than 1.1 times that of diffusers in bfloat16 counts as
+result is compared with float32: a variant whose error is more than 1.1 times that of diffusers in bfloat16 counts as
 approximate.
 
-Every part runs in a separate process with its own time limit. Failures are recorded, and the other parts still run.
+Every part runs in a separate process with its own time limit. A failure is recorded, and the other parts still run.
 All results are in gpu-check.json, which is written after each part, and all output is in gpu-check.log. Parts that are
 already in the report are not run again unless `--parts` names them. After an interruption, the results of the
 unfinished part are in PART.json.
@@ -39,7 +39,7 @@ PRELOADED = ["gpu_suite.models", "gpu_suite.packed", "gpu_suite.probes"]
 
 def main() -> int:
     options = _arguments().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running part, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running part
     if options.list:
         print("\n".join(f"{name:14} {part.limit:5.0f} s  {part.what}" for name, part in PARTS.items()))
         return 0
@@ -52,10 +52,12 @@ def main() -> int:
         names = options.parts or [
             name for name, part in PARTS.items() if part.first and results.get(name, {}).get("status") != "done"
         ]
-        settings = Options(options.device, options.tiny, options.rounds, options.steps, options.seed, options.all_ways)
+        settings = Options(
+            options.device, options.tiny, options.rounds, options.steps, options.seed, options.all_variants
+        )
         for name in names:
-            left = options.seconds - (time.perf_counter() - start) - RESERVE
-            limit = min(options.limit or PARTS[name].limit, left)
+            remaining = options.seconds - (time.perf_counter() - start) - RESERVE
+            limit = min(options.limit or PARTS[name].limit, remaining)
             results[name] = (
                 _run(name, settings, limit, out / f"{name}.json", log) if limit > 1 else {"status": "no time"}
             )
@@ -115,8 +117,10 @@ def _summary(results: dict[str, Any]) -> str:
     """Return a line per part, with its failures, and a line per goal."""
     lines = []
     for name, result in results.items():
-        rows = [(row["task"], way, values) for row in result.get("rows", []) for way, values in row["ways"].items()]
-        failed = [f"{way} ({task})" for task, way, values in rows if "failed" in values]
+        rows = [
+            (row["task"], variant, values) for row in result.get("rows", []) for variant, values in row["ways"].items()
+        ]
+        failed = [f"{variant} ({task})" for task, variant, values in rows if "failed" in values]
         failed += [figure for figure, values in result.items() if isinstance(values, dict) and "failed" in values]
         failures = f"failed: {', '.join(failed)}" if failed else ""
         lines.append(f"{name:14} {result['status']:12} {result.get('seconds', 0):6.1f} s  {failures}".rstrip())
@@ -131,10 +135,10 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=float, help="time limit of each part in seconds (default: its own limit)")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --tiny")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, for a smoke test")
-    parser.add_argument("--rounds", type=int, default=10, help="maximum number of timings per way (10)")
+    parser.add_argument("--rounds", type=int, default=10, help="maximum number of timings per variant (10)")
     parser.add_argument("--steps", type=int, default=50, help="denoising steps of a generation (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and inputs")
-    parser.add_argument("--all-ways", action="store_true", help="also measure slower ways of a forward pass")
+    parser.add_argument("--all-variants", action="store_true", help="also measure slower variants of a forward pass")
     parser.add_argument("--table", action="store_true", help="print the report in --out without measuring")
     parser.add_argument("--list", action="store_true", help="list the parts")
     return parser

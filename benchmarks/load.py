@@ -1,4 +1,4 @@
-"""Memory and time of conversion, and of loading a transformer from a sharded diffusers folder in both libraries.
+"""Memory and time of conversion, and of loading a transformer from a sharded diffusers folder with both libraries.
 
 python benchmarks/load.py                    # 79 M parameters, a few seconds
 python benchmarks/load.py --preset 2b        # full-size CogVideoX-2B, 3.4 GB of random weights, under a minute
@@ -153,10 +153,10 @@ def check_equal_weights(rounds: dict[str, list[Measurement]]) -> None:
 
 def summarize(task: str, rounds: dict[str, list[Measurement]]) -> Report:
     medians = {
-        key: {way: statistics.median(m[key] for m in measurements) for way, measurements in rounds.items()}
+        key: {variant: statistics.median(m[key] for m in measurements) for variant, measurements in rounds.items()}
         for key in ("load_seconds", "processor_seconds", "peak_bytes", "peak_over_weights")
     }
-    times = {way: [m["load_and_read_seconds"] for m in measurements] for way, measurements in rounds.items()}
+    times = {variant: [m["load_and_read_seconds"] for m in measurements] for variant, measurements in rounds.items()}
     return make_row(task, times, **medians)
 
 

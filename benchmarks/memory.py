@@ -152,7 +152,7 @@ def measure_placements(name: str, model: SmallModel, rounds: int) -> Report:
         path, tiny_path = write(model, Path(root) / "model"), write(model.tiny(), Path(root) / "tiny")
         spec = read_spec(path)
         workload: Workload = default_workload(spec)
-        ways: dict[str, Any] = {}
+        variants: dict[str, Any] = {}
         for placement, strategies in PLACEMENTS.items():
             command = [
                 sys.executable,
@@ -166,20 +166,20 @@ def measure_placements(name: str, model: SmallModel, rounds: int) -> Report:
             runs = [json.loads(subprocess.check_output(command)) for _ in range(rounds)]
             expected = estimate_plan(profile_model(spec), workload, hardware, strategies, model.vae_slicing).peak
             peak = sorted(run["peak_bytes"] for run in runs)[len(runs) // 2]
-            ways[placement] = {
+            variants[placement] = {
                 "median": sorted(run["seconds"] for run in runs)[len(runs) // 2],
                 "expected_bytes": expected,
                 "peak_bytes": peak,
                 "error": expected / peak - 1,
-                "same_video": all(run["video"] == ways.get("resident", runs[0])["video"] for run in runs),
+                "same_video": all(run["video"] == variants.get("resident", runs[0])["video"] for run in runs),
                 "video": runs[0]["video"],
             }
-        for way in ways.values():
-            way["of_resident"] = way["peak_bytes"] / ways["resident"]["peak_bytes"]
-    for way in ways.values():
-        del way["video"]
+        for variant in variants.values():
+            variant["of_resident"] = variant["peak_bytes"] / variants["resident"]["peak_bytes"]
+    for variant in variants.values():
+        del variant["video"]
     frames, height, width = model.size
-    return {"task": f"{name}: {frames}x{height}x{width}", "reference": "resident", "ways": ways}
+    return {"task": f"{name}: {frames}x{height}x{width}", "reference": "resident", "ways": variants}
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ batches with the same maximum number of tokens:
 - "buckets": batches of clips of similar length, padded to the bucket's upper limit; the last batches are smaller;
 - "packed": `Transformer.forward_packed`, with the rows planned by the loader.
 
-All ways must give the same losses and gradients. "useful" is the share of tokens that are not padding; for packed rows,
-over all rows of 50 steps.
+All variants must give the same losses and gradients. "useful" is the fraction of tokens that are not padding; for
+packed rows, over all rows of 50 steps.
 """
 
 from dataclasses import replace
@@ -36,7 +36,7 @@ from cogvideox.transformer.position import positions_for, token_grid
 
 SIZES = [(8, 12), (12, 8), (12, 18), (14, 22)]  # height and width in latent pixels
 FRAMES = (3, 13)  # range of latent frames per clip, both ends included
-IMAGE_SHARE = 0.3
+IMAGE_FRACTION = 0.3
 NUM_TEXT = 16
 ROW_TOKENS, NUM_ROWS, NUM_STEPS = 5120, 4, 50
 NUM_BUCKETS = 8  # of equal width
@@ -53,7 +53,7 @@ class Work(NamedTuple):
 def sample_shapes(seed: int, number: int = 2000) -> np.ndarray:
     """Sample latent frames, height and width of `number` clips."""
     rng = np.random.default_rng(seed)
-    frames = np.where(rng.random(number) < IMAGE_SHARE, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
+    frames = np.where(rng.random(number) < IMAGE_FRACTION, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
     return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
 
 
@@ -184,10 +184,10 @@ def main() -> None:
     model, schedule = Transformer(CONFIG), Schedule()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    ways = {name: lambda batches=batches: step(model, schedule, batches) for name, batches in works.items()}
+    variants = {name: lambda batches=batches: step(model, schedule, batches) for name, batches in works.items()}
     task = f"a step of {len(lengths)} clips, {sum(lengths)} tokens"
-    errors = check_equal(task, {name: way() for name, way in ways.items()})
-    times = interleave(ways, options.rounds, seconds=options.seconds)
+    errors = check_equal(task, {name: variant() for name, variant in variants.items()})
+    times = interleave(variants, options.rounds, seconds=options.seconds)
     rows: list[Report] = []
     for reference in ("padded", "buckets"):
         pair = {name: times[name] for name in (reference, "packed")}

@@ -1,5 +1,4 @@
-"""Charts of benchmark reports: bars of speed relative to diffusers, or PSNR against speed-up for ways that change the
-video.
+"""Charts of benchmark reports: speed relative to diffusers, or PSNR against speed-up if variants change the video.
 
 python benchmarks/plot.py benchmarks/results/*.json --out docs/results/benchmarks.svg
 python benchmarks/plot.py benchmarks/results/step-cache-*.json --curves --out docs/results/step-cache.svg
@@ -13,29 +12,32 @@ from common import Report
 
 from cogvideox.training.metrics.charts import Curve, chart, draw, legend
 
-COLORS = {True: "#2a7f62", False: "#b5533c"}  # whether the way is at least as fast as the reference
+COLORS = {True: "#2a7f62", False: "#b5533c"}  # whether the variant is at least as fast as the reference
 FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}
-"""Groups of ways, by a word in their names: label and color."""
+"""Groups of variants, by a word in their names: label and color."""
 
 
 def bars(reports: list[Report], path: Path) -> None:
     """Draw a group of bars for each row that is compared to diffusers."""
     rows = [
-        row for report in reports for row in report["rows"] if row["reference"] == "diffusers" and compared_ways(row)
+        row
+        for report in reports
+        for row in report["rows"]
+        if row["reference"] == "diffusers" and compared_variants(row)
     ]
-    ways, tasks, y = {}, {}, 0  # keys are positions on the y axis, which points down
+    variants, tasks, y = {}, {}, 0  # keys are positions on the y axis, which points down
     for row in rows:
         tasks[y] = row["task"]
-        compared = compared_ways(row)
-        ways |= {y + i: (name, way["ratio"]) for i, (name, way) in enumerate(compared.items(), start=1)}
+        compared = compared_variants(row)
+        variants |= {y + i: (name, variant["ratio"]) for i, (name, variant) in enumerate(compared.items(), start=1)}
         y += len(compared) + 1
-    ratios = [ratio for _, ratio in ways.values()]
+    ratios = [ratio for _, ratio in variants.values()]
     with chart(path, 8.5, 0.22 * y + 0.6) as figure:
         axes = figure.subplots()
         axes.axvline(1, color="#444444", linestyle="--", linewidth=1)
-        bar_container = axes.barh(list(ways), ratios, color=[COLORS[ratio >= 1] for ratio in ratios])
+        bar_container = axes.barh(list(variants), ratios, color=[COLORS[ratio >= 1] for ratio in ratios])
         axes.bar_label(bar_container, fmt="%.2fx", padding=3)
-        axes.set_yticks(list(ways), [name for name, _ in ways.values()])
+        axes.set_yticks(list(variants), [name for name, _ in variants.values()])
         for position, task in tasks.items():
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # hides the line at 1 behind the text
             axes.text(0.05, position, task, weight="bold", verticalalignment="center", bbox=box)
@@ -47,7 +49,7 @@ def bars(reports: list[Report], path: Path) -> None:
 
 
 def curves(reports: list[Report], path: Path) -> None:
-    """Draw a panel per row: PSNR against speed-up for each group of ways, for the median and the worst video."""
+    """Draw a panel per row: PSNR against speed-up for each group of variants, for the median and the worst video."""
     rows = [row for report in reports for row in report["rows"]]
     num_lines = (len(rows) + 1) // 2
     with chart(path, 8.6, 2.8 * num_lines + 0.5) as figure:
@@ -55,9 +57,15 @@ def curves(reports: list[Report], path: Path) -> None:
         for axes, row in zip(grid, rows, strict=False):
             lines = []
             for family, (_, color) in FAMILIES.items():
-                ways = [way for name, way in row["ways"].items() if family in name.split() and way.get("psnr_db")]
+                variants = [
+                    variant
+                    for name, variant in row["ways"].items()
+                    if family in name.split() and variant.get("psnr_db")
+                ]
                 for column, dashed in (("psnr_db", False), ("lowest_db", True)):
-                    lines.append(Curve(sorted((way["ratio"], way[column]) for way in ways), color, dashed))
+                    lines.append(
+                        Curve(sorted((variant["ratio"], variant[column]) for variant in variants), color, dashed)
+                    )
             draw(axes, row["task"], lines)
             axes.set_xlabel("speed-up")
             axes.set_ylabel("PSNR in dB")
@@ -67,9 +75,9 @@ def curves(reports: list[Report], path: Path) -> None:
         legend(figure, [*entries, ("worst video", Curve((), "#888888", dashed=True))], columns=len(entries) + 1)
 
 
-def compared_ways(row: Report) -> dict[str, Report]:
-    """Return the ways other than the reference that have a ratio."""
-    return {name: way for name, way in row["ways"].items() if name != row["reference"] and way.get("ratio")}
+def compared_variants(row: Report) -> dict[str, Report]:
+    """Return the variants other than the reference that have a ratio."""
+    return {name: variant for name, variant in row["ways"].items() if name != row["reference"] and variant.get("ratio")}
 
 
 def main() -> None:

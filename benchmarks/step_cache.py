@@ -2,13 +2,13 @@
 
 python benchmarks/step_cache.py --threads 1 --samplers ddim --out benchmarks/results/step-cache-ddim.json
 
-Each video is generated once in every way, one after the other, starting with the reference. `ratio` is the median
+Each video is generated once with every variant, one after the other, starting with the reference. `ratio` is the median
 speed-up of end-to-end times over the videos. On one CPU thread, times are CPU time, which other programs disturb less.
-`psnr_db` is the median over the videos, `lowest_db` the minimum, and `computed` the share of transformer calls that
+`psnr_db` is the median over the videos, `lowest_db` the minimum, and `computed` the fraction of transformer calls that
 were computed.
 
-The result of each video is appended to a file next to the report. A run that is interrupted, or stops because
-`--seconds` are over, continues from this file when it is run again; the file is deleted at the end.
+The result of each video is appended to a file next to the report. After an interruption, or when the time limit
+`--seconds` is reached, the same command continues from this file; the file is deleted at the end.
 """
 
 import json
@@ -40,38 +40,38 @@ REFERENCE = "all steps"
 BUDGETS = {"ddim": (0.002, 0.005, 0.01, 0.02, 0.05, 0.1), "dpm++": (0.005, 0.01, 0.015, 0.02, 0.03, 0.05)}
 FEWER = (80, 65, 50, 40, 30, 20)  # percent of the steps
 INTERVALS = ((0, 0.8), (0, 0.6), (0, 0.4), (0, 0.2))
-Ways = dict[str, dict[str, Any]]
+Variants = dict[str, dict[str, Any]]
 Video = dict[str, Any]
-"""Prompt and seed of one video, and the results of each way: {"seconds", "psnr_db", "computed"}."""
+"""Prompt and seed of one video, and the results of each variant: {"seconds", "psnr_db", "computed"}."""
 
 
-def ways_of(sampler: str, num_steps: int) -> Ways:
-    """Return the keyword arguments of the reference and of the ways compared to it."""
+def variants_of(sampler: str, num_steps: int) -> Variants:
+    """Return the keyword arguments of the reference and of the variants compared to it."""
     base = {"sampler": sampler, "num_inference_steps": num_steps}
-    ways: Ways = {REFERENCE: base}
-    ways |= {f"cache {budget:g}": {**base, "cache": budget} for budget in BUDGETS[sampler]}
-    fewer = [max(num_steps * share // 100, 1) for share in FEWER]
-    ways |= {f"{number} steps": {**base, "num_inference_steps": number} for number in fewer}
-    ways |= {f"guidance in {a:g} to {b:g}": {**base, "guidance_interval": (a, b)} for a, b in INTERVALS}
-    return {**ways, "float8": base}
+    variants: Variants = {REFERENCE: base}
+    variants |= {f"cache {budget:g}": {**base, "cache": budget} for budget in BUDGETS[sampler]}
+    fewer = [max(num_steps * percent // 100, 1) for percent in FEWER]
+    variants |= {f"{number} steps": {**base, "num_inference_steps": number} for number in fewer}
+    variants |= {f"guidance in {a:g} to {b:g}": {**base, "guidance_interval": (a, b)} for a, b in INTERVALS}
+    return {**variants, "float8": base}
 
 
-def generate(pipes: dict[bool, CogVideoX], ways: Ways, prompt: str, seed: int) -> Video:
-    """Generate a video in every way."""
+def generate(pipes: dict[bool, CogVideoX], variants: Variants, prompt: str, seed: int) -> Video:
+    """Generate a video with every variant."""
     reference, results = None, {}
-    for name, values in ways.items():
+    for name, values in variants.items():
         COUNT.clear()
         start = cpu_clock()
         video = pipes[name == "float8"].generate(prompt, seed=seed, output="float", **values)
-        results[name] = {"seconds": cpu_clock() - start, "computed": computed_share(values, ways[REFERENCE])}
+        results[name] = {"seconds": cpu_clock() - start, "computed": computed_fraction(values, variants[REFERENCE])}
         reference = video.frames if reference is None else reference
         similarity = psnr(video.frames, reference)
         results[name]["psnr_db"] = similarity if math.isfinite(similarity) else None  # JSON has no infinity
     return {"prompt": prompt, "seed": seed, "ways": results}
 
 
-def computed_share(values: dict[str, Any], reference: dict[str, Any]) -> float:
-    """Return the share of transformer calls that were computed; a step without guidance counts half."""
+def computed_fraction(values: dict[str, Any], reference: dict[str, Any]) -> float:
+    """Return the fraction of transformer calls that were computed; a step without guidance counts half."""
     steps = values["num_inference_steps"]
     first, last = (round(fraction * steps) for fraction in values.get("guidance_interval", (0, 1)))
     computed = COUNT[0].num_computed if COUNT else (steps + last - first) / 2
@@ -79,7 +79,7 @@ def computed_share(values: dict[str, Any], reference: dict[str, Any]) -> float:
 
 
 def iter_videos(
-    pipes: dict[bool, CogVideoX], ways: Ways, requests: list[tuple[str, int]], parts: Path, deadline: float
+    pipes: dict[bool, CogVideoX], variants: Variants, requests: list[tuple[str, int]], parts: Path, deadline: float
 ) -> Iterator[Video]:
     """Yield the result of every (prompt, seed), from the file `parts` if it contains it.
 
@@ -87,11 +87,11 @@ def iter_videos(
         SystemExit: the time limit is reached.
     """
     lines = parts.read_text(encoding="utf-8").splitlines() if parts.exists() else []
-    videos = [video for video in map(json.loads, lines) if video["ways"].keys() == ways.keys()]
+    videos = [video for video in map(json.loads, lines) if video["ways"].keys() == variants.keys()]
     results = {(video["prompt"], video["seed"]): video for video in videos}
     for number, (prompt, seed) in enumerate(requests, start=1):
         if (prompt, seed) not in results:
-            results[prompt, seed] = generate(pipes, ways, prompt, seed)
+            results[prompt, seed] = generate(pipes, variants, prompt, seed)
             with parts.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(results[prompt, seed]) + "\n")
             if number < len(requests) and time.perf_counter() > deadline:
@@ -105,18 +105,18 @@ def summarize(videos: list[Video], task: str) -> Report:
     """Make a row of the report from the results of all videos."""
     results: dict[str, Any] = {}
     for name in videos[0]["ways"]:
-        ways = [video["ways"][name] for video in videos]
-        times = [way["seconds"] for way in ways]
+        variants = [video["ways"][name] for video in videos]
+        times = [variant["seconds"] for variant in variants]
         results[name] = {"median": statistics.median(times)}
         # Without hardware support for float8, its time is meaningless.
         if name != "float8" or torch.cuda.is_available():
             ratios = (video["ways"][REFERENCE]["seconds"] / seconds for video, seconds in zip(videos, times))
             results[name]["ratio"] = statistics.median(ratios)
         if name != REFERENCE:
-            similarities = [math.inf if way["psnr_db"] is None else way["psnr_db"] for way in ways]
+            similarities = [math.inf if variant["psnr_db"] is None else variant["psnr_db"] for variant in variants]
             scores = {"psnr_db": statistics.median(similarities), "lowest_db": min(similarities)}
             results[name] |= {column: score if math.isfinite(score) else None for column, score in scores.items()}
-        results[name] |= {"computed": statistics.mean(way["computed"] for way in ways), "seconds": times}
+        results[name] |= {"computed": statistics.mean(variant["computed"] for variant in variants), "seconds": times}
     return {"task": task, "reference": REFERENCE, "ways": results}
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     for sampler in options.samplers:
         for num_steps in [10] if options.tiny else options.steps:
             files.append(options.out.with_suffix(f".{sampler}-{num_steps}.parts"))
-            videos = list(iter_videos(pipes, ways_of(sampler, num_steps), requests, files[-1], deadline))
+            videos = list(iter_videos(pipes, variants_of(sampler, num_steps), requests, files[-1], deadline))
             rows.append(summarize(videos, f"generation, toybox, {sampler}, {num_steps} steps"))
     write_report("step_cache", {"prompts": list(prompts), "seeds": list(seeds), "weights": "toybox"}, rows, options.out)
     for file in files:

@@ -1,6 +1,6 @@
 """Memory, error and time of VAE decoding in strips of rows, compared to decoding without strips.
 
-python benchmarks/strips.py                # the official widths, 17x240x360: 8 minutes per way on one core
+python benchmarks/strips.py                # the official widths, 17x240x360: 8 minutes per variant on one core
 python benchmarks/strips.py --tiny
 
 Memory is the peak in addition to the memory allocated before; memory and time are medians over the rounds. With
@@ -46,7 +46,7 @@ def main() -> None:
         modes |= {f"{number} strips": (number, False), f"{number} strips, offload": (number, True)}
 
     videos: dict[str, torch.Tensor] = {}
-    ways: Report = {}
+    variants: Report = {}
     vae.decode(z[:, :, :2, :8, :8], strips=2)  # warm-up: initialization that does not depend on the size
     for name, (strips, offload) in modes.items():
 
@@ -58,12 +58,12 @@ def main() -> None:
             start_time = time.perf_counter()
             peaks.append(peak_extra_bytes(decode))
             seconds.append(time.perf_counter() - start_time)
-        ways[name] = {"median": median(seconds), "peak_extra_bytes": round(median(peaks))}
-        ways[name]["of_whole"] = ways[name]["peak_extra_bytes"] / ways["whole"]["peak_extra_bytes"]
+        variants[name] = {"median": median(seconds), "peak_extra_bytes": round(median(peaks))}
+        variants[name]["of_whole"] = variants[name]["peak_extra_bytes"] / variants["whole"]["peak_extra_bytes"]
     for name, error in check_equal("strips", videos).items():
-        ways[name]["error"] = error
+        variants[name]["error"] = error
     task = f"decode {frames}x{height}x{width}, widths {'x'.join(map(str, config.block_out_channels))}"
-    rows = [{"task": task, "reference": "whole", "ways": ways}]
+    rows = [{"task": task, "reference": "whole", "ways": variants}]
     write_report("strips", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

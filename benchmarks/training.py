@@ -9,8 +9,8 @@ clips; "cogvideox" is a step of `training.diffusion.trainer`, which packs them i
 updates the EMA of the weights, as in every training run. A second row of each preset uses activation checkpointing in
 both.
 
-First, each way runs three steps, whose losses and gradient norms must be equal. With --threads 1, times are CPU time,
-which other programs disturb less.
+First, each variant runs three steps, whose losses and gradient norms must be equal. With --threads 1, times are CPU
+times, which other programs disturb less.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from common import (
     Report,
-    Ways,
+    Variants,
     add_peaks,
     check_equal,
     cpu_clock,
@@ -115,7 +115,7 @@ def cogvideox_step(pair: TransformerPair, noise: Tensor, *, average: bool = Fals
     return step
 
 
-def build_ways(build_pair: Callable[[], TransformerPair], noise: Tensor, checkpointed: bool) -> Ways:
+def build_variants(build_pair: Callable[[], TransformerPair], noise: Tensor, checkpointed: bool) -> Variants:
     def diffusers() -> Step:
         pair = build_pair()
         if checkpointed:
@@ -140,22 +140,24 @@ def main() -> None:
     parser = option_parser(__doc__, "training", rounds=15, seconds=12)
     options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
-    measured: list[tuple[Report, Ways]] = []
+    measured: list[tuple[Report, Variants]] = []
     for name, (description, config, size, batch) in presets.items():
         noise = torch.randn(batch, config.in_channels, *size, generator=torch.Generator().manual_seed(options.seed + 1))
         for checkpointed in (False, True):
-            ways = build_ways(lambda: trainable(config, size, batch, options.seed), noise, checkpointed)  # noqa: B023
+            variants = build_variants(lambda: trainable(config, size, batch, options.seed), noise, checkpointed)  # noqa: B023
             suffix = ", activation checkpointing" if checkpointed else ""
             task = f"step, {name}: {description}, {batch} clips of {'x'.join(map(str, size))}{suffix}"
-            results = {way: torch.stack([step() for _ in range(NUM_CHECKED)], dim=1) for way, step in ways.items()}
-            check_equal(f"gradient norms, {task}", {way: norms for way, (_, norms) in results.items()})
-            errors = check_equal(f"losses, {task}", {way: losses for way, (losses, _) in results.items()})
-            losses = {way: losses.tolist() for way, (losses, _) in results.items()}
-            times = interleave(ways, options.rounds, seconds=options.seconds, warmup=0, clock=cpu_clock)
+            results = {
+                variant: torch.stack([step() for _ in range(NUM_CHECKED)], dim=1) for variant, step in variants.items()
+            }
+            check_equal(f"gradient norms, {task}", {variant: norms for variant, (_, norms) in results.items()})
+            errors = check_equal(f"losses, {task}", {variant: losses for variant, (losses, _) in results.items()})
+            losses = {variant: losses.tolist() for variant, (losses, _) in results.items()}
+            times = interleave(variants, options.rounds, seconds=options.seconds, warmup=0, clock=cpu_clock)
             rows.append(make_row(task, times, error=errors, losses=losses))
-            measured.append((rows[-1], ways))
-    for row, ways in measured:
-        add_peaks(row, ways)
+            measured.append((rows[-1], variants))
+    for row, variants in measured:
+        add_peaks(row, variants)
     write_report("training", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from common import Report, Ways, check_equal, interleave, make_row, option_parser, parse_options, write_report
+from common import Report, Variants, check_equal, interleave, make_row, option_parser, parse_options, write_report
 from pairs import TransformerPair, compiled_blocks, transformers
 from torch import Tensor
 
@@ -36,24 +36,24 @@ TINY = {
 }
 
 
-def build_ways(pair: TransformerPair, compiled: bool) -> Ways:
+def build_variants(pair: TransformerPair, compiled: bool) -> Variants:
     tables = pair.cogvideox.precompute_modulation(pair.timestep[:1])[0]
 
     def in_a_sampler(network: Transformer) -> Callable[[], Tensor]:
         return lambda: network(pair.latents, pair.text, None, positions=pair.positions, modulation=tables)
 
-    ways = {
+    variants = {
         "diffusers": pair.predict_with_diffusers,
         "cogvideox": pair.predict,
         "cogvideox, in a sampler": in_a_sampler(pair.cogvideox),
     }
     if compiled:
         compiled_pair = replace(pair, diffusers=compiled_blocks(pair.diffusers, "transformer_blocks"))
-        ways |= {
+        variants |= {
             "diffusers, compiled": compiled_pair.predict_with_diffusers,
             "cogvideox, compiled": in_a_sampler(compiled_blocks(pair.cogvideox, "blocks")),
         }
-    return ways
+    return variants
 
 
 @torch.inference_mode()
@@ -64,15 +64,15 @@ def main() -> None:
     rows: list[Report] = []
     for name, (description, config, size, batch) in presets.items():
         pair = transformers(config, size, batch=batch, seed=options.seed)
-        ways = build_ways(pair, options.compile)
+        variants = build_variants(pair, options.compile)
         task = f"forward, {name}: {description}"
         results, first_seconds = {}, {}
-        for way, predict in ways.items():
+        for variant, predict in variants.items():
             start = time.perf_counter()
-            results[way] = predict()
-            first_seconds[way] = time.perf_counter() - start
+            results[variant] = predict()
+            first_seconds[variant] = time.perf_counter() - start
         errors = check_equal(task, results)
-        times = interleave(ways, options.rounds, seconds=options.seconds)
+        times = interleave(variants, options.rounds, seconds=options.seconds)
         rows.append(make_row(task, times, error=errors, first_seconds=first_seconds))
     write_report("transformer", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 

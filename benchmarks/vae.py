@@ -11,7 +11,7 @@ MiB.
 import torch
 from common import (
     Report,
-    Ways,
+    Variants,
     add_peaks,
     check_equal,
     interleave,
@@ -42,8 +42,8 @@ TINY = {
 
 def build_tasks(
     cogvideox: CausalVAE, diffusers: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int
-) -> dict[str, Ways]:
-    """Return the ways of decoding and of encoding a clip."""
+) -> dict[str, Variants]:
+    """Return the variants of decoding and of encoding a clip."""
     generator = torch.Generator().manual_seed(seed + 1)
     t, h, w = size
     z = torch.randn(1, cogvideox.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
@@ -67,18 +67,18 @@ def main() -> None:
     parser = option_parser(__doc__, "vae", rounds=9, seconds=14)
     options, presets = parse_options(parser, PRESETS, TINY)
     rows: list[Report] = []
-    measured: list[tuple[Report, Ways]] = []
+    measured: list[tuple[Report, Variants]] = []
     for name, (description, config, size) in presets.items():
         networks = vaes(config, seed=options.seed)
-        for verb, ways in build_tasks(*networks, size, options.seed).items():
+        for verb, variants in build_tasks(*networks, size, options.seed).items():
             task = f"{verb}, {name}: {description}, {'x'.join(map(str, size))}"
-            errors = check_equal(task, {way: run() for way, run in ways.items()})
+            errors = check_equal(task, {variant: run() for variant, run in variants.items()})
             rows.append(
-                make_row(task, interleave(ways, options.rounds, seconds=options.seconds, warmup=0), error=errors)
+                make_row(task, interleave(variants, options.rounds, seconds=options.seconds, warmup=0), error=errors)
             )
-            measured.append((rows[-1], ways))
-    for row, ways in measured:
-        add_peaks(row, ways)
+            measured.append((rows[-1], variants))
+    for row, variants in measured:
+        add_peaks(row, variants)
     write_report("vae", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

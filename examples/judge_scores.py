@@ -2,7 +2,7 @@
 
     python examples/judge_scores.py --grammar full --num-clips 1000
 
-Prints, for each fact, the share of correct verdicts on renders, on renders with noise, and with shuffled prompts.
+Prints, for each fact, the fraction of correct verdicts on renders, on renders with noise, and with shuffled prompts.
 """
 
 import argparse

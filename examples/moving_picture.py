@@ -2,7 +2,7 @@
 
     python examples/moving_picture.py --out docs/results/toybox.gif
 
-The prompts are the first ones of the page made by `examples/toybox_page.py`; they are not selected by result.
+The prompts are the first prompts of the page written by `examples/toybox_page.py`; they are not selected by result.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A picture of the lowest and highest value of curation signals on rendered clips, and a table of all their columns.
+"""A picture of the rendered clips with the lowest and highest value of each curation signal, or a table of all columns.
 
     python examples/signal_extremes.py --out extremes.png
     python examples/signal_extremes.py --table

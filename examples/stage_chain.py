@@ -7,7 +7,7 @@ First, a folder of clips is rendered. Four in five have an overlay (a logo in a 
 model of `--start`, `toybox-pretrain-480` continues at a higher resolution, and `toybox-quality` continues with the
 fifth of the clips with the highest scores. As a control, the last stage is repeated with all clips. Then videos of
 every stage are judged: whether the facts are correct, and whether they have an overlay. Existing clips and runs in the
-folder are reused. `--vae` replaces the model's VAE by that of a run, such as those of `vae_training.py`.
+folder are reused. `--vae` replaces the model's VAE with the VAE of a run, such as those of `vae_training.py`.
 
 Writes `scores.json`, `sheet.png` (a row of videos per stage) and the runs.
 """
@@ -79,8 +79,8 @@ def main() -> None:
     start = with_vae(options.start, options.vae, options.out / "start") if options.vae else options.start
 
     clips, held_out = options.out / "clips", options.out / "held-out"
-    write_clips(clips, options.num_clips, overlay_share=0.8, seed=0)
-    write_clips(held_out, NUM_HELD_OUT, overlay_share=0.0, seed=1)
+    write_clips(clips, options.num_clips, overlay_probability=0.8, seed=0)
+    write_clips(held_out, NUM_HELD_OUT, overlay_probability=0.0, seed=1)
     scores, sheet_videos = {"data": score_overlay_detector(start or "toybox")}, []
     num_steps = (*options.num_steps, options.num_steps[-1])
     for (name, stage), steps in zip(CHAIN.items(), num_steps, strict=True):
@@ -120,14 +120,14 @@ def make_settings(
     return replace(settings, data=(DataSource(str(clips)),), validation=str(held_out), samples=SampleSettings())
 
 
-def write_clips(path: Path, number: int, *, overlay_share: float, seed: int) -> None:
+def write_clips(path: Path, num_clips: int, *, overlay_probability: float, seed: int) -> None:
     """Write videos and images, with captions and scores in `metadata.jsonl`."""
     if (path / "metadata.jsonl").exists():
         return
     path.mkdir(parents=True, exist_ok=True)
     rng, lines = np.random.default_rng(seed), []
-    for i in range(number):
-        is_image, with_overlay = rng.random() < 0.15, rng.random() < overlay_share
+    for i in range(num_clips):
+        is_image, with_overlay = rng.random() < 0.15, rng.random() < overlay_probability
         scene = sample_scene(rng, split="training")
         height = 48 if rng.random() < 0.2 else 64
         frames = render_scene(scene, num_frames=1 if is_image else NUM_FRAMES, height=height, width=64).numpy()
@@ -173,11 +173,11 @@ def has_overlay(frames: np.ndarray) -> bool:
 
 
 @torch.no_grad()
-def score_overlay_detector(model: str, number: int = 60) -> dict[str, float]:
-    """Return the share of detected overlays in clips with and without overlay, reconstructed with a model's VAE."""
+def score_overlay_detector(model: str, num_clips: int = 60) -> dict[str, float]:
+    """Return the fraction of clips with a detected overlay, with and without overlay, after a model's VAE."""
     vae, rng = model_folder.load(model).vae, np.random.default_rng(2)
     detected: dict[str, list[bool]] = {"clean": [], "spoiled": []}
-    for i in range(number):
+    for i in range(num_clips):
         frames = render_scene(sample_scene(rng, split="training"), num_frames=NUM_FRAMES, height=64, width=64).numpy()
         if i % 2:
             draw_overlay(frames, OVERLAYS[i // 2 % 2])
@@ -187,16 +187,16 @@ def score_overlay_detector(model: str, number: int = 60) -> dict[str, float]:
     return {f"found in {name}": sum(results) / len(results) for name, results in detected.items()}
 
 
-def judge_model(model: str, number: int, side: int) -> tuple[list[np.ndarray], dict]:
-    """Generate videos of held-out prompts. Return them, and the shares of correct facts and of overlays."""
-    pipe, drawn = CogVideoX.from_pretrained(model), sample_prompts(number, 0, split="held_out")
+def judge_model(model: str, num_prompts: int, side: int) -> tuple[list[np.ndarray], dict]:
+    """Generate videos of held-out prompts. Return them, and the fractions of correct facts and of overlays."""
+    pipe, prompts = CogVideoX.from_pretrained(model), sample_prompts(num_prompts, 0, split="held_out")
     videos = [
         pipe.generate(prompt, seed=i, num_frames=NUM_FRAMES, height=side, width=side).frames
-        for i, (prompt, _) in enumerate(drawn)
+        for i, (prompt, _) in enumerate(prompts)
     ]
-    verdicts = judge_clips(torch.from_numpy(np.stack(videos)), [facts for _, facts in drawn])
-    shares = {fact: asdict(score) for fact, score in fact_accuracies(verdicts).items()}
-    return videos, shares | {"overlay": {"value": sum(map(has_overlay, videos)) / number}}
+    verdicts = judge_clips(torch.from_numpy(np.stack(videos)), [facts for _, facts in prompts])
+    accuracies = {fact: asdict(score) for fact, score in fact_accuracies(verdicts).items()}
+    return videos, accuracies | {"overlay": {"value": sum(map(has_overlay, videos)) / num_prompts}}
 
 
 def resize(frames: np.ndarray, side: int) -> np.ndarray:

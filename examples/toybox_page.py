@@ -1,10 +1,10 @@
-"""Score a toybox model on prompts that were held out from training, by judging the pixels of its videos.
+"""Score a toybox model on held-out prompts, by judging the pixels of its videos.
 
     python examples/toybox_page.py --num-prompts 36 --out build/page
     python examples/toybox_page.py --prompts examples/free_prompts.txt
 
 Writes `page.png` (first, middle and last frame of every video, four videos per row), `page.md` (each prompt and its
-wrong facts) and `page.json` (the share of correct facts, with 95% intervals).
+wrong facts) and `page.json` (the fraction of correct facts, with 95% intervals).
 """
 
 import argparse
@@ -45,15 +45,15 @@ def main() -> None:
     if options.prompts is not None:
         prompts = [line for line in options.prompts.read_text().splitlines() if line.strip()]
     else:
-        drawn = sample_prompts(options.num_prompts, options.seed, split=options.split, grammar=options.grammar)
-        prompts = [prompt for prompt, _ in drawn]
+        sampled = sample_prompts(options.num_prompts, options.seed, split=options.split, grammar=options.grammar)
+        prompts = [prompt for prompt, _ in sampled]
     results = [generate(pipe, prompt, options.seed + i) for i, prompt in enumerate(prompts)]
     spec = pipe.settings
     black = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
     videos = np.stack([black if video is None else video for video in results])
     scenes = [parse_prompt(prompt, options.grammar) for prompt in prompts]
     verdicts = judge_clips(torch.from_numpy(videos), scenes, options.grammar)
-    # For a rejected prompt nothing is correct, although the judge might accept the black background.
+    # All facts of a rejected prompt are wrong, although the judge might accept the black background.
     verdicts = [
         dict.fromkeys(verdict, False) if video is None else verdict for video, verdict in zip(results, verdicts)
     ]

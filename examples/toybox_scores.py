@@ -1,4 +1,4 @@
-"""Compare toybox models on three sets of prompts that were held out from training, judged from the pixels.
+"""Compare toybox models on three sets of held-out prompts, judged from the pixels.
 
     python examples/toybox_scores.py --models toybox runs/toybox-pretrain-final/model --num-prompts 300
 
@@ -31,7 +31,7 @@ def main() -> None:
     for name in options.models:
         pipe = CogVideoX.from_pretrained(name)
         for kind, prompts in sets.items():
-            scores = fact_accuracies(judged(pipe, prompts, options.seed, options.steps))
+            scores = fact_accuracies(judge_prompts(pipe, prompts, options.seed, options.steps))
             cells = [
                 f"{scores[fact].value:.1%}" if fact in scores else ""
                 for fact in ("color", "shape", "size", "motion", "background", "count", "all")
@@ -39,7 +39,9 @@ def main() -> None:
             print(f"| {name} | {kind} | {' | '.join(cells)} |", flush=True)
 
 
-def judged(pipe: CogVideoX, prompts: Sequence[FactPrompt], seed: int, steps: int | None) -> list[dict[str, bool]]:
+def judge_prompts(
+    pipe: CogVideoX, prompts: Sequence[FactPrompt], seed: int, steps: int | None
+) -> list[dict[str, bool]]:
     """Generate and judge a video for each prompt. For a prompt that the model rejects, all facts are wrong."""
     verdicts = []
     for i, prompt in enumerate(prompts):

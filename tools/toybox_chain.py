@@ -1,4 +1,4 @@
-"""Train the next shipped model from scratch by the paper's chain of stages, and score it.
+"""Train the next shipped model from scratch in the stages of the paper, and score it.
 
     python tools/toybox_chain.py --out runs [--seconds-per-piece 500]
 
@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     start, out = time.monotonic(), options.out
 
-    def left() -> float | None:
-        """Seconds until the time limit; None without one."""
+    def remaining_seconds() -> float | None:
+        """Return the seconds until the time limit, or None without one."""
         limit = options.seconds_per_piece
         return None if limit is None else max(0.0, limit - (time.monotonic() - start))
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if stage.setting is not None:
                 overrides[stage.setting] = str(out / stage.base)
             print(f"{stage.recipe}, in {out / stage.recipe}", flush=True)
-            if not train(stage.recipe, overrides, out=out / stage.recipe, resume=True, max_seconds=left()):
+            if not train(stage.recipe, overrides, out=out / stage.recipe, resume=True, max_seconds=remaining_seconds()):
                 print("stopped and saved: run the same command again to continue", file=sys.stderr)
                 return UNFINISHED
             (out / stage.recipe / "complete").touch()
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def is_complete(run: Path) -> bool:
-    """Whether a run has been trained to its last step."""
+    """Return whether a run has been trained to its last step."""
     return (run / "complete").is_file()
 
 
@@ -175,13 +175,13 @@ def measure_speeds() -> dict[str, float]:
     for name in ("float32", "bfloat16"):
         times = []
         for _ in range(8):
-            began = time.perf_counter()
+            start = time.perf_counter()
             with torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"):
                 layers(tokens).float().sum().backward()
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - began)
-        # Half of the speed of these layers alone is what whole steps reach.
+            times.append(time.perf_counter() - start)
+        # Whole training steps reach half of the speed of these layers.
         speeds[name] = 0.5 * 6.0 * 880 * 2 * 256 * 1024 / min(times)
     return speeds
 

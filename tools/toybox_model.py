@@ -22,7 +22,7 @@ from cogvideox.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "cogvideox/models/toybox"
-SCORING = 0.5  # part of the time limit needed to score one model
+SCORING = 0.5  # fraction of the time limit needed to score a model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,52 +39,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--num-prompts {options.num_prompts} must be at least 1")
     start = time.monotonic()
 
-    def left() -> float | None:
-        """Seconds until the time limit; None without one."""
+    def remaining_seconds() -> float | None:
+        """Return the seconds until the time limit, or None without one."""
         limit = options.seconds_per_piece
         return None if limit is None else max(0.0, limit - (time.monotonic() - start))
 
-    twin = "-gpu" if torch.cuda.is_available() else ""
+    suffix = "-gpu" if torch.cuda.is_available() else ""
     vae, run = options.out / "vae", options.out / "transformer"
-    stages = [("toybox-vae" + twin, vae, options.vae), ("toybox" + twin, run, [f"vae={vae}", *options.transformer])]
+    stages = [("toybox-vae" + suffix, vae, options.vae), ("toybox" + suffix, run, [f"vae={vae}", *options.transformer])]
     for recipe, out, changes in stages:
         print(f"{recipe}, in {out}", flush=True)
         try:
-            done = train(recipe, parse_overrides(changes), out=out, resume=True, max_seconds=left())
+            done = train(recipe, parse_overrides(changes), out=out, resume=True, max_seconds=remaining_seconds())
         except UserError as error:
             print(f"toybox-model: {error}", file=sys.stderr)
             return 2
         if not done:
-            return again("stopped and saved")
+            return stop("stopped and saved")
 
     model, pages = run / "model", options.out / "scores"
     for folder, page in ((model, pages / "new"), (SHIPPED, pages / "shipped")):
         if is_scored(folder, page, options.num_prompts):
             continue
-        seconds = left()
+        seconds = remaining_seconds()
         if seconds is not None and seconds < SCORING * options.seconds_per_piece:
-            return again("trained, but no time left to score")
+            return stop("trained, but no time left to score")
         try:
             score(folder, page, options.num_prompts)
         except KeyboardInterrupt:
-            return again("trained, but not scored")
-    ours, shipped = scores(pages / "new"), scores(pages / "shipped")
+            return stop("trained, but not scored")
+    new, shipped = scores(pages / "new"), scores(pages / "shipped")
     print(f"\n{'correct':<12}{'new':>8}{'shipped':>10}")
-    for fact in ours:
-        print(f"{fact:<12}{ours[fact]:8.1%}{shipped[fact]:10.1%}")
+    for fact in new:
+        print(f"{fact:<12}{new[fact]:8.1%}{shipped[fact]:10.1%}")
     print(f"\nThe model is in {model}, the judged videos are in {pages}.")
     return 0
 
 
 def page_key(model: Path, num_prompts: int) -> str:
-    """The key of a page: a hash of all files of a model, and the number of prompts."""
+    """Return the key of a page: a hash of all files of a model, and the number of prompts."""
     files = sorted(path for path in model.rglob("*") if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     return f"{digest[:16]}, {num_prompts} prompts\n"
 
 
 def is_scored(model: Path, page: Path, num_prompts: int) -> bool:
-    """Whether the page of this model and number of prompts exists."""
+    """Return whether the page of this model and number of prompts exists."""
     return (page / "of.txt").is_file() and (page / "of.txt").read_text() == page_key(model, num_prompts)
 
 
@@ -98,12 +98,12 @@ def score(model: Path, page: Path, num_prompts: int) -> None:
 
 
 def scores(page: Path) -> dict[str, float]:
-    """The share of correct videos per fact."""
+    """Return the fraction of correct videos for each fact."""
     report = json.loads((page / "page.json").read_text())
     return {fact: score["value"] for fact, score in report["scores"].items()}
 
 
-def again(reason: str) -> int:
+def stop(reason: str) -> int:
     print(f"{reason}: run the same command again to continue", file=sys.stderr)
     return UNFINISHED
 

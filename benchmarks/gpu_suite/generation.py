@@ -82,7 +82,7 @@ class EveryOther(StepCache):
 
 
 def measure_generation(run: Run, preset: str) -> None:
-    """Measure a generation in every way: 50 steps and the VAE, from prompt embeddings to frames."""
+    """Measure a generation with every variant: 50 steps and the VAE, from prompt embeddings to frames."""
     config, (t, h, w) = config_of(run, preset)
     cogvideox, diffusers, texts = pipelines(run, preset)
     size = {"num_frames": 4 * t - 3, "height": 8 * h, "width": 8 * w}
@@ -112,13 +112,13 @@ def measure_generation(run: Run, preset: str) -> None:
         return lambda num_steps: _with(cogvideox, other(float8), lambda: generate_with_cogvideox(num_steps, **values))
 
     def every_other(num_steps: int) -> Tensor:
-        plain, denoise.StepCache = denoise.StepCache, EveryOther
+        original, denoise.StepCache = denoise.StepCache, EveryOther
         try:
             return by(float8=True, cache=0.02)(num_steps)
         finally:
-            denoise.StepCache = plain
+            denoise.StepCache = original
 
-    ways: dict[str, tuple[int, Callable[[int], Tensor]]] = {
+    variants: dict[str, tuple[int, Callable[[int], Tensor]]] = {
         "diffusers": (steps, generate_with_diffusers),
         "cogvideox, compiled": (steps, by(float8=False)),
         "cogvideox, fp8, compiled": (steps, by(float8=True)),
@@ -127,34 +127,40 @@ def measure_generation(run: Run, preset: str) -> None:
         "cogvideox": (steps, generate_with_cogvideox),
     }
     if not HAS_DIFFUSERS:
-        del ways["diffusers"]
+        del variants["diffusers"]
     limit = run.limit / 3
     results: dict[str, dict[str, Any]] = {}
     reference: Tensor | None = None
-    for name, (num_steps, make) in ways.items():
-        _, why = run.attempt(f"{name}, first step", lambda make=make: make(1), limit)  # compiles and fills caches
+    for name, (num_steps, generate_video) in variants.items():
+        _, reason = run.attempt(
+            f"{name}, first step", lambda generate_video=generate_video: generate_video(1), limit
+        )  # compiles and fills caches
         start = time.perf_counter()
-        frames, why = (None, why) if why else run.attempt(name, lambda make=make, n=num_steps: make(n), limit)
+        frames, reason = (
+            (None, reason)
+            if reason
+            else run.attempt(name, lambda generate_video=generate_video, n=num_steps: generate_video(n), limit)
+        )
         synchronize(run.device)
         if frames is None:
-            results[name] = {"failed": why}
+            results[name] = {"failed": reason}
         else:
             reference = frames if reference is None else reference
-            took = time.perf_counter() - start
-            results[name] = {"median": took, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
+            elapsed = time.perf_counter() - start
+            results[name] = {"median": elapsed, "num_steps": num_steps, "psnr_db": psnr(frames, reference)}
             if eager := results.get("diffusers", {}).get("median"):
-                results[name]["ratio"] = eager / took
-        run.rows.clear()  # written again after each way, so that a crash loses nothing
-        run.add({"task": f"generation, {preset}", "reference": next(iter(ways)), "ways": results})
+                results[name]["ratio"] = eager / elapsed
+        run.rows.clear()  # written again after each variant, so that a crash loses nothing
+        run.add({"task": f"generation, {preset}", "reference": next(iter(variants)), "ways": results})
 
 
-def _with(cogvideox: CogVideoX, transformer: Transformer, make: Callable[[], Tensor]) -> Tensor:
+def _with(cogvideox: CogVideoX, transformer: Transformer, generate_video: Callable[[], Tensor]) -> Tensor:
     """Call `make` with another transformer in the pipeline."""
-    plain, cogvideox.model = cogvideox.model, replace(cogvideox.model, transformer=transformer)
+    original, cogvideox.model = cogvideox.model, replace(cogvideox.model, transformer=transformer)
     try:
-        return make()
+        return generate_video()
     finally:
-        cogvideox.model = plain
+        cogvideox.model = original
 
 
 def psnr(frames: Tensor, reference: Tensor) -> float | None:

@@ -41,74 +41,76 @@ class Goal:
         return f"{self.name:4} {self.what:58} {sign} {self.must:<6g} target {self.wish:<6g} {result}"
 
 
-def ways(reports: Reports, part: str, task: str) -> dict[str, Any]:
-    """Return the ways of the row whose task starts with `task`, except failed ones."""
+def variants(reports: Reports, part: str, task: str) -> dict[str, Any]:
+    """Return the variants of the row whose task starts with `task`, except failed ones."""
     for row in reports.get(part, {}).get("rows", []):
         if row["task"].startswith(task):
-            return {name: way for name, way in row["ways"].items() if "median" in way}
+            return {name: variant for name, variant in row["ways"].items() if "median" in variant}
     return {}
 
 
 def best(
     reports: Reports, part: str, task: str, reference: str, *, exact: bool = True, word: str = "cogvideox"
 ) -> Value:
-    """Return the speed-up of the fastest way whose name starts with `word` over the reference.
+    """Return the speed-up of the fastest variant whose name starts with `word` over the reference.
 
     Args:
-        exact: consider only exact ways.
+        exact: consider only exact variants.
     """
-    measured = ways(reports, part, task)
+    measured = variants(reports, part, task)
     medians = [
-        way["median"]
-        for name, way in measured.items()
-        if name.startswith(word) and (way.get("exact", True) or not exact)
+        variant["median"]
+        for name, variant in measured.items()
+        if name.startswith(word) and (variant.get("exact", True) or not exact)
     ]
     return measured[reference]["median"] / min(medians) if medians and reference in measured else None
 
 
 def seconds(reports: Reports, part: str, *, steps: int = 50) -> Value:
     """Return the seconds of the fastest exact generation with all steps."""
-    measured = ways(reports, part, "generation")
+    measured = variants(reports, part, "generation")
     exact = ("cogvideox", "cogvideox, compiled")
-    medians = [way["median"] for name, way in measured.items() if name in exact and way["num_steps"] == steps]
+    medians = [
+        variant["median"] for name, variant in measured.items() if name in exact and variant["num_steps"] == steps
+    ]
     return min(medians, default=None)
 
 
-def exact_ways(reports: Reports, part: str, task: str) -> list[dict[str, Any]]:
-    """Return this package's exact ways of a task."""
-    measured = ways(reports, part, task)
-    return [way for name, way in measured.items() if name.startswith("cogvideox") and way.get("exact")]
+def exact_variants(reports: Reports, part: str, task: str) -> list[dict[str, Any]]:
+    """Return this package's exact variants of a task."""
+    measured = variants(reports, part, task)
+    return [variant for name, variant in measured.items() if name.startswith("cogvideox") and variant.get("exact")]
 
 
-def share_of_floor(reports: Reports) -> Value:
-    shares = [way["share_of_floor"] for way in exact_ways(reports, "forward-5b", "forward")]
-    return max(shares, default=None)
+def fraction_of_floor(reports: Reports) -> Value:
+    fractions = [variant["share_of_floor"] for variant in exact_variants(reports, "forward-5b", "forward")]
+    return max(fractions, default=None)
 
 
 def smallest_memory(reports: Reports, scale: float | None = None) -> Value:
     """Return the smallest peak memory of an exact decode, relative to diffusers without tiling, or to `scale` bytes."""
-    untiled = ways(reports, "vae", "decode").get("diffusers")
-    peaks = [way["peak_extra_bytes"] for way in exact_ways(reports, "vae", "decode")]
+    untiled = variants(reports, "vae", "decode").get("diffusers")
+    peaks = [variant["peak_extra_bytes"] for variant in exact_variants(reports, "vae", "decode")]
     unit = untiled["peak_extra_bytes"] if scale is None and untiled is not None else scale
     return min(peaks) / unit if peaks and unit else None
 
 
 def over_tiled(reports: Reports) -> Value:
     """Return the speed-up over diffusers with tiling of the fastest exact decode that needs no more memory."""
-    tiled = ways(reports, "vae", "decode").get("diffusers, tiled")
+    tiled = variants(reports, "vae", "decode").get("diffusers, tiled")
     if tiled is None:
         return None
     medians = [
-        way["median"]
-        for way in exact_ways(reports, "vae", "decode")
-        if way["peak_extra_bytes"] <= tiled["peak_extra_bytes"]
+        variant["median"]
+        for variant in exact_variants(reports, "vae", "decode")
+        if variant["peak_extra_bytes"] <= tiled["peak_extra_bytes"]
     ]
     return tiled["median"] / min(medians) if medians else 0.0
 
 
 def mfu(reports: Reports) -> Value:
-    measured = ways(reports, "train-2b", "training")
-    return max((way["mfu"] for name, way in measured.items() if name.startswith("cogvideox")), default=None)
+    measured = variants(reports, "train-2b", "training")
+    return max((variant["mfu"] for name, variant in measured.items() if name.startswith("cogvideox")), default=None)
 
 
 COMPILED = "diffusers, compiled"
@@ -116,7 +118,7 @@ GOALS = [
     Goal("G1", "5B forward, exact, over eager", 1.3, 1.5, lambda r: best(r, "forward-5b", "forward", "diffusers")),
     Goal("G2", "5B forward, exact, over compiled", 1.05, 1.15, lambda r: best(r, "forward-5b", "forward", COMPILED)),
     Goal("G3", "2B forward, exact, over eager", 1.3, 1.5, lambda r: best(r, "forward-2b", "forward", "diffusers")),
-    Goal("G4", "5B forward, exact: share of the measured lower bound", 0.8, 0.9, share_of_floor),
+    Goal("G4", "5B forward, exact: fraction of the measured lower bound", 0.8, 0.9, fraction_of_floor),
     Goal("G5", "5B, 50 steps from embeddings to frames (s)", 72, 64, lambda r: seconds(r, "generate-5b"), less=True),
     Goal("G5", "2B, 50 steps from embeddings to frames (s)", 30, 25, lambda r: seconds(r, "generate-2b"), less=True),
     Goal(

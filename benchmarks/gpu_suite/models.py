@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from common import synchronize
 from gpu_suite.roofline import BACKENDS, lower_bound
-from gpu_suite.run import Run, Way, compare
+from gpu_suite.run import Run, Variant, compare
 from gpu_suite.shapes import BATCH, LATENTS, REDUCED, TINY, TINY_VAE, Size, config_of, peak_flops, shape_of
 from pairs import HAS_DIFFUSERS, TransformerPair, compiled_blocks, predict_in_float32, share_weights, transformers, vaes
 from torch import Tensor, nn
@@ -27,21 +27,21 @@ from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.model import CausalVAE
 
 
-def forward_ways(pair: TransformerPair, *, all_ways: bool = False) -> dict[str, Callable[[], Way]]:
-    """Return the ways of a forward pass of the transformer. The first one is the reference."""
+def forward_variants(pair: TransformerPair, *, all_variants: bool = False) -> dict[str, Callable[[], Variant]]:
+    """Return the variants of a forward pass of the transformer. The first one is the reference."""
     config, device = pair.cogvideox.config, pair.latents.device
     modulation = pair.cogvideox.precompute_modulation(pair.timestep[:1])[0]
 
-    def cogvideox(network: nn.Module, attend: Attend = dense_attention) -> Way:
+    def cogvideox(network: nn.Module, attend: Attend = dense_attention) -> Variant:
         values = (pair.latents, pair.text, None)
         return lambda: network(*values, positions=pair.positions, modulation=modulation, attend=attend)
 
-    def diffusers_compiled(mode: str | None = None) -> Way:
+    def diffusers_compiled(mode: str | None = None) -> Variant:
         return replace(
             pair, diffusers=compiled_blocks(pair.diffusers, "transformer_blocks", mode)
         ).predict_with_diffusers
 
-    def fastest(*, compiled: bool = True, float8: bool = False) -> Way:
+    def fastest(*, compiled: bool = True, float8: bool = False) -> Variant:
         """Use the fastest attention backend for the shape, as in generation."""
         network = share_weights(pair.cogvideox)
         if float8:
@@ -54,42 +54,42 @@ def forward_ways(pair: TransformerPair, *, all_ways: bool = False) -> dict[str, 
         print(f"attention: {kernel.name} of {kernel.milliseconds} ms", flush=True)
         return cogvideox(network, kernel.attend)
 
-    ways: dict[str, Callable[[], Way]] = {
+    variants: dict[str, Callable[[], Variant]] = {
         "diffusers": lambda: pair.predict_with_diffusers,
         "cogvideox": lambda: cogvideox(pair.cogvideox),
         "cogvideox, fastest attention, compiled": fastest,
         "diffusers, compiled": diffusers_compiled,
         "cogvideox, fp8, compiled": lambda: fastest(float8=True),
     }
-    if all_ways:
-        ways |= {
+    if all_variants:
+        variants |= {
             "cogvideox, compiled": lambda: cogvideox(compiled_blocks(pair.cogvideox, "blocks")),
             "cogvideox, fastest attention": lambda: fastest(compiled=False),
             "cogvideox, fp8": lambda: fastest(compiled=False, float8=True),
             "cogvideox, all in the call": lambda: pair.predict,
-            # The default in diffusers before PyTorch had cuDNN attention.
+            # The default of diffusers before PyTorch had cuDNN attention.
             "diffusers, flash attention": lambda: under(BACKENDS["flash"], pair.predict_with_diffusers),
         }
         for name, backend in BACKENDS.items():
-            ways[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, cogvideox(pair.cogvideox))
-    return available(ways)
+            variants[f"cogvideox, {name} attention"] = lambda backend=backend: under(backend, cogvideox(pair.cogvideox))
+    return available(variants)
 
 
-def available(ways: dict[str, Callable[[], Way]]) -> dict[str, Callable[[], Way]]:
-    """Remove the ways that need diffusers if it is not installed."""
-    return {name: way for name, way in ways.items() if HAS_DIFFUSERS or not name.startswith("diffusers")}
+def available(variants: dict[str, Callable[[], Variant]]) -> dict[str, Callable[[], Variant]]:
+    """Remove the variants that need diffusers if it is not installed."""
+    return {name: variant for name, variant in variants.items() if HAS_DIFFUSERS or not name.startswith("diffusers")}
 
 
-def under(backend: Any, way: Way) -> Way:
+def under(backend: Any, variant: Variant) -> Variant:
     def attend() -> Tensor:
         with sdpa_kernel(backend):
-            return way()
+            return variant()
 
     return attend
 
 
-def decode_ways(cogvideox: CausalVAE, diffusers: Any, z: Tensor) -> dict[str, Callable[[], Way]]:
-    """Return the ways of decoding latents."""
+def decode_variants(cogvideox: CausalVAE, diffusers: Any, z: Tensor) -> dict[str, Callable[[], Variant]]:
+    """Return the variants of decoding latents."""
 
     def tiled() -> Tensor:
         diffusers.enable_tiling()
@@ -98,7 +98,7 @@ def decode_ways(cogvideox: CausalVAE, diffusers: Any, z: Tensor) -> dict[str, Ca
         finally:
             diffusers.disable_tiling()
 
-    ways = {
+    variants = {
         "diffusers": lambda: lambda: diffusers.decode(z).sample,
         "cogvideox": lambda: lambda: cogvideox.decode(z),
         "diffusers, tiled": lambda: tiled,
@@ -106,17 +106,17 @@ def decode_ways(cogvideox: CausalVAE, diffusers: Any, z: Tensor) -> dict[str, Ca
         "cogvideox, 4 strips": lambda: lambda: cogvideox.decode(z, strips=4),
         "cogvideox, 15 strips, offload": lambda: lambda: cogvideox.decode(z, strips=15, offload=True),
     }
-    return available(ways)
+    return available(variants)
 
 
-def encode_ways(cogvideox: CausalVAE, diffusers: Any, video: Tensor) -> dict[str, Callable[[], Way]]:
-    """Return the ways of encoding a clip to the mean of its latents."""
-    ways = {
+def encode_variants(cogvideox: CausalVAE, diffusers: Any, video: Tensor) -> dict[str, Callable[[], Variant]]:
+    """Return the variants of encoding a clip to the mean of its latents."""
+    variants = {
         "diffusers": lambda: lambda: diffusers.encode(video).latent_dist.mean,
         "cogvideox": lambda: lambda: cogvideox.encode(video).mean,
         "cogvideox, 15 strips": lambda: lambda: cogvideox.encode(video, strips=15).mean,
     }
-    return available(ways)
+    return available(variants)
 
 
 @torch.inference_mode()
@@ -136,13 +136,13 @@ def measure_forward(run: Run, preset: str) -> None:
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     exact = predict_in_float32(pair)
     run.free_memory()
-    report = compare(run, f"forward, {preset}", forward_ways(pair, all_ways=run.options.all_ways), exact)
+    report = compare(run, f"forward, {preset}", forward_variants(pair, all_variants=run.options.all_variants), exact)
     work = sum(transformer_flops(config, shape_of(config, size)))
-    for way in report["ways"].values():
-        if "median" in way:
-            way["share_of_floor"] = bound["seconds"] / way["median"]
-            way["mfu"] = work / way["median"] / peak_flops(run)
-            way["50_steps_seconds"] = 50 * way["median"]
+    for variant in report["ways"].values():
+        if "median" in variant:
+            variant["share_of_floor"] = bound["seconds"] / variant["median"]
+            variant["mfu"] = work / variant["median"] / peak_flops(run)
+            variant["50_steps_seconds"] = 50 * variant["median"]
     run.rows[-1] |= {"ways": report["ways"]}
 
 
@@ -154,14 +154,14 @@ def measure_vae(run: Run) -> None:
 
 @torch.inference_mode()
 def measure_modes(run: Run) -> None:
-    """Measure the errors of all ways at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
+    """Measure the errors of all variants at a reduced size: real widths, 6 blocks, 17 frames of 240x352."""
     size = TINY if run.tiny else REDUCED
     for preset in ("2b", "5b"):
         torch._dynamo.reset()  # otherwise the second width causes dynamic compilation
         config, _ = config_of(run, preset)
         config = replace(config, num_layers=2 if run.tiny else 6)
         pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
-        compare(run, f"forward, {preset}, reduced", forward_ways(pair, all_ways=True), predict_in_float32(pair))
+        compare(run, f"forward, {preset}, reduced", forward_variants(pair, all_variants=True), predict_in_float32(pair))
         del pair
         run.free_memory()
     _vae(run, size, "reduced")
@@ -179,23 +179,23 @@ def _vae(run: Run, size: Size, name: str) -> None:
         reference, decode = diffusers, lambda x: diffusers.decode(x).sample
         encode = lambda x: diffusers.encode(x).latent_dist.mean  # noqa: E731
     tasks = {
-        "decode": (decode, z, lambda: decode_ways(cogvideox, diffusers, z)),
-        "encode": (encode, video, lambda: encode_ways(cogvideox, diffusers, video)),
+        "decode": (decode, z, lambda: decode_variants(cogvideox, diffusers, z)),
+        "encode": (encode, video, lambda: encode_variants(cogvideox, diffusers, video)),
     }
-    for verb, (function, x, ways) in tasks.items():
+    for verb, (function, x, variants) in tasks.items():
         reference.float()
-        exact, why = run.attempt(
+        exact, reason = run.attempt(
             f"{verb} in float32", lambda function=function, x=x: compute_if_fast(run, function, x.float())
         )
         reference.bfloat16()
         run.free_memory()
         if exact is None:
-            run.note(**{f"{verb} in float32": why or "takes too long"})
-        compare(run, f"{verb}, {name}", ways(), exact)
+            run.note(**{f"{verb} in float32": reason or "takes too long"})
+        compare(run, f"{verb}, {name}", variants(), exact)
 
 
 def compute_if_fast(run: Run, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
-    """Return `function(x)`, or None if it would take more than a quarter of the time left.
+    """Return `function(x)`, or None if it would take more than a quarter of the remaining time.
 
     The time is estimated on a sixteenth of the frame, because float32 convolutions are slow on a GPU.
     """
@@ -206,7 +206,7 @@ def compute_if_fast(run: Run, function: Callable[[Tensor], Tensor], x: Tensor) -
         function(part)
         synchronize(run.device)
     estimate = (time.perf_counter() - start) * x[0, 0, 0].numel() / part[0, 0, 0].numel()
-    return None if estimate > run.left() / 4 else function(x)
+    return None if estimate > run.remaining() / 4 else function(x)
 
 
 def measure_training(run: Run) -> None:
@@ -215,8 +215,8 @@ def measure_training(run: Run) -> None:
     pair = transformers(config, size, batch=1, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     target = torch.randn_like(pair.latents)
 
-    def stepping(network: nn.Module, predict: Way) -> Callable[[], Way]:
-        def build() -> Way:
+    def stepping(network: nn.Module, predict: Variant) -> Callable[[], Variant]:
+        def build() -> Variant:
             network.requires_grad_(True)
             optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, fused=run.device.startswith("cuda"))
 
@@ -254,7 +254,7 @@ def measure_training(run: Run) -> None:
     )
     shape = shape_of(config, size, batch=1)
     work = 3 * sum(transformer_flops(config, shape))
-    for way in report["ways"].values():
-        if "median" in way:
-            way["mfu"] = work / way["median"] / peak_flops(run)
+    for variant in report["ways"].values():
+        if "median" in variant:
+            variant["mfu"] = work / variant["median"] / peak_flops(run)
     run.note(tokens=shape.tokens(config), flops=work)

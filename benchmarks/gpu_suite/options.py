@@ -12,4 +12,4 @@ class Options:
     rounds: int
     steps: int
     seed: int
-    all_ways: bool
+    all_variants: bool

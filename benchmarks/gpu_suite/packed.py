@@ -24,7 +24,7 @@ NUM_LAYERS = 6
 
 
 class Packed:
-    """A 2B with a few blocks, and a training step on a row of clips."""
+    """A 2B transformer with a few blocks, and a training step on a row of clips."""
 
     def __init__(self, run: Run, checkpointing: Any, *, compile: bool = False) -> None:
         self.run, self.config = run, _config(run)
@@ -79,7 +79,7 @@ def measure_checkpointing(run: Run) -> None:
 
 
 class Attentions(TorchDispatchMode):
-    """Counts attention calls, without those whose result activation checkpointing kept."""
+    """Counts attention calls, except those whose result was kept by activation checkpointing."""
 
     count = 0
 
@@ -96,11 +96,11 @@ def measure_compiled(run: Run) -> None:
 
         def steps(compile: bool = compile) -> dict[str, Any]:
             packed, graphs = Packed(run, "selective", compile=compile), counters["stats"]["unique_graphs"]
-            first, again = ([_seconds(run, packed, row) for row in rows] for _ in range(2))
+            first, second = ([_seconds(run, packed, row) for row in rows] for _ in range(2))
             return {
                 "graphs": counters["stats"]["unique_graphs"] - graphs,
                 "first_seconds": first,
-                "again_seconds": again,
+                "again_seconds": second,
                 "rows": len(rows),
             }
 

@@ -14,9 +14,10 @@ from gpu_suite.options import Options
 
 @dataclass(frozen=True)
 class Part:
-    """A description of the part, the function that measures it, and its time limit in seconds.
+    """A part: its description, the function that measures it, and its time limit in seconds.
 
-    first: whether the part runs by default, without `--parts`.
+    Attributes:
+        first: whether the part runs by default, without `--parts`.
     """
 
     what: str
@@ -41,7 +42,7 @@ PARTS: dict[str, Part] = {
     "forward-5b": Part("5B forward compared to diffusers", "models", "measure_forward", 120, ("5b",)),
     "train-2b": Part("2B training step compared to diffusers", "models", "measure_training", 60),
     "compiled": Part("compiled steps on packed rows", "packed", "measure_compiled", 60),
-    "modes": Part("errors of all ways at a reduced size", "models", "measure_modes", 300, (), False),
+    "modes": Part("errors of all variants at a reduced size", "models", "measure_modes", 300, (), False),
     "forward-2b": Part("2B forward compared to diffusers", "models", "measure_forward", 150, ("2b",), False),
     "generate-2b": Part("2B generation compared to diffusers", "generation", "measure_generation", 300, ("2b",), False),
     "generate-5b": Part("5B generation compared to diffusers", "generation", "measure_generation", 540, ("5b",), False),

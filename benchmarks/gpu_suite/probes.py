@@ -98,11 +98,11 @@ def measure_registration(run: Run) -> None:
 
     def measure_copies() -> dict[str, float]:
         out = torch.empty_like(registered, device=device)
-        ways = {
+        variants = {
             "registered": lambda: out.copy_(registered, non_blocking=True),
             "pageable": lambda: out.copy_(pageable, non_blocking=True),
         }
-        times = interleave(ways, run.options.rounds, warmup=2, device=run.device)
+        times = interleave(variants, run.options.rounds, warmup=2, device=run.device)
         return {name: registered.nbytes / median(seconds) / 1e9 for name, seconds in times.items()}
 
     def register_twice() -> dict[str, Any]:
@@ -207,12 +207,12 @@ def _random(run: Run, *shape: int) -> Tensor:
     return torch.randn(shape, generator=generator, device=run.device).bfloat16()
 
 
-def _timed(run: Run, way: Any, work: float) -> dict[str, Any]:
-    times = interleave({"": way}, run.options.rounds, warmup=2, device=run.device)[""]
+def _timed(run: Run, variant: Any, work: float) -> dict[str, Any]:
+    times = interleave({"": variant}, run.options.rounds, warmup=2, device=run.device)[""]
     synchronize(run.device)
-    shares = kernels(way, run.device)
+    fractions = kernels(variant, run.device)
     return {
         "seconds": median(times),
         "tflops_per_second": work / median(times) / 1e12,
-        "kernels": shares["attention"] | shares["others"],
+        "kernels": fractions["attention"] | fractions["others"],
     }

@@ -47,14 +47,14 @@ def lower_bound(run: Run, config: TransformerConfig, shape: BatchShape) -> dict[
 
 def _measured(run: Run, name: str, work: float, build: Callable[[], Callable[[], object]]) -> dict[str, Any]:
     def measure() -> float:
-        way = build()
+        variant = build()
         return median(
-            interleave({name: way}, 3 if run.tiny else 20, warmup=1 if run.tiny else 5, device=run.device)[name]
+            interleave({name: variant}, 3 if run.tiny else 20, warmup=1 if run.tiny else 5, device=run.device)[name]
         )
 
-    seconds, why = run.attempt(name, measure)
+    seconds, reason = run.attempt(name, measure)
     run.free_memory()
-    return {"failed": why} if seconds is None else {"seconds": seconds, "tflops_per_second": work / seconds / 1e12}
+    return {"failed": reason} if seconds is None else {"seconds": seconds, "tflops_per_second": work / seconds / 1e12}
 
 
 def _random(run: Run, *shape: int) -> torch.Tensor:

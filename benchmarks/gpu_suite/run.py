@@ -1,7 +1,7 @@
-"""Running a part of `gpu_check.py`: failures, time limits, and an incremental report.
+"""Runs a part of `gpu_check.py`: failures, time limits, and an incremental report.
 
-GPU time is scarce, so a failure does not end a part: a failed way is an entry in the report, and earlier measurements
-are already on disk.
+GPU time is scarce, so a failure does not end a part: a failed variant is an entry in the report, and earlier
+measurements are already on disk.
 """
 
 import gc
@@ -21,7 +21,7 @@ from gpu_suite.options import Options
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-Way = Callable[[], Tensor]
+Variant = Callable[[], Tensor]
 _ATTENTION = re.compile(r"flash|fmha|sdpa|attention", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ class Run:
     def on_gpu(self) -> bool:
         return self.device.startswith("cuda")
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         """Return the seconds until the time limit."""
         return self.limit - (time.perf_counter() - self.start)
 
@@ -83,23 +83,23 @@ class Run:
         Args:
             seconds: time limit of the action, in addition to that of the part.
         """
-        seconds = self.left() if seconds is None else min(seconds, self.left())
+        seconds = self.remaining() if seconds is None else min(seconds, self.remaining())
         if seconds <= 0:
             return None, "no time left"
         try:
             with time_limit(seconds):
                 return action(), ""
         except Exception as error:  # such as kernel, compiler and out-of-memory errors
-            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
+            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error) else ''}"
             traceback.print_exception(error, limit=-4)
-        print(f"{self.name}, {name}: {why}", flush=True)
+        print(f"{self.name}, {name}: {reason}", flush=True)
         self.free_memory()
-        return None, why
+        return None, reason
 
     def figure(self, name: str, action: Callable[[], Any]) -> None:
         """Add the result of an action to the report under `name`, or the reason why it failed."""
-        result, why = self.attempt(name, action)
-        self.note(**{name: {"failed": why} if why else result})
+        result, reason = self.attempt(name, action)
+        self.note(**{name: {"failed": reason} if reason else result})
 
     def free_memory(self) -> None:
         gc.collect()
@@ -126,60 +126,61 @@ def time_limit(seconds: float) -> Iterator[None]:
 def compare(
     run: Run,
     task: str,
-    builders: Mapping[str, Callable[[], Way]],
+    builders: Mapping[str, Callable[[], Variant]],
     exact: Tensor | None,
     *,
     warmup: int = 1,
 ) -> Report:
-    """Examine each way, then time all of them in turn, and add them to the report as a row. The first is the reference.
+    """Measure and time all variants, and add them to the report as a row. The first variant is the reference.
 
-    Each way gets its error (the distance from `exact`, which is in float32 and may contain only the first elements of
-    the batch), its memory, its kernels, and the seconds of its first call, including compilation. List the most
-    important ways first: 40% of the time left is reserved for timing, and each way may take half of the remaining time.
+    A variant's results are its error (the distance from `exact`, which is in float32 and may contain only the first
+    elements of the batch), its memory, its kernels, and the seconds of its first call, including compilation. List the
+    most important variants first: 40% of the remaining time is reserved for timing, and each variant may take half of
+    the rest.
     """
-    ready: dict[str, Way] = {}
+    ready: dict[str, Variant] = {}
     columns: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    reserved = 0.4 * run.left()
+    reserved = 0.4 * run.remaining()
     for name, build in builders.items():
-        limit = (run.left() - reserved) / 2
-        examined, why = run.attempt(name, lambda build=build: _examine(run, build, exact), limit)
+        limit = (run.remaining() - reserved) / 2
+        examined, reason = run.attempt(name, lambda build=build: _examine(run, build, exact), limit)
         if examined is None:
-            failed[name] = why
+            failed[name] = reason
         else:
             ready[name], columns[name] = examined
     reference_error = columns.get(next(iter(builders)), {}).get("error_l2")
     for values in columns.values():
         if reference_error is not None:
             values["exact"] = values["error_l2"] <= 1.1 * reference_error
-    rounds, seconds = run.options.rounds, 0.8 * run.left()
-    times, why = run.attempt(
+    rounds, seconds = run.options.rounds, 0.8 * run.remaining()
+    times, reason = run.attempt(
         f"{task}, timing", lambda: interleave(ready, rounds, seconds=seconds, warmup=warmup, device=run.device)
     )
     row = (
         make_row(task, times)
         if times
-        else {"task": task, "reference": "", "ways": {name: {"failed": why} for name in ready}}
+        else {"task": task, "reference": "", "ways": {name: {"failed": reason} for name in ready}}
     )
     for name, values in columns.items():
         row["ways"][name] |= values
-    row["ways"] |= {name: {"failed": why} for name, why in failed.items()}
+    row["ways"] |= {name: {"failed": reason} for name, reason in failed.items()}
     run.add(row)
     return row
 
 
-def _examine(run: Run, build: Callable[[], Way], exact: Tensor | None) -> tuple[Way, dict[str, Any]]:
+def _examine(run: Run, build: Callable[[], Variant], exact: Tensor | None) -> tuple[Variant, dict[str, Any]]:
     start = time.perf_counter()
-    way = build()
-    result = way()
+    variant = build()
+    result = variant()
     synchronize(run.device)
     columns: dict[str, Any] = {"first_seconds": round(time.perf_counter() - start, 2)}
     if exact is not None:
         columns["error_l2"] = relative_l2(result[: len(exact)], exact)
     del result
-    columns["peak_extra_bytes"] = peak_extra_bytes(way, run.device)
-    columns["kernels"] = kernels(way, run.device)
-    return way, columns
+    columns["peak_extra_bytes"] = peak_extra_bytes(variant, run.device)
+    columns["kernels"] = kernels(variant, run.device)
+    return variant, columns
 
 
 def relative_l2(result: Tensor, exact: Tensor) -> float:
@@ -187,11 +188,11 @@ def relative_l2(result: Tensor, exact: Tensor) -> float:
     return ((result.float() - exact).norm() / exact.norm()).item()
 
 
-def kernels(way: Callable[[], object], device: str) -> dict[str, Any]:
-    """Return the names of attention kernels and of the five longest other kernels, with their shares of device time."""
+def kernels(variant: Callable[[], object], device: str) -> dict[str, Any]:
+    """Return the attention kernels and the five longest other kernels, each with its fraction of the device time."""
     on_gpu = device.startswith("cuda")
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
-        way()
+        variant()
         synchronize(device)
     events = profiler.key_averages()
     if on_gpu:
@@ -206,15 +207,15 @@ def kernels(way: Callable[[], object], device: str) -> dict[str, Any]:
     order = sorted(times, key=lambda name: -times[name])
     attention = [name for name in order if _ATTENTION.search(name)]
     others = [name for name in order if name not in attention][:5]
-    shares = lambda names: {name[:120]: round(times[name] / total, 4) for name in names}  # noqa: E731
-    return {"attention": shares(attention[:3]), "others": shares(others), "device_seconds": total / 1e6}
+    fractions = lambda names: {name[:120]: round(times[name] / total, 4) for name in names}  # noqa: E731
+    return {"attention": fractions(attention[:3]), "others": fractions(others), "device_seconds": total / 1e6}
 
 
 def show(row: Report) -> None:
-    """Print a row. Of the kernels, only the name and share of the attention kernel are printed."""
-    ways = {}
-    for name, way in row["ways"].items():
-        ways[name] = {column: value for column, value in way.items() if column != "kernels"}
-        for kernel, share in list(way.get("kernels", {}).get("attention", {}).items())[:1]:
-            ways[name]["attention"] = f"{share:.0%} in {kernel[:70]}"
-    print_row(row | {"ways": ways})
+    """Print a row. Of the kernels, only the attention kernel and its fraction of the time are printed."""
+    variants = {}
+    for name, variant in row["ways"].items():
+        variants[name] = {column: value for column, value in variant.items() if column != "kernels"}
+        for kernel, fraction in list(variant.get("kernels", {}).get("attention", {}).items())[:1]:
+            variants[name]["attention"] = f"{fraction:.0%} in {kernel[:70]}"
+    print_row(row | {"ways": variants})

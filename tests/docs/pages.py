@@ -31,25 +31,25 @@ class Block:
 
 def blocks(*languages: str) -> list[Block]:
     """Return all blocks of the pages in one of these languages, in order."""
-    listed = []
+    collected = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in _BLOCK.finditer(text):
             if match["language"] in languages:
                 line = text[: match.start("code")].count("\n") + 1
-                listed.append(Block(page, line, match["language"], match["code"], match["reason"]))
-    return listed
+                collected.append(Block(page, line, match["language"], match["code"], match["reason"]))
+    return collected
 
 
 def commands() -> list[tuple[Block, list[str]]]:
     """Return all commands of `bash` blocks, split into words; continued lines are joined and comments dropped."""
-    listed = []
+    collected = []
     for block in blocks("bash"):
         for line in block.code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
-                listed.append((block, words))
-    return listed
+                collected.append((block, words))
+    return collected
 
 
 def links(page: Path) -> list[str]:

@@ -42,18 +42,18 @@ def test_loading_needs_little_more_memory_than_the_weights(tmp_path: Path):
 def test_networks_are_timed_against_diffusers_with_equal_outputs(name: str, tmp_path: Path):
     run(f"{name}.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
     for row in read_report(tmp_path / "report.json")["rows"]:
-        ways = row["ways"]
-        assert len(ways) >= 2 and row["reference"] == next(iter(ways)) == "diffusers"
-        for way in ways.values():
-            assert way["error"] <= 1e-5 and len(way["seconds"]) == 3 and way["ratio"] > 0
+        variants = row["ways"]
+        assert len(variants) >= 2 and row["reference"] == next(iter(variants)) == "diffusers"
+        for variant in variants.values():
+            assert variant["error"] <= 1e-5 and len(variant["seconds"]) == 3 and variant["ratio"] > 0
 
 
 def test_strips_do_not_change_the_decoded_video(tmp_path: Path):
     run("strips.py", "--tiny", "--strips", "2", "4", "--out", str(tmp_path / "report.json"))
     (row,) = read_report(tmp_path / "report.json")["rows"]
     assert list(row["ways"]) == ["whole", "2 strips", "2 strips, offload", "4 strips", "4 strips, offload"]
-    for way in row["ways"].values():
-        assert way["error"] <= 1e-5 and "peak_extra_bytes" in way
+    for variant in row["ways"].values():
+        assert variant["error"] <= 1e-5 and "peak_extra_bytes" in variant
 
 
 def test_training_steps_have_the_losses_of_diffusers(tmp_path: Path):
@@ -65,8 +65,8 @@ def test_training_steps_have_the_losses_of_diffusers(tmp_path: Path):
         assert row["reference"] == "diffusers" and len(row["ways"]) == 3
         expected = row["ways"]["diffusers"]["losses"]
         assert expected == sorted(expected, reverse=True) and len(set(expected)) == 3
-        for way in row["ways"].values():
-            assert way["losses"] == pytest.approx(expected, rel=1e-5)
+        for variant in row["ways"].values():
+            assert variant["losses"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_generation_gives_the_video_of_diffusers_within_2_gib(tmp_path: Path):
@@ -104,16 +104,16 @@ def test_the_step_cache_benchmark_resumes_after_an_interruption(tmp_path: Path):
     run("step_cache.py", *options)
     assert list(tmp_path.iterdir()) == [file]
     (row,) = read_report(file)["rows"]
-    ways = row["ways"]
-    assert row["reference"] == "all steps" and ways["all steps"]["computed"] == 1
-    for name, way in ways.items():
-        assert len(way["seconds"]) == 2 and way["seconds"][0] == first["ways"][name]["seconds"]
-        psnrs = [first["ways"][name]["psnr_db"] or math.inf, (way.get("psnr_db") or math.inf)]
-        assert (way.get("lowest_db") or math.inf) <= min(psnrs)
-    caches = [way["computed"] for name, way in ways.items() if name.startswith("cache")]
+    variants = row["ways"]
+    assert row["reference"] == "all steps" and variants["all steps"]["computed"] == 1
+    for name, variant in variants.items():
+        assert len(variant["seconds"]) == 2 and variant["seconds"][0] == first["ways"][name]["seconds"]
+        psnrs = [first["ways"][name]["psnr_db"] or math.inf, (variant.get("psnr_db") or math.inf)]
+        assert (variant.get("lowest_db") or math.inf) <= min(psnrs)
+    caches = [variant["computed"] for name, variant in variants.items() if name.startswith("cache")]
     assert caches == sorted(caches, reverse=True) and caches[-1] < 1
-    assert [ways[name]["computed"] for name in ("5 steps", "guidance in 0 to 0.6")] == [0.5, 0.8]
-    assert 20 < ways["float8"]["lowest_db"] < 60 and ("ratio" in ways["float8"]) is torch.cuda.is_available()
+    assert [variants[name]["computed"] for name in ("5 steps", "guidance in 0 to 0.6")] == [0.5, 0.8]
+    assert 20 < variants["float8"]["lowest_db"] < 60 and ("ratio" in variants["float8"]) is torch.cuda.is_available()
 
 
 def test_rendering_speed_is_reported_for_both_grammars(tmp_path: Path):
@@ -158,7 +158,7 @@ def test_the_gpu_check_completes_all_parts_without_a_gpu(tmp_path: Path):
     assert parts["tests"]["counts"] == {"skipped": 2}
     assert len(parts["compiled"]["compiled"]["again_seconds"]) == 3
     for row in parts["vae"]["rows"]:
-        assert all(way["error_l2"] < 0.05 and "peak_extra_bytes" in way for way in row["ways"].values())
+        assert all(variant["error_l2"] < 0.05 and "peak_extra_bytes" in variant for variant in row["ways"].values())
     assert parts["floor"]["5b"]["seconds"] > 0
     # On a CPU, training in bfloat16 computes attention as matrix products, so there are no kernel calls to count.
     calls = {name: parts["checkpointing"][name]["attention_per_block"] for name in ("none", "selective", "full")}
@@ -184,7 +184,7 @@ def test_the_gpu_check_adds_parts_to_a_report_and_continues_after_a_timeout(tmp_
     }
     (row,) = parts["generate-5b"]["rows"]
     assert len(row["ways"]) == 6
-    assert not {name: way["failed"] for name, way in row["ways"].items() if "failed" in way}
+    assert not {name: variant["failed"] for name, variant in row["ways"].items() if "failed" in variant}
     # Equal weights and noise, in bfloat16. Videos from different noise have a PSNR of 7 dB.
     assert row["ways"]["cogvideox"]["psnr_db"] > 20 and row["ways"]["cogvideox, compiled"]["psnr_db"] > 20
     assert "generate-5b" in run("gpu_check.py", "--table", "--out", str(tmp_path), fails=True).stdout

@@ -10,7 +10,7 @@ from cogvideox.cli.main import main
 from tests import tiny
 
 
-class Ran(NamedTuple):
+class Result(NamedTuple):
     status: int
     out: str
     err: str
@@ -31,10 +31,10 @@ def workdir(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def run(workdir, capsys) -> Callable[..., Ran]:
-    def run(*arguments: object) -> Ran:
+def run(workdir, capsys) -> Callable[..., Result]:
+    def run(*arguments: object) -> Result:
         capsys.readouterr()
         status = main([str(argument) for argument in arguments])
-        return Ran(status, *capsys.readouterr())
+        return Result(status, *capsys.readouterr())
 
     return run

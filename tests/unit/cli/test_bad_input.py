@@ -109,19 +109,19 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def assert_error(ran, folder: Path, word: str, before: set[Path]) -> None:
-    assert ran.status == 2, ran
-    assert ran.out == ""
-    assert ran.err.count("\n") == 1 and ran.err.startswith("cogvideox: ") and "Traceback" not in ran.err
-    assert word in ran.err
+def assert_error(result, folder: Path, word: str, before: set[Path]) -> None:
+    assert result.status == 2, result
+    assert result.out == ""
+    assert result.err.count("\n") == 1 and result.err.startswith("cogvideox: ") and "Traceback" not in result.err
+    assert word in result.err
     assert set(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_invalid_values_are_rejected(run, model, workdir, name):
     arguments, word = VALUES[name]
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
-    assert_error(ran, workdir, word, set())
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *arguments)
+    assert_error(result, workdir, word, set())
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -132,9 +132,9 @@ def test_invalid_prompts_are_rejected(run, model, workdir, name):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_broken_model_folders_are_rejected(run, model, workdir, tmp_path, name):
-    break_it, word = FOLDERS[name]
+    damage, word = FOLDERS[name]
     broken = shutil.copytree(model, tmp_path / "broken")
-    break_it(broken)
+    damage(broken)
     assert_error(run("generate", PROMPT, "-o", "x.mp4", "--model", broken), workdir, word, set())
 
 
@@ -190,8 +190,8 @@ def test_a_sidecar_of_a_missing_model_is_rejected(run, model, workdir, tmp_path)
 def test_a_folder_without_write_permission_is_rejected(run, model, workdir):
     workdir.chmod(0o500)
     try:
-        ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
-        assert_error(ran, workdir, "permission", set())
+        result = run("generate", PROMPT, "-o", "x.mp4", "--model", model)
+        assert_error(result, workdir, "permission", set())
     finally:
         workdir.chmod(0o700)
 
@@ -205,7 +205,7 @@ def test_a_failed_write_leaves_no_partial_files(model, workdir):
     command = [sys.executable, "-m", "cogvideox", "generate", PROMPT, "-o", "x.mp4", "--model", str(model)]
     root = str(Path(__file__).parents[3])
     env = {**os.environ, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=env, cwd=workdir)
-    assert ran.returncode == 2, ran
-    assert ran.stderr.count("\n") == 1 and "x.mp4" in ran.stderr
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=env, cwd=workdir)
+    assert result.returncode == 2, result
+    assert result.stderr.count("\n") == 1 and "x.mp4" in result.stderr
     assert list(workdir.iterdir()) == []

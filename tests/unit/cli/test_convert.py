@@ -16,21 +16,21 @@ class Evil:
 
 
 def test_converting_to_a_file_and_back_to_a_model(run, model, workdir):
-    ran = run("convert", model, "one.safetensors", "--dtype", "bfloat16")
-    assert ran.status == 0 and "transformer: " in ran.out and "one.safetensors: written in" in ran.out
-    ran = run("convert", "one.safetensors", "part", "--dtype", "float32")
-    assert ran.status == 0 and "is not a complete model (missing vae, text_encoder, tokenizer" in ran.err
-    ran = run("convert", "one.safetensors", "part", "--base", model)
-    assert (ran.status, ran.err) == (0, "")
+    result = run("convert", model, "one.safetensors", "--dtype", "bfloat16")
+    assert result.status == 0 and "transformer: " in result.out and "one.safetensors: written in" in result.out
+    result = run("convert", "one.safetensors", "part", "--dtype", "float32")
+    assert result.status == 0 and "is not a complete model (missing vae, text_encoder, tokenizer" in result.err
+    result = run("convert", "one.safetensors", "part", "--base", model)
+    assert (result.status, result.err) == (0, "")
     assert model_spec.read_spec("part").transformer == model_spec.read_spec(model).transformer
     weights = load_state("part/transformer").values()
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
 
 
 def test_inspect_identifies_a_model(run, model, workdir):
-    ran = run("inspect", model, "--values", "--config")
-    assert ran.status == 0
-    first, *rest = ran.out.splitlines()
+    result = run("inspect", model, "--values", "--config")
+    assert result.status == 0
+    first, *rest = result.out.splitlines()
     assert first == f"{model}: diffusers folder, like 2b"
     assert rest[-1] == "no problems found"
     assert any(line.split()[0] == "text_encoder" and "float32" in line for line in rest)
@@ -43,12 +43,12 @@ def test_inspect_lists_problems(run, model, workdir):
     state["extra"] = torch.ones(1)
     state["proj_out.bias"] = state["proj_out.bias"] * float("inf")
     save_state(state, "bare.safetensors")
-    ran = run("inspect", "bare.safetensors")
+    result = run("inspect", "bare.safetensors")
     assert (
-        ran.status == 0
-        and "problem: the config of the transformer is unknown: the tensors do not show whether its pos" in ran.out
+        result.status == 0
+        and "problem: the config of the transformer is unknown: the tensors do not show whether its pos" in result.out
     )
-    assert ran.out.endswith("1 problem found\n")
+    assert result.out.endswith("1 problem found\n")
     run("convert", model, "copy")
     save_state(state, "copy/transformer/diffusion_pytorch_model.safetensors")
     assert "problem: transformer: 1 unexpected tensor (extra)" in run("inspect", "copy").out
@@ -87,8 +87,8 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, workdir):
         {"module": factors | {"model.diffusion_model.time_embed.0.bias": torch.ones(3)}},
         "trained/500/mp_rank_00_model_states.pt",
     )
-    ran = run("convert", "trained", "style.safetensors", "--dtype", "bfloat16")
-    assert (ran.status, ran.err) == (0, "") and "a LoRA of 1 layer," in ran.out
+    result = run("convert", "trained", "style.safetensors", "--dtype", "bfloat16")
+    assert (result.status, result.err) == (0, "") and "a LoRA of 1 layer," in result.out
     state = load_state("style.safetensors")
     names = [f"transformer.transformer_blocks.1.attn1.to_out.0.lora_{part}.weight" for part in "AB"]
     down, up = (state[name] for name in names)
@@ -98,15 +98,15 @@ def test_a_sat_lora_becomes_a_diffusers_lora(run, workdir):
         (["style"], "TARGET must end in .safetensors"),
         (["x.safetensors", "--base", "toybox", "--part", "vae"], "a LoRA, and --base, --part applies only to models"),
     ):
-        ran = run("convert", "trained", *arguments)
-        assert ran.status == 2 and message in ran.err
+        result = run("convert", "trained", *arguments)
+        assert result.status == 2 and message in result.err
     save_state(state | {names[0]: down * 1e6}, "large.safetensors")
     save_state(state, "no-alpha.safetensors")
-    ran = run("convert", "no-alpha.safetensors", "no-alpha.safetensors")
-    assert ran.status == 0 and "use no-alpha.safetensors with a strength of alpha / rank" in ran.err
+    result = run("convert", "no-alpha.safetensors", "no-alpha.safetensors")
+    assert result.status == 0 and "use no-alpha.safetensors with a strength of alpha / rank" in result.err
     (workdir / "no-alpha.safetensors").unlink()
-    ran = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
-    assert ran.status == 2 and "has values too large for float16: transformer_blocks.1.attn1.to_out.0" in ran.err
+    result = run("convert", "large.safetensors", "x.safetensors", "--dtype", "float16")
+    assert result.status == 2 and "has values too large for float16: transformer_blocks.1.attn1.to_out.0" in result.err
     assert sorted(path.name for path in workdir.iterdir()) == ["large.safetensors", "style.safetensors", "trained"]
 
 
@@ -141,7 +141,7 @@ def test_invalid_arguments_are_rejected(run, workdir, arguments, message):
     (workdir / "thesis").mkdir()
     (workdir / "thesis/one.txt").write_text("years of work")
     torch.save({"module": Evil()}, "evil.pt")
-    ran = run(*arguments)
-    assert ran.status == 2 and ran.out == ""
-    assert ran.err.startswith("cogvideox: ") and message in ran.err and ran.err.count("\n") == 1
+    result = run(*arguments)
+    assert result.status == 2 and result.out == ""
+    assert result.err.startswith("cogvideox: ") and message in result.err and result.err.count("\n") == 1
     assert sorted(path.name for path in workdir.iterdir()) == ["evil.pt", "thesis"]

@@ -23,9 +23,9 @@ def without(library: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_a_complete_installation_has_no_problems(run):
-    ran = run("doctor", "--json")
-    assert ran.status == 0 and ran.err == ""
-    report = json.loads(ran.out)
+    result = run("doctor", "--json")
+    assert result.status == 0 and result.err == ""
+    report = json.loads(result.out)
     assert report["ok"] and report["problems"] == []
     assert report["generation"]["generate_seconds"] > 0 and report["generation"]["model"] == "toybox"
     assert report["memory"]["total_bytes"] >= report["memory"]["free_bytes"] > 0
@@ -33,11 +33,11 @@ def test_a_complete_installation_has_no_problems(run):
     assert report["optional"]["dev"]["installed"]
     assert {"python", "processor", "libraries", "torch", "devices", "video", "model"} <= report.keys()
 
-    ran = run("doctor", "--no-generation")
-    assert ran.status == 0
-    assert "generation" not in ran.out and "No problems found." in ran.out
+    result = run("doctor", "--no-generation")
+    assert result.status == 0
+    assert "generation" not in result.out and "No problems found." in result.out
     for part in libraries():
-        assert not part or f"  {part} " in ran.out
+        assert not part or f"  {part} " in result.out
 
 
 def test_missing_and_outdated_libraries_are_reported(run, tmp_path: Path, monkeypatch):
@@ -47,19 +47,19 @@ def test_missing_and_outdated_libraries_are_reported(run, tmp_path: Path, monkey
         '[project.optional-dependencies]\nhub = ["no-such-hub[all]"]\ndev = ["cogvideox[hub]"]\n'
     )
     monkeypatch.setattr(dependencies, "_CHECKOUT", project)
-    ran = run("doctor", "--no-generation")
-    assert ran.status == 2 and ran.err.count("\n") == 1
-    assert "install no-such-library, numpy>=99 (" in ran.err and "rich" not in ran.err
-    assert "Hugging Face hub: not installed (no-such-hub)" in ran.out
-    assert "toybox" in ran.out  # one problem does not stop the other checks
+    result = run("doctor", "--no-generation")
+    assert result.status == 2 and result.err.count("\n") == 1
+    assert "install no-such-library, numpy>=99 (" in result.err and "rich" not in result.err
+    assert "Hugging Face hub: not installed (no-such-hub)" in result.out
+    assert "toybox" in result.out  # one problem does not stop the other checks
 
 
 def test_missing_torch_is_reported(tmp_path: Path):
-    ran = without("torch", "--json")
-    assert ran.returncode == 2, ran.stderr
-    assert ran.stderr.startswith("cogvideox: problems found: torch cannot be imported")
-    assert ran.stderr.count("\n") == 1
-    report = json.loads(ran.stdout)
+    result = without("torch", "--json")
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("cogvideox: problems found: torch cannot be imported")
+    assert result.stderr.count("\n") == 1
+    report = json.loads(result.stdout)
     assert not report["ok"] and report["python"]["version"] and report["model"]["shipped"]
     assert "generation" not in report and "devices" not in report
 
@@ -78,7 +78,7 @@ def test_requirements_are_read_from_the_installed_metadata():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "version", "is_satisfied"),
+    ("requirement", "version", "is_satisfied"),
     [
         ("", "0.1", True),
         (">=2.11", "2.13.0+cpu", True),
@@ -89,5 +89,5 @@ def test_requirements_are_read_from_the_installed_metadata():
         (">=14", None, False),
     ],
 )
-def test_version_requirements_ignore_suffixes(wanted: str, version: str | None, is_satisfied: bool):
-    assert Library("x", wanted, version).is_satisfied is is_satisfied
+def test_version_requirements_ignore_suffixes(requirement: str, version: str | None, is_satisfied: bool):
+    assert Library("x", requirement, version).is_satisfied is is_satisfied

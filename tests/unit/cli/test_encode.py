@@ -23,8 +23,8 @@ def data(workdir):
 
 
 def test_a_folder_is_encoded_to_a_store(run, data, model, workdir):
-    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--sheet", "see.png")
-    assert ran.status == 0, ran.err
+    result = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--sheet", "see.png")
+    assert result.status == 0, result.err
     for line in (
         "2 videos and 1 image (a.mp4 and a.png + a.txt)",
         "  seconds   1.125 to 2.25 (median 1.688), 3.4 in total",
@@ -35,20 +35,20 @@ def test_a_folder_is_encoded_to_a_store(run, data, model, workdir):
         "  in sizes  48x32",
         "store: 4 clips, 4 clips and 4 captions newly encoded",
     ):
-        assert line in ran.out, line
+        assert line in result.out, line
     assert len(LatentStore(workdir / "store")) == 4
-    listed = json.loads((workdir / "see.json").read_text())["clips"]
-    assert [clip["caption"] for clip in listed] == ["a red ball", "a red ball", "a green cube", "one small thing"]
+    shown = json.loads((workdir / "see.json").read_text())["clips"]
+    assert [clip["caption"] for clip in shown] == ["a red ball", "a red ball", "a green cube", "one small thing"]
     repeated = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--windows", "first")
     assert "store: 3 clips, 1 clips and 0 captions newly encoded" in repeated.out
 
 
 def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
     reasons = clips.damaged(data)
-    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
-    assert ran.status == 0 and f"{len(reasons)} rejected" in ran.out
+    result = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
+    assert result.status == 0 and f"{len(reasons)} rejected" in result.out
     for name, reason in reasons.items():
-        assert any(name in line and reason in line for line in ran.out.splitlines()), name
+        assert any(name in line and reason in line for line in result.out.splitlines()), name
 
 
 def summary_counts(out: str) -> dict[str, int]:
@@ -77,10 +77,10 @@ def test_usable_and_rejected_files_add_up_to_all_files(run, model, workdir, seed
             path.unlink()
             os.mkfifo(path) if kind == "fifo" else path.write_text("text")
     usable = 1 + sum(kind in ("good", "image") for kind in kinds)
-    ran = run("encode", workdir / "data", "--model", model, "--dry-run")
-    counts = summary_counts(ran.out)
-    assert counts.get("video", 0) + counts.get("image", 0) == usable, (kinds, ran.out)
-    assert counts.get("rejected", 0) == 7 - usable, (kinds, ran.out)
+    result = run("encode", workdir / "data", "--model", model, "--dry-run")
+    counts = summary_counts(result.out)
+    assert counts.get("video", 0) + counts.get("image", 0) == usable, (kinds, result.out)
+    assert counts.get("rejected", 0) == 7 - usable, (kinds, result.out)
     rows = {f"{number}.mp4": "" for number in range(6)} | {"first.mp4": ""}
     lines = [json.dumps({"file_name": name, "caption": "a ball"}) for name in [*rows, "gone.mp4", "first.mp4", ""]]
     (workdir / "data/metadata.jsonl").write_text("\n".join([*lines, "{"]))
@@ -90,22 +90,26 @@ def test_usable_and_rejected_files_add_up_to_all_files(run, model, workdir, seed
 
 def test_a_dry_run_writes_nothing(run, data, model, workdir):
     clips.video(data / "d.mp4", "a ball", num_frames=2)
-    ran = run("encode", data, "-o", "store", "--model", model, "--dry-run")
-    assert ran.status == 0 and "estimated store size:" in ran.out and "it is too short" in ran.out
+    result = run("encode", data, "-o", "store", "--model", model, "--dry-run")
+    assert result.status == 0 and "estimated store size:" in result.out and "it is too short" in result.out
     assert not (workdir / "store").exists()
 
 
 def test_a_dry_run_lists_captions_that_are_too_long(run, data, model):
     clips.video(data / "d.mp4", "a ball " * 500)
-    ran = run("encode", data, "--model", model, "--dry-run", "--sheet", "see.png")
-    assert ran.status == 0 and "1 rejected" in ran.out and "d.mp4: its caption cannot be used" in ran.out
-    assert "the model sees 3 windows" in ran.out and "see.png shows four frames of 4 clips" in ran.out
+    result = run("encode", data, "--model", model, "--dry-run", "--sheet", "see.png")
+    assert result.status == 0 and "1 rejected" in result.out and "d.mp4: its caption cannot be used" in result.out
+    assert "the model sees 3 windows" in result.out and "see.png shows four frames of 4 clips" in result.out
 
 
 def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, workdir):
     clips.video(workdir / "bad/d.mp4", "a ball " * 500)
-    ran = run("encode", workdir / "bad", "--model", model, "--sheet", "see.png")
-    assert ran.status == 2 and "cannot make a preview sheet" in ran.err and "its caption cannot be used" in ran.out
+    result = run("encode", workdir / "bad", "--model", model, "--sheet", "see.png")
+    assert (
+        result.status == 2
+        and "cannot make a preview sheet" in result.err
+        and "its caption cannot be used" in result.out
+    )
 
 
 def test_the_last_job_writes_the_index(run, data, model, workdir):
@@ -117,8 +121,8 @@ def test_the_last_job_writes_the_index(run, data, model, workdir):
 
 
 def test_first_frames_are_encoded_for_image_to_video_models(run, data, model, workdir):
-    ran = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
-    assert "4 clips and 4 captions newly encoded, with the first frames of 4, in" in ran.out
+    result = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--first-frames", 2)
+    assert "4 clips and 4 captions newly encoded, with the first frames of 4, in" in result.out
     assert LatentStore(workdir / "store")[0].image_mean.shape[1] == 2
     image_model = read_spec(tiny.write(workdir / "image-model", "5b-i2v"))
     for options, requested, spec in (
@@ -149,5 +153,5 @@ def test_first_frames_are_encoded_for_image_to_video_models(run, data, model, wo
     ],
 )
 def test_invalid_arguments_are_rejected(run, data, options, message):
-    ran = run("encode", *options)
-    assert ran.status == 2 and message in ran.err and ran.err.count("\n") == 1, ran.err
+    result = run("encode", *options)
+    assert result.status == 2 and message in result.err and result.err.count("\n") == 1, result.err

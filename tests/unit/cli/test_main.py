@@ -14,8 +14,8 @@ from cogvideox.cli.main import COMMANDS
 
 def test_help_lists_the_commands(run):
     for arguments in ([], ["--help"], ["-h"], ["help"]):
-        ran = run(*arguments)
-        assert ran.status == 0 and all(command in ran.out for command in COMMANDS)
+        result = run(*arguments)
+        assert result.status == 0 and all(command in result.out for command in COMMANDS)
 
 
 def test_version(run):
@@ -28,13 +28,13 @@ def test_help_imports_nothing_heavy(command):
         "import sys; from cogvideox.cli.main import main; assert main(sys.argv[1:]) == 0;"
         "heavy = {'torch', 'numpy', 'rich', 'av', 'tokenizers'} & set(sys.modules); assert not heavy, heavy"
     )
-    ran = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "usage: cogvideox" in ran.stdout
+    result = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "usage: cogvideox" in result.stdout
 
 
 def test_generate_help_lists_the_common_options_and_help_all_the_rest(run):
-    common, every = (
+    common, all_options = (
         set(re.findall(r"(?<!\S)--?[\w-]+", run("generate", flag).out)) for flag in ("--help", "--help-all")
     )
     assert {"-o", "--model", "--image", "--video", "--num-frames", "--height", "--width", "--seed", "--lora"} <= common
@@ -44,14 +44,14 @@ def test_generate_help_lists_the_common_options_and_help_all_the_rest(run):
         *("--dynamic-guidance", "--sampler", "--seed", "--fps", "--num-videos", "--negative-prompt", "--device"),
         *("--dtype", "--compile", "--sheet", "--from", "--cache", "--window", "--extend", "--no-extend", "--plan"),
     ):
-        assert flag in every, flag
+        assert flag in all_options, flag
 
 
 def test_a_bug_keeps_its_traceback():
     """Only user errors are printed as one sentence."""
     code = "from cogvideox.cli import main; main.COMMANDS['bug'] = 'no such module'; main.main(['bug'])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ran.returncode == 1 and "Traceback" in ran.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1 and "Traceback" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_bug_keeps_its_traceback():
 )
 def test_out_of_memory_anywhere_is_one_sentence(run, monkeypatch, fill):
     monkeypatch.setattr(doctor, "run", lambda arguments: fill())
-    ran = run("doctor")
-    assert ran.status == 2 and ran.err.startswith("cogvideox: out of memory: ") and ran.err.count("\n") == 1
+    result = run("doctor")
+    assert result.status == 2 and result.err.startswith("cogvideox: out of memory: ") and result.err.count("\n") == 1
 
 
 def test_other_runtime_errors_keep_their_traceback(run, monkeypatch):
@@ -71,8 +71,8 @@ def test_other_runtime_errors_keep_their_traceback(run, monkeypatch):
 
 @pytest.mark.parametrize("command", ["convert", "inspect", "encode", "doctor", "plot"])
 def test_only_generate_suggests_quotes(run, command):
-    ran = run(command, "--surplus", *"abc")
-    assert ran.status == 2 and "quotes" not in ran.err
+    result = run(command, "--surplus", *"abc")
+    assert result.status == 2 and "quotes" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_only_generate_suggests_quotes(run, command):
     ],
 )
 def test_an_empty_path_is_not_the_current_folder(run, workdir, arguments):
-    ran = run(*arguments)
-    assert ran.status == 2 and "the path is empty" in ran.err and not list(workdir.iterdir())
+    result = run(*arguments)
+    assert result.status == 2 and "the path is empty" in result.err and not list(workdir.iterdir())
 
 
 def fail(error: Exception) -> None:

@@ -30,18 +30,18 @@ def data(workdir):
 
 def test_encode(run, data, model, workdir):
     options = ("--model", model, "--height", 32, "--width", 48, "--sheet", "caf\udce9.png")
-    ran = run("encode", data, "-o", "store", *options)
-    assert ran.status == 0 and "store: 7 clips" in ran.out and "7 rejected" in ran.out, ran
-    assert "damaged caf\\xe9.mp4: it is damaged" in ran.out and "\x1b" not in ran.out
+    result = run("encode", data, "-o", "store", *options)
+    assert result.status == 0 and "store: 7 clips" in result.out and "7 rejected" in result.out, result
+    assert "damaged caf\\xe9.mp4: it is damaged" in result.out and "\x1b" not in result.out
     sources = {row.source for row in LatentStore("store").rows}
     assert len(sources) == 7 and str(data / "caf\\xe9.mp4") in sources and str(data / "赤い球.mp4") in sources
-    listed = json.loads(Path("caf\udce9.json").read_bytes())["clips"]
-    assert str(data / "caf\udce9.mp4") in [clip["source"] for clip in listed]
+    shown = json.loads(Path("caf\udce9.json").read_bytes())["clips"]
+    assert str(data / "caf\udce9.mp4") in [clip["source"] for clip in shown]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_tables(run, data, model, kind):
-    """Of names that are not UTF-8, a table has the bytes; JSON may have escapes of them."""
+    """Tables contain the bytes of names that are not UTF-8; JSON may contain them as escapes."""
     table = data / f"caf\udce9.{kind}"
     if kind == "csv":
         table.write_bytes(b"video,text\n" + b"".join(b'"%s.mp4",x\n' % os.fsencode(name) for name in NAMES))
@@ -51,16 +51,16 @@ def test_tables(run, data, model, kind):
         names = pa.array([os.fsencode(f"{name}.mp4") for name in NAMES])
         with table.open("wb") as file:
             parquet.write_table(pa.table({"video": names, "text": ["x"] * len(NAMES)}), file)
-    ran = run("encode", table, "--model", model, "--dry-run")
-    assert ran.status == 0 and ran.out.startswith("7 videos"), ran.out
+    result = run("encode", table, "--model", model, "--dry-run")
+    assert result.status == 0 and result.out.startswith("7 videos"), result.out
 
 
 @pytest.mark.parametrize("name", ["caf\udce9", "a \x1b[31mb", "%d 100%"])
 def test_inputs_and_outputs_of_generate(run, model, workdir, name):
     clips.video(workdir / f"{name}.mp4", None, num_frames=9)
-    given = ("--model", model, "--num-inference-steps", 2, "--strength", 0.5, "--seed", 1)
-    ran = run("generate", PROMPT, "--video", f"{name}.mp4", *given, "-o", f"out {name}.gif", "--sheet")
-    assert ran.status == 0, ran
+    options = ("--model", model, "--num-inference-steps", 2, "--strength", 0.5, "--seed", 1)
+    result = run("generate", PROMPT, "--video", f"{name}.mp4", *options, "-o", f"out {name}.gif", "--sheet")
+    assert result.status == 0, result
     assert config.load(Sidecar, f"out {name}.json").video.path == str(workdir / f"{name}.mp4")
     assert run("generate", "--from", f"out {name}.json", "-o", "again.gif").status == 0
     assert Path("again.gif").read_bytes() == Path(f"out {name}.gif").read_bytes()
@@ -74,8 +74,8 @@ def test_folders_of_weights_and_stores_need_names_in_utf_8(run, data, model, wor
         ("inspect", "caf\udce9"),
         ("train", "toybox-vae", "--out", "ru\udce9"),
     ):
-        ran = run(*command)
-        assert ran.status == 2 and "its path is not valid UTF-8" in ran.err, ran
+        result = run(*command)
+        assert result.status == 2 and "its path is not valid UTF-8" in result.err, result
     assert sorted(path.name for path in workdir.iterdir()) == ["caf\udce9", "data"]
 
 
@@ -88,17 +88,17 @@ def test_any_name_is_printed_in_any_encoding(workdir, encoding):
         (workdir / f"d/{name}.mp4").write_text("x")
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command = [sys.executable, "-m", "cogvideox", "encode", "d", "--dry-run"]
-    ran = subprocess.run(command, env=environment, capture_output=True)
-    assert ran.returncode == 0 and b"7 rejected" in ran.stdout, ran.stderr
-    assert ran.stdout.decode(encoding)
+    result = subprocess.run(command, env=environment, capture_output=True)
+    assert result.returncode == 0 and b"7 rejected" in result.stdout, result.stderr
+    assert result.stdout.decode(encoding)
     missing = subprocess.run([*command[:4], b"\xe9\x1b[2J", "--dry-run"], env=environment, capture_output=True)
     assert missing.returncode == 2 and rb"\xe9\x1b[2J" in missing.stderr
 
 
 def test_curate(run, data, workdir):
     """Manifests hold escaped names, and the table that lists the usable files finds them all the same."""
-    ran = run("curate", data, "out", "signals={}")
-    assert ran.status == 0, ran
+    result = run("curate", data, "out", "signals={}")
+    assert result.status == 0, result
     assert "7 videos" in run("encode", "out", "--dry-run").out
     Path("out/run.json").write_text('{"rows": {"split": "x"}, "seconds": [1]}')  # damaged, and only informative
     assert run("funnel", "out", "--html").status == 0

@@ -24,13 +24,13 @@ def write(folder, *, num_steps=40, scale=1.0):
 
 
 def test_two_runs_are_plotted_in_one_chart(tmp_path, capsys):
-    one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2.0)
-    assert main(["plot", str(one), str(two), "-o", str(tmp_path / "curves.svg")]) == 0
-    drawn = (tmp_path / "curves.svg").read_text()
+    first, second = write(tmp_path / "one"), write(tmp_path / "two", scale=2.0)
+    assert main(["plot", str(first), str(second), "-o", str(tmp_path / "curves.svg")]) == 0
+    svg = (tmp_path / "curves.svg").read_text()
     for words in ("one (1 step skipped)", "two", ">validation<", ">loss<", "learning rate", "loss by tenth"):
-        assert words in drawn
-    assert "ms_per_step" not in drawn
-    assert main(["plot", str(one / "metrics.jsonl"), "-o", str(tmp_path / "curves.png")]) == 0
+        assert words in svg
+    assert "ms_per_step" not in svg
+    assert main(["plot", str(first / "metrics.jsonl"), "-o", str(tmp_path / "curves.png")]) == 0
     height, width = Video.load(tmp_path / "curves.png").frames.shape[1:3]
     assert width > height > 400
     assert capsys.readouterr().out.split() == [str(tmp_path / "curves.svg"), str(tmp_path / "curves.png")]
@@ -81,13 +81,13 @@ def test_importing_needs_neither_torch_nor_matplotlib(module):
 
 
 def test_the_number_of_metric_names_is_limited(tmp_path, capsys, monkeypatch):
-    """A chart has a panel for each name, so that a file with very many would take all memory."""
+    """A chart has a panel for each name, so a file with too many names would use up the memory."""
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1} | {f"m{k}": 1.0 for k in range(200)}))
     argv = ["plot", str(tmp_path), "-o", str(tmp_path / "curves.svg")]
     assert main(argv) == 2
     assert "the number of metrics in" in (error := capsys.readouterr().err) and "above the limit of 200" in error
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "a": 1.0, "b": 2.0}))
-    for most, status in ("2", 2), ("3", 0):
+    for limit, status in ("2", 2), ("3", 0):
         assert not (tmp_path / "curves.svg").exists()
-        monkeypatch.setenv("COGVIDEOX_MAX_METRICS", most)
+        monkeypatch.setenv("COGVIDEOX_MAX_METRICS", limit)
         assert main(argv) == status

@@ -8,12 +8,12 @@ SMALL = ("--num-frames", 9, "--height", 64, "--width", 64, "--fps", 8)
 
 
 def test_renders_videos_with_captions_and_a_sheet(run, workdir):
-    ran = run("toybox", "--num-scenes", 3, "--seed", 5, "--grammar", "full", "--sheet", *SMALL)
-    assert ran.status == 0
+    result = run("toybox", "--num-scenes", 3, "--seed", 5, "--grammar", "full", "--sheet", *SMALL)
+    assert result.status == 0
     for seed in (5, 6, 7):
         video = Video.load(workdir / f"toybox-{seed}.mp4")
         assert video.frames.shape == (9, 64, 64, 3) and video.fps == 8
-        assert (workdir / f"toybox-{seed}.txt").read_text().strip() in ran.out
+        assert (workdir / f"toybox-{seed}.txt").read_text().strip() in result.out
     assert (workdir / "toybox-sheet.png").is_file()
 
 
@@ -25,19 +25,19 @@ def test_a_single_frame_is_an_image(run, workdir):
 
 
 def test_printing_captions_writes_no_files(run, workdir):
-    ran = run("toybox", "--caption", "motion=left", "--num-scenes", 2)
-    assert [line.split()[:2] for line in ran.out.splitlines()] == [
+    result = run("toybox", "--caption", "motion=left", "--num-scenes", 2)
+    assert [line.split()[:2] for line in result.out.splitlines()] == [
         [seed, style] for seed in "01" for style in ("short", "plain", "dense")
     ]
-    assert "left" in ran.out and not list(workdir.iterdir())
+    assert "left" in result.out and not list(workdir.iterdir())
 
 
 def test_a_video_is_judged_by_the_prompt_next_to_it(run, workdir):
     run("toybox", "color=red", "shape=cube", "motion=up", "-o", "cube.mp4", *SMALL)
-    ran = run("toybox", "--judge", "cube.mp4")
-    assert ran.status == 0 and ran.out.splitlines()[-1].endswith("facts right") and "wrong" not in ran.out
-    ran = run("toybox", "--judge", "cube.mp4", "--prompt", "a blue cube moves up")
-    assert ran.out.splitlines()[-1] == "3 of 4 facts right" and "wrong: red" in ran.out
+    result = run("toybox", "--judge", "cube.mp4")
+    assert result.status == 0 and result.out.splitlines()[-1].endswith("facts right") and "wrong" not in result.out
+    result = run("toybox", "--judge", "cube.mp4", "--prompt", "a blue cube moves up")
+    assert result.out.splitlines()[-1] == "3 of 4 facts right" and "wrong: red" in result.out
 
 
 def test_large_videos_are_reduced_before_they_are_judged(run, workdir):
@@ -46,8 +46,8 @@ def test_large_videos_are_reduced_before_they_are_judged(run, workdir):
     large = video.frames.repeat(12, axis=1).repeat(12, axis=2)
     assert min(large.shape[1:3]) >= 512
     Video(large, video.fps).save("large.mp4")
-    ran = run("toybox", "--judge", "large.mp4", "--prompt", "a red cube moves up")
-    assert "wrong" not in ran.out and ran.status == 0
+    result = run("toybox", "--judge", "large.mp4", "--prompt", "a red cube moves up")
+    assert "wrong" not in result.out and result.status == 0
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_large_videos_are_reduced_before_they_are_judged(run, workdir):
     ],
 )
 def test_invalid_arguments_are_rejected(run, workdir, arguments, sentence):
-    ran = run("toybox", *arguments)
-    assert ran.status == 2 and sentence in ran.err and ran.err.count("\n") == 1
+    result = run("toybox", *arguments)
+    assert result.status == 2 and sentence in result.err and result.err.count("\n") == 1
     assert not list(workdir.iterdir())
 
 
 def test_a_prompt_without_facts_is_an_error(run):
     run("toybox", "-o", "toy.mp4", *SMALL)
-    ran = run("toybox", "--judge", "toy.mp4", "--prompt", "a dog barks")
-    assert ran.status == 2 and "states no fact of the toy world" in ran.err
+    result = run("toybox", "--judge", "toy.mp4", "--prompt", "a dog barks")
+    assert result.status == 2 and "states no fact of the toy world" in result.err

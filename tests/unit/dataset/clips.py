@@ -27,13 +27,13 @@ def image(path: Path, caption: str | None = "a cube", *, size: tuple[int, int] =
 
 
 def damaged(folder: Path) -> dict[str, str]:
-    """Write unusable files, most with captions; returns part of the expected reason by file name."""
-    whole = video(folder / "whole.mp4", num_frames=17).read_bytes()
+    """Write unusable files, most with captions, and return part of the expected reason by file name."""
+    video_bytes = video(folder / "whole.mp4", num_frames=17).read_bytes()
     (folder / "whole.mp4").unlink()
     (folder / "whole.txt").unlink()
     for name, content in {
-        "begun.mp4": whole[:300],
-        "half.mp4": whole[: len(whole) * 6 // 10],
+        "begun.mp4": video_bytes[:300],
+        "half.mp4": video_bytes[: len(video_bytes) * 6 // 10],
         "nothing.mp4": b"",
         "text.mp4": b"not a video\n" * 50,
     }.items():

@@ -1,4 +1,4 @@
-"""Sizes of which a policy keeps hardly any clips are reported."""
+"""Clip sizes are reported if a policy keeps hardly any clips of that size."""
 
 import numpy as np
 

@@ -44,8 +44,8 @@ def samples(plans):
 def test_rows_are_nearly_full_and_within_the_budget():
     planned = plans(mixture(), 30)
     assert all(len(plan.rows) == 4 and sum(row) <= 200 for plan in planned for row in plan.lengths)
-    share = sum(plan.num_tokens for plan in planned) / (30 * 4 * 200)
-    assert share > 0.97
+    efficiency = sum(plan.num_tokens for plan in planned) / (30 * 4 * 200)
+    assert efficiency > 0.97
     assert planned[0].num_clips == sum(map(len, planned[0].rows))
 
 
@@ -70,7 +70,7 @@ def test_every_clip_of_a_lane_is_used_once_per_epoch():
     assert planned[-1].state_after.seen == Counter(sample.lane for sample in samples(planned))
 
 
-def test_sources_follow_their_weights_and_images_their_share():
+def test_sources_follow_their_weights_and_images_their_fraction():
     seen = plans(mixture(), 200)[-1].state_after.seen
     total = sum(seen.values())
     assert sum(number for lane, number in seen.items() if lane[0] == "a") / total == pytest.approx(0.75, abs=0.03)
@@ -136,9 +136,9 @@ def test_ranks_share_the_rows_at_similar_cost():
     plan = plans(mixture(num_rows=8), 3)[-1]
     cost = [sum(length**2 for length in row) for row in plan.lengths]
     for num_ranks in (1, 2, 4, 8):
-        shares = plan.rows_by_rank(num_ranks)
-        assert sorted(row for rows in shares for row in rows) == list(range(8))
-        totals = [sum(cost[row] for row in rows) for rows in shares]
+        rows_by_rank = plan.rows_by_rank(num_ranks)
+        assert sorted(row for rows in rows_by_rank for row in rows) == list(range(8))
+        totals = [sum(cost[row] for row in rows) for rows in rows_by_rank]
         assert max(totals) - min(totals) <= max(cost) - min(cost)
 
 

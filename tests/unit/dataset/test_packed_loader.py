@@ -61,14 +61,14 @@ def tensors(batch: PackedBatch) -> list[torch.Tensor]:
     return [*batch.latents, *batch.noise, batch.text, batch.timestep]
 
 
-def same(a: PackedBatch, b: PackedBatch) -> bool:
+def equal_batches(a: PackedBatch, b: PackedBatch) -> bool:
     return a.clip_ids == b.clip_ids and all(map(torch.equal, tensors(a), tensors(b)))
 
 
-def all_same(steps: list[StepBatches], others: list[StepBatches]) -> bool:
+def equal_steps(steps: list[StepBatches], others: list[StepBatches]) -> bool:
     pairs = [(a, b) for step, other in zip(steps, others, strict=True) for a, b in zip(step.batches, other.batches)]
     states, other_states = ([step.state_after for step in sequence] for sequence in (steps, others))
-    return all(same(*pair) for pair in pairs) and states == other_states
+    return all(equal_batches(*pair) for pair in pairs) and states == other_states
 
 
 def test_batches_have_the_contents_of_the_stores():
@@ -108,7 +108,7 @@ def test_a_store_on_disk_gives_the_same_batches(tmp_path, workers):
     on_disk, in_memory = (
         PackedLoader({"a": source}, one_source, transformer("5b"), **arguments) for source in (store, clips)
     )
-    assert all_same(list(on_disk.steps(3, workers=workers)), list(in_memory.steps(3)))
+    assert equal_steps(list(on_disk.steps(3, workers=workers)), list(in_memory.steps(3)))
 
 
 def test_posterior_noise_and_dropout_are_sampled_for_each_use_of_a_clip():
@@ -144,7 +144,7 @@ def test_batches_do_not_depend_on_the_number_of_ranks(num_ranks):
     shared = [list(loader(rank=rank, num_ranks=num_ranks).steps(4)) for rank in range(num_ranks)]
     for k, step in enumerate(single):
         rows = {batch.clip_ids: batch for ranks in shared for batch in ranks[k].batches}
-        assert len(rows) == 4 and all(same(rows[batch.clip_ids], batch) for batch in step.batches)
+        assert len(rows) == 4 and all(equal_batches(rows[batch.clip_ids], batch) for batch in step.batches)
         assert {ranks[k].num_clips for ranks in shared} == {step.num_clips}
         assert {len(ranks[k].batches) for ranks in shared} == {4 // num_ranks}
         assert all(ranks[k].state_after == step.state_after for ranks in shared)
@@ -161,7 +161,7 @@ def test_resumed_batches_equal_uninterrupted_batches(num_ranks):
     state = json.loads(json.dumps(stopped.state_dict()))
     resumed = loader(num_ranks=num_ranks)
     resumed.load_state_dict(state)
-    assert all_same(list(resumed.steps(6)), uninterrupted[2:])
+    assert equal_steps(list(resumed.steps(6)), uninterrupted[2:])
     assert state["seen"] == dict(uninterrupted[1].state_after.seen) and resumed.state_dict()["step"] == 6
 
 
@@ -172,7 +172,7 @@ def test_prefetching_does_not_change_the_batches():
     for step in prefetching.steps(5, workers=2):
         assert prefetching.state_dict()["step"] == len(steps) + 1
         steps.append(step)
-    assert all_same(steps, list(loader().steps(5)))
+    assert equal_steps(steps, list(loader().steps(5)))
 
 
 def test_patches_of_two_frames_repeat_the_first_frame():
@@ -197,7 +197,11 @@ def test_image_to_video_batches_contain_first_frames(variant):
             stores, replace(SETTINGS, image_dropout=0.2), replace(text_config, in_channels=8), **arguments
         ).steps(30)
     )
-    assert all(same(a, replace(b, image=None)) for x, y in zip(text_steps, steps) for a, b in zip(x.batches, y.batches))
+    assert all(
+        equal_batches(a, replace(b, image=None))
+        for x, y in zip(text_steps, steps)
+        for a, b in zip(x.batches, y.batches)
+    )
     rows = [batch for step in steps for batch in step.batches]
     uses = [(x, i, int(name[1:])) for row in rows for x, i, name in zip(row.latents, row.image, row.clip_ids)]
     dropped, seen = [], set()

@@ -37,8 +37,8 @@ def fail_on_two(key: int) -> int:
 
 def send_signals_to_self(key: int) -> int:
     """Send SIGINT and SIGTERM to this process, and return its id."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(os.getpid(), number)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), signum)
     return os.getpid()
 
 
@@ -86,9 +86,9 @@ def fill_shared_memory(key: int) -> Pair:
     return Pair(torch.ones(10**6), torch.ones(1))
 
 
-def die(key: int, number: int) -> int:
+def die(key: int, signum: int) -> int:
     if key == 1:
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signum)
     return key
 
 
@@ -100,10 +100,10 @@ def return_unpicklable(key: int) -> Any:
     ("make_batch", "error", "message"),
     [
         (fill_shared_memory, UserError, r"do not fit in shared memory .* --shm-size=1g, or set run\.workers=0"),
-        (partial(die, number=signal.SIGKILL), UserError, "killed by SIGKILL, probably because memory ran out"),
-        (partial(die, number=signal.SIGBUS), UserError, "killed by SIGBUS: /dev/shm is probably too small"),
+        (partial(die, signum=signal.SIGKILL), UserError, "killed by SIGKILL, probably because memory ran out"),
+        (partial(die, signum=signal.SIGBUS), UserError, "killed by SIGBUS: /dev/shm is probably too small"),
         (
-            partial(die, number=signal.SIGSEGV),
+            partial(die, signum=signal.SIGSEGV),
             UserError,
             r"killed by SIGSEGV; use fewer workers, .* run\.workers=0",
         ),
@@ -121,11 +121,11 @@ def test_failed_worker_raises_its_error(make_batch, error, message):
 
 def test_without_workers_batches_are_made_on_demand():
     batches: list[int] = []
-    iterator = prefetch(partial(_note, batches), range(3))
+    iterator = prefetch(partial(_record, batches), range(3))
     assert batches == [] and next(iterator) == 0 and batches == [0]
 
 
-def _note(batches: list[int], key: int) -> int:
+def _record(batches: list[int], key: int) -> int:
     batches.append(key)
     return key
 

@@ -49,7 +49,7 @@ def squares(square: Square, **options) -> tuple[list[int], list[list[int]], list
             return 1, [clips.popleft()]
         return (0, [files.popleft()]) if files else None
 
-    found, lost, order = [], [], []
+    results, lost, order = [], [], []
     for outcome in run_feed([Count(), square], next_batch, **options):
         order.append(outcome.task)
         if outcome.lost:
@@ -57,16 +57,16 @@ def squares(square: Square, **options) -> tuple[list[int], list[list[int]], list
         elif outcome.task == 0:
             clips.extend(number for numbers in outcome.result for number in numbers)
         else:
-            found += outcome.result
-    return sorted(found), lost, order
+            results += outcome.result
+    return sorted(results), lost, order
 
 
 EXPECTED = [0, 0, 0, 0, 1, 1, 1, 1, 4, 4, 4, 9, 9, 16]
 
 
 def test_clips_of_a_file_are_processed_before_the_next_file():
-    found, lost, order = squares(Square())
-    assert (found, lost) == (EXPECTED, [])
+    results, lost, order = squares(Square())
+    assert (results, lost) == (EXPECTED, [])
     assert order == [0, 1, 1, 1, 0, 1, 1, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1, 1]
 
 
@@ -75,22 +75,22 @@ def test_workers_give_the_same_results():
 
 
 def test_a_batch_that_kills_its_worker_is_lost_alone():
-    found, lost, _ = squares(Square(kill=3), workers=2)
+    results, lost, _ = squares(Square(kill=3), workers=2)
     assert lost == [[3], [3]]
-    assert found == [number for number in EXPECTED if number != 9]
+    assert results == [number for number in EXPECTED if number != 9]
 
 
 def test_a_worker_that_dies_while_an_outcome_is_handled_loses_its_batch_only():
-    numbers, found, lost = deque(range(6)), [], []
+    numbers, results, lost = deque(range(6)), [], []
 
     def next_batch() -> tuple[int, list[int]] | None:
         return (0, [numbers.popleft()]) if numbers else None
 
     for outcome in run_feed([Square(kill=1)], next_batch, workers=1):
         lost += outcome.batch if outcome.lost else []
-        found += outcome.result or []
+        results += outcome.result or []
         time.sleep(0.5 if outcome.batch == [0] else 0.0)  # meanwhile the next batch kills the worker
-    assert (sorted(found), lost) == ([0, 4, 9, 16, 25], [1])
+    assert (sorted(results), lost) == ([0, 4, 9, 16, 25], [1])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -60,7 +60,7 @@ def test_activation_bytes_of_a_vae(whole_clips):
 
 
 @pytest.mark.parametrize("name", ["toybox-lora", "toybox-sft", "toybox-pretrain-256"])
-def test_weights_and_optimizer_state_are_those_of_the_run(name):
+def test_estimated_weights_and_optimizer_state_equal_those_of_the_run(name):
     from cogvideox.pretrained.model_spec import read_spec
 
     settings = RECIPES[name]()
@@ -116,12 +116,12 @@ def test_the_clip_format_of_a_store_takes_precedence(tmp_path):
 def test_several_processes_share_memory_and_time():
     """The base model is that of the previous stage, which need not exist."""
     settings = RECIPES["pretrain-768"]()
-    one, eight = (estimate(replace(settings, checkpointing="none"), H100, num_ranks) for num_ranks in (1, 8))
-    assert one.parameters == 5_570_283_072
+    single, shared = (estimate(replace(settings, checkpointing="none"), H100, num_ranks) for num_ranks in (1, 8))
+    assert single.parameters == 5_570_283_072
     for part in ("gradients", "optimizer", "EMA"):
-        assert eight.memory[part] == one.memory[part] // 8
-    assert eight.seconds == pytest.approx(one.seconds / 8)
-    assert "for each of 8 processes" in format_estimate(eight, 10, H100, 8)[2]
+        assert shared.memory[part] == single.memory[part] // 8
+    assert shared.seconds == pytest.approx(single.seconds / 8)
+    assert "for each of 8 processes" in format_estimate(shared, 10, H100, 8)[2]
 
 
 def test_unknown_models_or_hardware_have_no_estimate():

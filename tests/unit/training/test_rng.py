@@ -17,7 +17,7 @@ def test_batches_may_span_epochs():
     assert set(counts.values()) == {7}
 
 
-def test_random_numbers_depend_on_purpose_seed_and_step_alone():
+def test_random_numbers_depend_only_on_purpose_seed_and_step():
     def sample(purpose: str, seed: int, step: int) -> tuple[float, float]:
         return (
             torch.rand((), generator=torch_generator(purpose, seed, step)).item(),

@@ -19,15 +19,15 @@ def names(folder):
 
 
 def test_generate_writes_a_video_and_its_sidecar(run, model, workdir):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
-    assert ran.status == 0, ran.err
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 3)
+    assert result.status == 0, result.err
     assert names(workdir) == ["x.json", "x.mp4"]
     video = Video.load(workdir / "x.mp4")
     assert video.frames.shape == (9, 32, 48, 3) and video.fps == 8
     sidecar = json.loads((workdir / "x.json").read_text())
     assert (sidecar["prompt"], sidecar["seed"], sidecar["model"]) == (PROMPT, 3, str(model))
     # One line with the path, the duration and the size.
-    assert ran.out.count("\n") == 1 and ran.out.startswith("x.mp4") and " kB" in ran.out and " s" in ran.out
+    assert result.out.count("\n") == 1 and result.out.startswith("x.mp4") and " kB" in result.out and " s" in result.out
 
 
 def test_from_reproduces_the_video(run, model, workdir):
@@ -46,8 +46,8 @@ def test_each_format_is_written(run, model, workdir, ending):
 
 
 def test_several_videos_with_sheets(run, model, workdir):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-videos", 2, "--seed", 4, "--sheet")
-    assert ran.status == 0 and ran.out.count("\n") == 2
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-videos", 2, "--seed", 4, "--sheet")
+    assert result.status == 0 and result.out.count("\n") == 2
     assert names(workdir) == [f"x-{i}{end}" for i in (1, 2) for end in ("-sheet.png", ".json", ".mp4")]
     assert [json.loads((workdir / f"x-{i}.json").read_text())["seed"] for i in (1, 2)] == [4, 5]
     assert run("generate", "--from", "x-2.json", "-o", "again.png").status == 0
@@ -73,8 +73,10 @@ def test_fps_is_written_to_the_video(run, model, workdir):
 
 
 def test_a_size_outside_of_training_is_noted(run, model, workdir):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
-    assert ran.status == 0 and "note: num_frames=21 is outside the range that this model was trained on" in ran.err
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
+    assert (
+        result.status == 0 and "note: num_frames=21 is outside the range that this model was trained on" in result.err
+    )
 
 
 def test_a_sidecar_repeated_without_guidance(run, model, workdir):
@@ -88,10 +90,10 @@ def test_a_sidecar_repeated_without_guidance(run, model, workdir):
 
 
 def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, workdir):
-    ran = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
+    result = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
     assert (
-        ran.status == 0
-        and ran.err == "cogvideox: note: gif files have at most 50 fps, so this file plays slower than requested\n"
+        result.status == 0
+        and result.err == "cogvideox: note: gif files have at most 50 fps, so this file plays slower than requested\n"
     )
 
 
@@ -114,11 +116,11 @@ def test_ctrl_c_leaves_no_files(run, model, workdir, monkeypatch):
     # Shells start background jobs, which these tests may be, with Ctrl-C disabled.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-inference-steps", 9)
+        result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-inference-steps", 9)
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(steps) == 2
-    assert ran.status == 130 and "interrupted" in ran.err
+    assert result.status == 130 and "interrupted" in result.err
     assert names(workdir) == []
 
 

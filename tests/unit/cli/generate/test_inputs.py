@@ -31,8 +31,8 @@ def names(folder, ending):
 
 
 def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, workdir, inputs):
-    ran = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
-    assert ran.status == 0, ran.err
+    result = run("generate", PROMPT, "-o", "x.png", "--model", image_model, "--image", "in.png", "--fit", "contain")
+    assert result.status == 0, result.err
     sidecar = json.loads((workdir / "x.json").read_text())
     assert sidecar["image"]["path"] == str(workdir / "in.png") and sidecar["fit"] == "contain"
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
@@ -56,8 +56,8 @@ def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, workdir, 
     ids=str,
 )
 def test_videos_from_a_video(run, model, workdir, inputs, options, num_frames):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--sheet", "--model", model, "--video", "in.mp4", *options)
-    assert ran.status == 0, ran.err
+    result = run("generate", PROMPT, "-o", "x.mp4", "--sheet", "--model", model, "--video", "in.mp4", *options)
+    assert result.status == 0, result.err
     assert Video.load(workdir / "x.mp4").frames.shape == (num_frames, 32, 48, 3)
     assert run("generate", "--from", "x.json", "-o", "y.png").status == 0
     # Compare the sheets, not the videos: x264 is not deterministic.
@@ -65,8 +65,8 @@ def test_videos_from_a_video(run, model, workdir, inputs, options, num_frames):
 
 
 def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, inputs):
-    given = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
-    assert run("generate", PROMPT, *given, "--strength", "0.5", "--smooth-guidance").status == 0
+    options = ("-o", "x.mp4", "--model", model, "--video", "in.mp4")
+    assert run("generate", PROMPT, *options, "--strength", "0.5", "--smooth-guidance").status == 0
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--extend", "--dynamic-guidance").status == 0
     sidecar = json.loads((workdir / "y.json").read_text())
     assert sidecar["extend"] and sidecar["dynamic_guidance"] and not {"strength", "smooth_guidance"} & sidecar.keys()
@@ -95,30 +95,30 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
 )
 def test_illegal_inputs_are_errors(run, model, workdir, inputs, options, words):
     (workdir / "noise.mp4").write_bytes(bytes(range(256)) * 8)
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *options)
-    assert ran.status == 2 and ran.err.count("\n") == 1 and words in ran.err, ran
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, *options)
+    assert result.status == 2 and result.err.count("\n") == 1 and words in result.err, result
     assert not (workdir / "x.mp4").exists()
 
 
 def test_an_image_to_video_model_needs_an_image(run, image_model, workdir, inputs):
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
-    assert ran.status == 2 and "needs an image: set image" in ran.err
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
+    assert result.status == 2 and "needs an image: set image" in result.err
     (workdir / "broken.png").write_bytes((workdir / "in.png").read_bytes()[:100])
-    ran = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
-    assert ran.status == 2 and "broken.png" in ran.err and ran.err.count("\n") == 1
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
+    assert result.status == 2 and "broken.png" in result.err and result.err.count("\n") == 1
 
 
 def test_a_prompt_file_continues_where_it_stopped(run, model, workdir):
     (workdir / "p.txt").write_text("a red ball\n\na green cube stands still\na red ball\n", encoding="utf-8")
     options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "out", "--num-videos", 2)
-    ran = run(*options)
-    assert ran.status == 0 and ran.out.count("\n") == 6, ran
+    result = run(*options)
+    assert result.status == 0 and result.out.count("\n") == 6, result
     created = names(workdir / "out", ".mp4")
     assert created == sorted(f"{words}-{seed}{n}.mp4" for words, n in BALL_CUBE_BALL for seed in (0, 1))
     times = {name: (workdir / "out" / name).stat().st_mtime_ns for name in created}
     (workdir / "out" / created[0]).unlink()
-    ran = run(*options)
-    assert ran.status == 0 and ran.out.count("\n") == 1 and "5 of 6 videos exist already" in ran.err
+    result = run(*options)
+    assert result.status == 0 and result.out.count("\n") == 1 and "5 of 6 videos exist already" in result.err
     assert names(workdir / "out", ".mp4") == created
     assert all((workdir / "out" / name).stat().st_mtime_ns == times[name] for name in created[1:])
     # All videos exist; with different options, they are generated again.
@@ -132,16 +132,16 @@ BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red
 def test_no_two_prompts_share_a_file(run, model, workdir):
     """The second "a ball" of seed 0 gets a number, and could be confused with "a ball 0" of seed 2."""
     (workdir / "p.txt").write_text("a ball\na ball\na ball 0\n")
-    ran = run("generate", "--prompts", "p.txt", "--model", model, "--num-videos", 3, "--num-frames", 1)
-    assert ran.status == 0 and ran.out.count("\n") == 9, ran
+    result = run("generate", "--prompts", "p.txt", "--model", model, "--num-videos", 3, "--num-frames", 1)
+    assert result.status == 0 and result.out.count("\n") == 9, result
     prompts = [json.loads((workdir / name).read_text())["prompt"] for name in names(workdir, ".json")]
     assert sorted(prompts) == ["a ball"] * 6 + ["a ball 0"] * 3
 
 
 def test_a_prompt_file_with_images(run, image_model, workdir, inputs):
     (workdir / "p.txt").write_text("a ball@@in.png\na cube @@ in.png\n")
-    ran = run("generate", "--prompts", "p.txt", "--model", image_model)
-    assert ran.status == 0, ran
+    result = run("generate", "--prompts", "p.txt", "--model", image_model)
+    assert result.status == 0, result
     assert names(workdir, ".mp4") == ["a-ball-0.mp4", "a-cube-0.mp4", "in.mp4"]
 
 
@@ -158,12 +158,12 @@ def test_a_prompt_file_with_images(run, image_model, workdir, inputs):
 )
 def test_broken_prompt_files_are_errors(run, image_model, workdir, inputs, content, words):
     (workdir / "p.txt").write_bytes(content)
-    ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
-    assert ran.status == 2 and words in ran.err and ran.err.count("\n") == 1, ran
+    result = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
+    assert result.status == 2 and words in result.err and result.err.count("\n") == 1, result
     assert not (workdir / "out").exists()
     (workdir / "p.txt").write_text("a ball")
-    ran = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
-    assert ran.status == 2 and "needs a folder" in ran.err
+    result = run("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out.mp4")
+    assert result.status == 2 and "needs a folder" in result.err
 
 
 def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, workdir):
@@ -175,19 +175,19 @@ def test_a_prompt_file_with_the_options_of_a_sidecar(run, model, workdir):
 
 
 @pytest.mark.parametrize(
-    ("given", "output"),
+    ("options", "output"),
     [
         (("--video", "in.mp4"), ("-o", "in.mp4")),
         (("--video", "in-2.mp4"), ("-o", "./in.mp4", "--num-videos", 2)),
         (("--video", "in-sheet.png", "--extend"), ("-o", "in.gif", "--sheet")),
     ],
 )
-def test_inputs_are_not_overwritten(run, model, workdir, inputs, given, output):
+def test_inputs_are_not_overwritten(run, model, workdir, inputs, options, output):
     (workdir / "in-2.mp4").write_bytes((workdir / "in.mp4").read_bytes())
     (workdir / "in-sheet.png").write_bytes((workdir / "in.png").read_bytes())
     before = {path: path.read_bytes() for path in workdir.iterdir()}
-    ran = run("generate", PROMPT, "--model", model, *given, *output)
-    assert ran.status == 2 and "it is an input of this command" in ran.err and ran.err.count("\n") == 1, ran
+    result = run("generate", PROMPT, "--model", model, *options, *output)
+    assert result.status == 2 and "it is an input of this command" in result.err and result.err.count("\n") == 1, result
     assert {path: path.read_bytes() for path in workdir.iterdir()} == before
 
 
@@ -197,10 +197,10 @@ def test_bad_lines_of_a_prompt_file_do_not_stop_the_others(run, image_model, wor
     lines += [b"a cube@@broken.png", b"", b"a\xe2\x80\xa8small\x0cring", b"\\# one"]
     (workdir / "p.txt").write_bytes(b"\n".join(lines))
     options = ("generate", "--prompts", "p.txt", "--model", image_model, "--image", "in.png", "-o", "out")
-    ran = run(*options)
-    assert ran.status == 2 and ran.err.endswith("failed, for the reasons above: 2, 3, 4, 5, 7\n"), ran.err
+    result = run(*options)
+    assert result.status == 2 and result.err.endswith("failed, for the reasons above: 2, 3, 4, 5, 7\n"), result.err
     for number in (2, 3, 4, 5, 7):
-        assert f"cogvideox: line {number}" in ran.err
+        assert f"cogvideox: line {number}" in result.err
     assert names(workdir / "out", ".mp4") == ["a-red-ball-0.mp4", "a-small-ring-0.mp4", "one-0.mp4"]
     prompts = [json.loads((workdir / "out" / name).read_text())["prompt"] for name in names(workdir / "out", ".json")]
     assert prompts == ["a red ball", "a\u2028small\x0cring", "# one"]

@@ -16,20 +16,20 @@ PROMPT = "a red ball"
 
 
 def test_plan_prints_the_memory_plan_and_generates_nothing(run, model, workdir):
-    ran = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
-    assert ran.status == 0 and list(workdir.iterdir()) == []
-    assert "everything in memory, float32" in ran.out and "estimate" in ran.out
-    assert [line.split()[0] for line in ran.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
+    result = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
+    assert result.status == 0 and list(workdir.iterdir()) == []
+    assert "everything in memory, float32" in result.out and "estimate" in result.out
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
 
 
 def test_plan_with_a_prompt_file_creates_no_folder(run, model, workdir):
     (workdir / "p.txt").write_text("a red ball\na blue cube\n")
-    ran = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
-    assert ran.status == 0 and "everything in memory" in ran.out
+    result = run("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--plan")
+    assert result.status == 0 and "everything in memory" in result.out
     assert [path.name for path in workdir.iterdir()] == ["p.txt"]
 
 
-def test_the_plan_is_printed_also_if_all_videos_exist(run, model, workdir):
+def test_the_plan_is_printed_even_if_all_videos_exist(run, model, workdir):
     (workdir / "p.txt").write_text("a red ball\n")
     options = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos", "--num-inference-steps", 1)
     assert run(*options).status == 0
@@ -38,16 +38,16 @@ def test_the_plan_is_printed_also_if_all_videos_exist(run, model, workdir):
 
 def test_the_same_video_with_less_memory(run, model, workdir):
     for name, memory in (("a", "speed"), ("b", "low"), ("c", "2GB")):
-        ran = run("generate", PROMPT, "--model", model, "--seed", 3, "-o", f"{name}.png", "--memory", memory)
-        assert ran.status == 0
-        assert ("plan: " in ran.err) == (memory == "low")
+        result = run("generate", PROMPT, "--model", model, "--seed", 3, "-o", f"{name}.png", "--memory", memory)
+        assert result.status == 0
+        assert ("plan: " in result.err) == (memory == "low")
     frames = [io.read(workdir / f"{name}.png")[0].astype(int) for name in "abc"]
     assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
 
 
 def test_8_bit_weights_are_printed_and_repeated(run, model, workdir):
-    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
-    assert ran.status == 0 and "not exact" in ran.err
+    result = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
+    assert result.status == 0 and "not exact" in result.err
     assert json.loads((workdir / "x.json").read_text())["weights"] == "int8"
     assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
 
@@ -62,15 +62,15 @@ def test_videos_by_other_weights_do_not_count_as_existing(run, model, workdir):
 
 @pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
 def test_impossible_memory_options_are_errors(run, model, workdir, options):
-    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
-    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(workdir.iterdir()) == []
+    result = run("generate", PROMPT, "--model", model, "-o", "x.mp4", *options)
+    assert result.status == 2 and len(result.err.splitlines()) == 1 and list(workdir.iterdir()) == []
 
 
 @pytest.mark.parametrize("plan", [[], ["--plan"]])
 def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, workdir, plan):
-    ran = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
-    assert ran.status == 2 and len(ran.err.splitlines()) == 1 and list(workdir.iterdir()) == []
-    assert "float8 needs a GPU" in ran.err
+    result = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--float8", *plan)
+    assert result.status == 2 and len(result.err.splitlines()) == 1 and list(workdir.iterdir()) == []
+    assert "float8 needs a GPU" in result.err
 
 
 def test_float8_is_repeated_unless_turned_off(run, model, workdir):
@@ -81,9 +81,9 @@ def test_float8_is_repeated_unless_turned_off(run, model, workdir):
     assert run("generate", "--from", "x.json", "-o", "y.mp4", "--no-float8").status == 0
     assert "float8" not in json.loads((workdir / "y.json").read_text())
     (workdir / "prompts.txt").write_text(PROMPT)
-    shared = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
-    assert run(*shared).status == 0 and "1 of 1 videos exist already" in run(*shared).err
-    assert "float8 needs a GPU" in run(*shared, "--float8").err
+    command = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
+    assert run(*command).status == 0 and "1 of 1 videos exist already" in run(*command).err
+    assert "float8 needs a GPU" in run(*command, "--float8").err
 
 
 def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, model, workdir, monkeypatch):

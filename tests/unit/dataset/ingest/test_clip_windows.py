@@ -81,7 +81,7 @@ def test_unusable_clips_are_rejected_with_a_reason(change, reason):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "reason"),
+    ("changes", "reason"),
     [
         ({"fps": 0.0}, "above 0"),
         ({"num_frames": 16}, "nearest: 13 or 17"),
@@ -92,17 +92,17 @@ def test_unusable_clips_are_rejected_with_a_reason(change, reason):
         ({"max_area": 100}, "the minimum is 16x16"),
     ],
 )
-def test_invalid_formats_are_rejected(wrong, reason):
+def test_invalid_formats_are_rejected(changes, reason):
     with pytest.raises(UserError, match=reason):
-        replace(TARGET, **wrong)
+        replace(TARGET, **changes)
 
 
 def test_windows_contain_their_frames(tmp_path):
     clips.video(tmp_path / "a.mp4", num_frames=22, fps=8.0)
     windows = clip_windows(scan_folder(tmp_path).clips[0], ClipFormat(8.0, 9, height=32, width=48))
     assert [window.num_frames for window in windows] == [9, 9]
-    both = np.concatenate([read_window(window) for window in windows]).astype(int)
-    assert np.abs(both - clips.pixels(22)[:18]).mean() < 3
+    frames = np.concatenate([read_window(window) for window in windows]).astype(int)
+    assert np.abs(frames - clips.pixels(22)[:18]).mean() < 3
 
 
 def test_a_truncated_file_is_trimmed_or_rejected(tmp_path):

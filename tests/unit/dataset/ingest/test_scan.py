@@ -173,9 +173,9 @@ def test_numbers_of_any_size_are_values_or_none(media, number):
     (media / "metadata.jsonl").write_text(
         "\n".join(row % (name, number) for name in ("score", "end")) + "\n" + row % ("score", 3)
     )
-    found = scan_folder(media)
-    assert [clip.scores for clip in found.clips][-1] == {"score": 3.0}
-    assert all(clip.scores == {} for clip in found.clips[:-1]) and len(found.clips) + len(found.rejects) == 3
+    contents = scan_folder(media)
+    assert [clip.scores for clip in contents.clips][-1] == {"score": 3.0}
+    assert all(clip.scores == {} for clip in contents.clips[:-1]) and len(contents.clips) + len(contents.rejects) == 3
 
 
 @pytest.mark.parametrize("depth", [100, 900, 100_000])
@@ -204,9 +204,9 @@ def test_parquet_columns_of_any_type_are_read_or_left_out(media):
         "decimal": pa.array([1, 2]).cast(pa.decimal128(30, 2)),
     }
     parquet.write_table(pa.table(rows), media / "metadata.parquet")
-    found = scan_folder(media)
-    assert [clip.scores for clip in found.clips] == [{"score": 1.0}, {"score": 2.0}] and not found.rejects
-    assert "blob, decimal, length, struct, tags, time, tms, tns, ts, tus" in found.notes[0]
+    contents = scan_folder(media)
+    assert [clip.scores for clip in contents.clips] == [{"score": 1.0}, {"score": 2.0}] and not contents.rejects
+    assert "blob, decimal, length, struct, tags, time, tms, tns, ts, tus" in contents.notes[0]
 
 
 def test_a_single_json_object_is_one_row(media):

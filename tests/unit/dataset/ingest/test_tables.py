@@ -1,4 +1,4 @@
-"""Tables of clips in the dialects that programs write. Right values come from the rows that were written."""
+"""Tables of clips in the dialects that programs write. The expected values are those that were written."""
 
 import csv
 import io
@@ -32,8 +32,8 @@ def folder(tmp_path) -> Path:
 
 
 def captions(folder: Path) -> list[tuple[str, str | None]]:
-    found = list_folder(folder)
-    return [(str(entry.source.relative_to(folder)), entry.caption) for entry in found.entries]
+    contents = list_folder(folder)
+    return [(str(entry.source.relative_to(folder)), entry.caption) for entry in contents.entries]
 
 
 EXPECTED = [(name, " ".join(caption.split())) for name, caption, _ in ROWS]
@@ -76,8 +76,8 @@ def test_csv_dialects(folder, separator, encoding, newline, quoting):
 )
 def test_csv_from_other_programs(folder, text):
     (folder / "metadata.csv").write_text(text, encoding="utf-8", newline="")
-    found = list_folder(folder)
-    assert captions(folder) == [("v0.mp4", "a red ball"), ("v1.mp4", "a cone")] and not found.rejects
+    contents = list_folder(folder)
+    assert captions(folder) == [("v0.mp4", "a red ball"), ("v1.mp4", "a cone")] and not contents.rejects
 
 
 def test_quotation_marks_escaped_with_backslashes(folder):
@@ -116,11 +116,11 @@ def test_one_bad_row_does_not_affect_the_others(folder, bad, caption):
     lines = [f'{name},"a ""{name}"", clip"' for name in names]
     lines[bad] = f"{names[bad]},{caption}"
     (folder / "metadata.csv").write_text("file_name,caption\n" + "\n".join(lines) + "\n")
-    found = list_folder(folder)
+    contents = list_folder(folder)
     good = [(name, f'a "{name}", clip') for number, name in enumerate(names) if number != bad]
     assert [entry for entry in captions(folder) if entry[0] != names[bad]] == good
     if caption != '"a red ball\\""':  # escaped by a backslash
-        ((row, reason),) = found.rejects
+        ((row, reason),) = contents.rejects
         assert row == f"metadata.csv, row {bad + 1}" and ("quotation mark" in reason or "in quotes" in reason)
 
 
@@ -170,9 +170,9 @@ def test_one_bad_row_of_json_does_not_affect_the_others(folder, bad, suffix):
         rows[1:] = [rows[2], bad]  # in an array, the rest belongs to it
     text = "\n".join(rows) if suffix == "jsonl" else f"[{','.join(rows)}]"
     (folder / f"metadata.{suffix}").write_text(text)
-    found = list_folder(folder)
+    contents = list_folder(folder)
     assert captions(folder) == [("v0.mp4", "[a] {ball},"), ("v1.mp4", "[a] {ball},")]
-    assert len(found.rejects) == 1 and "not a JSON object" in found.rejects[0][1]
+    assert len(contents.rejects) == 1 and "not a JSON object" in contents.rejects[0][1]
 
 
 def test_json_and_json_lines_with_the_extension_of_the_other(folder):
@@ -216,17 +216,17 @@ def test_a_damaged_parquet_column_is_ignored(folder):
     chunk = parquet.ParquetFile(folder / "metadata.parquet").metadata.row_group(0).column(2)
     data[chunk.data_page_offset : chunk.data_page_offset + 60] = bytes(60)
     (folder / "metadata.parquet").write_bytes(data)
-    found = list_folder(folder)
-    assert len(found.entries) == 99 and not found.entries[0].scores and "ignored: score" in found.notes[0]
+    contents = list_folder(folder)
+    assert len(contents.entries) == 99 and not contents.entries[0].scores and "ignored: score" in contents.notes[0]
 
 
 def test_columns_without_a_name_or_above_the_limit_are_ignored(folder, monkeypatch):
     monkeypatch.setenv("COGVIDEOX_MAX_COLUMNS", "2")
     header = b"file_name,caption,gr\xf6\xdfe,,s1,s2,s3\n"
     (folder / "metadata.csv").write_bytes(header + b"v0.mp4,x,1,2,3,4,5\n")
-    found = list_folder(folder)
-    assert found.entries[0].scores == {"s1": 3.0, "s2": 4.0}
-    assert len(found.notes) == 2 and any("gr\\xf6\\xdfe" in note for note in found.notes)
+    contents = list_folder(folder)
+    assert contents.entries[0].scores == {"s1": 3.0, "s2": 4.0}
+    assert len(contents.notes) == 2 and any("gr\\xf6\\xdfe" in note for note in contents.notes)
 
 
 def test_large_tables_are_refused(folder, monkeypatch):
@@ -248,11 +248,11 @@ def test_damaged_csv_keeps_the_rows_that_are_not_damaged(folder, seed):
     for number in range(20):
         (folder / f"w{number}.mp4").write_bytes(b"x")
     data = "file_name,caption\n" + "".join(f'w{number}.mp4,"a ball, number {number}"\n' for number in range(20))
-    at = rng.randrange(20, len(data))
-    (folder / "metadata.csv").write_text(data[:at] + rng.choice('",\n;') + data[at + 1 :])
-    right = {f"w{number}.mp4": f"a ball, number {number}" for number in range(20)}
-    found = [(name, caption) for name, caption in captions(folder) if right.get(name) == caption]
-    assert len(found) >= 18, (at, captions(folder))
+    position = rng.randrange(20, len(data))
+    (folder / "metadata.csv").write_text(data[:position] + rng.choice('",\n;') + data[position + 1 :])
+    expected = {f"w{number}.mp4": f"a ball, number {number}" for number in range(20)}
+    intact = [(name, caption) for name, caption in captions(folder) if expected.get(name) == caption]
+    assert len(intact) >= 18, (position, captions(folder))
 
 
 def test_a_small_parquet_file_with_a_text_repeated_many_times_takes_little_memory(folder):

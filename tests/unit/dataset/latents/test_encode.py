@@ -48,56 +48,60 @@ def data(tmp_path) -> Path:
 def make(data, model, tmp_path):
     """Encode the folder into a store."""
 
-    def make(target: ClipFormat = TARGET, store: str = "store", of: Path = data, shard=None, **options) -> EncodeResult:
-        plan = plan_encoding(scan_folder(of, shard=shard), read_spec(model), target)
+    def make(
+        target: ClipFormat = TARGET, store: str = "store", folder: Path = data, shard=None, **options
+    ) -> EncodeResult:
+        plan = plan_encoding(scan_folder(folder, shard=shard), read_spec(model), target)
         return encode_clips(plan, tmp_path / store, shard=shard, **options)
 
     return make
 
 
-def new(result: EncodeResult) -> tuple[int, int]:
+def num_new(result: EncodeResult) -> tuple[int, int]:
     return result.num_new_latents, result.num_new_texts
 
 
-def same(one: LatentStore, other: LatentStore) -> bool:
-    def plain(store: LatentStore) -> list:
+def equal_stores(first: LatentStore, second: LatentStore) -> bool:
+    def without_files(store: LatentStore) -> list:
         return [replace(row, latents_file="", text_file="") for row in store.rows]
 
-    pairs = zip(list(one), list(other))
-    tensors = all(torch.equal(getattr(a, x), getattr(b, x)) for a, b in pairs for x in ("mean", "logvar", "text"))
-    return tensors and plain(one) == plain(other) and one.rejects == other.rejects
+    pairs = zip(list(first), list(second))
+    tensors = all(
+        torch.equal(getattr(a, name), getattr(b, name)) for a, b in pairs for name in ("mean", "logvar", "text")
+    )
+    return tensors and without_files(first) == without_files(second) and first.rejects == second.rejects
 
 
 def test_a_store_holds_the_outputs_of_the_networks(make, data, model, tmp_path):
     assert make() == EncodeResult(4, 4, 4, [], True)
-    store, bundle = LatentStore(tmp_path / "store"), load(model)
+    store, loaded = LatentStore(tmp_path / "store"), load(model)
     assert len(store) == 4 and store.shapes.tolist() == [[3, 4, 6]] * 3 + [[1, 4, 6]]
     windows = [window for clip in scan_folder(data).clips for window in clip_windows(clip, TARGET)]
     for sample, window in zip(store, windows):
-        posterior = bundle.vae.encode(to_model(torch.from_numpy(read_window(window)))[None])
-        ids = bundle.tokenizer.encode([window.clip.caption], tiny.TEXT_LENGTH)
+        posterior = loaded.vae.encode(to_model(torch.from_numpy(read_window(window)))[None])
+        ids = loaded.tokenizer.encode([window.clip.caption], tiny.TEXT_LENGTH)
         torch.testing.assert_close(sample.mean.float(), posterior.mean[0], rtol=2**-8, atol=1e-6)
         torch.testing.assert_close(sample.logvar.float(), posterior.logvar[0], rtol=2**-8, atol=1e-6)
-        torch.testing.assert_close(sample.text.float(), bundle.text_encoder(ids)[0], rtol=2**-8, atol=1e-6)
+        torch.testing.assert_close(sample.text.float(), loaded.text_encoder(ids)[0], rtol=2**-8, atol=1e-6)
         assert (sample.clip_id, sample.source_size, sample.fps) == (window.clip.id, (32, 48), window.fps)
         assert sample.crop == (0, 0, 32, 48) and sample.vae == store.settings.vae
-    null = bundle.text_encoder(bundle.tokenizer.encode([""], tiny.TEXT_LENGTH))[0]
+    null = loaded.text_encoder(loaded.tokenizer.encode([""], tiny.TEXT_LENGTH))[0]
     torch.testing.assert_close(store.null_text("empty").float(), null, rtol=2**-8, atol=1e-6)
-    assert store.settings.scaling_factor == bundle.vae.config.scaling_factor
+    assert store.settings.scaling_factor == loaded.vae.config.scaling_factor
 
 
 def test_a_second_run_encodes_only_what_is_new(make, data, tmp_path):
     make()
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
-    assert new(make()) == (0, 0)
+    assert num_new(make()) == (0, 0)
     clips.video(data / "d.mp4", "a red ball", seed=3)
-    assert new(make()) == (1, 0)
+    assert num_new(make()) == (1, 0)
     (data / "a.txt").write_text("a green ball")
-    assert new(make()) == (0, 1)
+    assert num_new(make()) == (0, 1)
     assert LatentStore(tmp_path / "store").rows[0].caption == "a green ball"
-    assert new(make(replace(TARGET, fps=4.0, num_frames=5))) == (3, 0)
+    assert num_new(make(replace(TARGET, fps=4.0, num_frames=5))) == (3, 0)
     (data / "a.mp4").unlink()
-    assert new(make()) == (0, 0) and len(LatentStore(tmp_path / "store")) == 4
+    assert num_new(make()) == (0, 0) and len(LatentStore(tmp_path / "store")) == 4
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*.safetensors")}
     assert before.items() <= after.items()
 
@@ -105,17 +109,17 @@ def test_a_second_run_encodes_only_what_is_new(make, data, tmp_path):
 def test_first_frames_are_noise_augmented(make, model, tmp_path):
     """Noise is seeded by the clip; adding first frames to a store does not encode its latents again."""
     target = replace(TARGET, first_frames=3)
-    assert new(make()) == (4, 4)
+    assert num_new(make()) == (4, 4)
     assert LatentStore(tmp_path / "store")[0].image_mean is None
     encoded = make(target)
-    assert new(encoded) == (0, 0) and encoded.num_new_first_frames == 4
-    store, bundle = LatentStore(tmp_path / "store"), load(model)
+    assert num_new(encoded) == (0, 0) and encoded.num_new_first_frames == 4
+    store, loaded = LatentStore(tmp_path / "store"), load(model)
     for sample, row in zip(store, store.rows):
         (window,) = [
             v for c in scan_folder(tmp_path / "data").clips for v in clip_windows(c, TARGET) if v.clip.id == row.clip_id
         ]
         first = to_model(torch.from_numpy(read_window(window)[:1]))
-        posterior = bundle.vae.encode(add_image_noise(first, 3, row.images))
+        posterior = loaded.vae.encode(add_image_noise(first, 3, row.images))
         assert sample.image_mean.shape == (4, 3, 4, 6)
         torch.testing.assert_close(sample.image_mean[:, 1].float(), posterior.mean[1, :, 0], rtol=2**-8, atol=1e-6)
         torch.testing.assert_close(sample.image_logvar[:, 2].float(), posterior.logvar[2, :, 0], rtol=2**-8, atol=1e-6)
@@ -143,7 +147,7 @@ def test_clips_with_unusable_captions_are_rejected(make, data, tmp_path):
     )
     encoded = make()
     assert [reason.partition(":")[0] for _, reason in encoded.rejects] == ["its caption cannot be used"] * 2
-    assert "the limit is 12" in encoded.rejects[0][1] and new(encoded) == (1, 2)
+    assert "the limit is 12" in encoded.rejects[0][1] and num_new(encoded) == (1, 2)
     columns = LatentStore(tmp_path / "store").columns
     assert columns["flow"].tolist() == [0.5] and columns["kind"].tolist() == ["x"]
 
@@ -167,12 +171,12 @@ def test_duplicate_clips_are_rejected(make, data, tmp_path):
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_a_job_array_makes_the_same_store(make, tmp_path, world):
+def test_a_job_array_writes_the_same_store(make, tmp_path, world):
     make()
     for rank in range(world):
         assert not (tmp_path / "jobs" / INDEX).exists()
         assert make(store="jobs", shard=Shard(rank, world)).complete == (rank == world - 1)
-    assert same(LatentStore(tmp_path / "store"), LatentStore(tmp_path / "jobs"))
+    assert equal_stores(LatentStore(tmp_path / "store"), LatentStore(tmp_path / "jobs"))
     assert sorted(file.suffix for file in (tmp_path / "jobs").iterdir()).count(".parquet") == 1
     assert not any(file.is_dir() for file in (tmp_path / "jobs").iterdir())
 
@@ -186,10 +190,10 @@ def test_results_of_jobs_on_an_older_folder_are_not_merged(make, data, tmp_path)
 
 
 @pytest.mark.slow
-def test_worker_processes_make_the_same_store(make, tmp_path):
+def test_worker_processes_write_the_same_store(make, tmp_path):
     make()
-    assert new(make(store="pool", workers=2)) == (4, 4)
-    assert same(LatentStore(tmp_path / "store"), LatentStore(tmp_path / "pool"))
+    assert num_new(make(store="pool", workers=2)) == (4, 4)
+    assert equal_stores(LatentStore(tmp_path / "store"), LatentStore(tmp_path / "pool"))
 
 
 def test_an_interruption_costs_one_shard(make, tmp_path, monkeypatch):
@@ -202,32 +206,32 @@ def test_an_interruption_costs_one_shard(make, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make(on_progress=stop)
     assert not (tmp_path / "store" / INDEX).exists()
-    assert new(make()) == (2, 0)
+    assert num_new(make()) == (2, 0)
 
 
 def test_a_damaged_shard_is_encoded_again(make, tmp_path):
     make()
     (shard,) = (tmp_path / "store").glob("latents-*")
-    whole = {name: tensor.clone() for name, tensor in load_file(shard).items()}
+    original = {name: tensor.clone() for name, tensor in load_file(shard).items()}
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match="is damaged; delete it and run"):
         LatentStore(tmp_path / "store")[0]
-    assert new(make()) == (4, 0)
-    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(shard).items())
+    assert num_new(make()) == (4, 0)
+    assert all(torch.equal(tensor, original[name]) for name, tensor in load_file(shard).items())
 
 
 def test_other_weights_have_other_hashes(make, model, tmp_path):
     make()
-    bundle = load(model)
+    loaded = load(model)
     before = store_settings(read_spec(model), TARGET)
     with torch.no_grad():
-        bundle.vae.decoder.conv_in.weight.add_(1)
-    other = tiny.model_folder.save(bundle, tmp_path / "decoder")
+        loaded.vae.decoder.conv_in.weight.add_(1)
+    other = tiny.model_folder.save(loaded, tmp_path / "decoder")
     assert replace(store_settings(read_spec(other), TARGET), model=before.model) == before
     with torch.no_grad():
-        bundle.vae.encoder.conv_in.bias[0] += 1
-        bundle.text_encoder.norm.weight[0] += 1
-    other = tiny.model_folder.save(bundle, tmp_path / "both")
+        loaded.vae.encoder.conv_in.bias[0] += 1
+        loaded.text_encoder.norm.weight[0] += 1
+    other = tiny.model_folder.save(loaded, tmp_path / "both")
     after = store_settings(read_spec(other), TARGET)
     assert after.vae != before.vae and after.text_encoder != before.text_encoder
 

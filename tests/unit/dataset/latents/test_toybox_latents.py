@@ -39,10 +39,10 @@ def test_no_clip_is_a_held_out_composition():
 def test_the_table_holds_the_posteriors_of_the_vae(vae, small_shards, tmp_path):
     table = encode_toybox(vae, CLIPS, tmp_path, batch_size=2)
     assert len(table) == 7
-    expected, found = vae.encode(render_clips(CLIPS, [6, 1])), table.posterior([6, 1])
+    expected, actual = vae.encode(render_clips(CLIPS, [6, 1])), table.posterior([6, 1])
     # bfloat16 has 8 bits of precision.
-    torch.testing.assert_close(found.mean, expected.mean, rtol=2**-8, atol=1e-6)
-    torch.testing.assert_close(found.logvar, expected.logvar, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(actual.mean, expected.mean, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(actual.logvar, expected.logvar, rtol=2**-8, atol=1e-6)
 
 
 def test_only_missing_shards_are_encoded(vae, small_shards, tmp_path):
@@ -53,8 +53,8 @@ def test_only_missing_shards_are_encoded(vae, small_shards, tmp_path):
 
     first = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
     assert encoded == [(3, 7), (6, 7), (7, 7)]
-    again = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
-    assert len(encoded) == 3 and torch.equal(first.mean, again.mean)
+    repeated = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
+    assert len(encoded) == 3 and torch.equal(first.mean, repeated.mean)
     # A larger set reuses whole shards and encodes the rest; a damaged shard is encoded again.
     shards = sorted(tmp_path.glob("*/*.safetensors"))
     shards[0].write_bytes(shards[0].read_bytes()[:-4])

@@ -53,7 +53,7 @@ def plan(data: Path, model: Path, norm_statistics: NormStatistics | None = None)
     return plan_encoding(scan_folder(data), read_spec(model), TARGET, norm_statistics)
 
 
-def test_the_default_is_as_the_training_clips_of_the_model(data, model, tmp_path):
+def test_the_default_norm_statistics_are_those_of_the_training_clips(data, model, tmp_path):
     assert plan(data, model).settings.norm_statistics == "clip"  # official
     assert plan(data, model, "chunk").settings.norm_statistics == "chunk"
     assert plan(data, tiny.write(tmp_path / "own")).settings.norm_statistics == "chunk"  # as in its settings
@@ -95,13 +95,13 @@ def test_stores_of_version_0_1_0_are_read_as_chunks(data, model, tmp_path):
 
 def budget_for(size: tuple[int, int, int], norm_statistics: NormStatistics) -> EncodingBudget:
     """A budget in which windows of this size just fit."""
-    config, plenty = tiny.vae_config("2b"), EncodingBudget(2**40)
-    least = min(
-        plenty.peak(config, size, norm_statistics, VAESlicing(strips, offload))
+    config, unlimited = tiny.vae_config("2b"), EncodingBudget(2**40)
+    min_peak = min(
+        unlimited.peak(config, size, norm_statistics, VAESlicing(strips, offload))
         for strips in (1, 2, 3, 4)
         for offload in (False, True)
     )
-    return EncodingBudget(int(least / 0.94) + 1)
+    return EncodingBudget(int(min_peak / 0.94) + 1)
 
 
 def test_a_clip_that_does_not_fit_in_memory_is_rejected_with_advice(data, model, tmp_path, monkeypatch):
@@ -119,27 +119,28 @@ def test_a_clip_that_does_not_fit_in_memory_is_rejected_with_advice(data, model,
 
 
 @pytest.mark.parametrize(
-    ("device", "workers", "share"), [("cuda", 0, 1), ("cuda", 4, 2), ("cuda", 3, 2), ("cuda:1", 4, 4), ("cpu", 4, 4)]
+    ("device", "workers", "per_device"),
+    [("cuda", 0, 1), ("cuda", 4, 2), ("cuda", 3, 2), ("cuda:1", 4, 4), ("cpu", 4, 4)],
 )
-def test_workers_share_the_memory_of_their_devices(monkeypatch, device, workers, share):
+def test_workers_share_the_memory_of_their_devices(monkeypatch, device, workers, per_device):
     kind, free = device.partition(":")[0], 2**34
     hardware = SimpleNamespace(device_type=kind, free_bytes=free, host_free_bytes=free)
     monkeypatch.setattr(encode_memory, "detect_hardware", lambda *_, **__: hardware)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert encode_memory.measure_budget(device, "float32", workers).free_bytes == free // share
+    assert encode_memory.measure_budget(device, "float32", workers).free_bytes == free // per_device
 
 
 def test_less_memory_means_more_strips():
     """At the official size, in bfloat16 on a GPU, whole clips need several times the memory of chunks."""
-    config, size, found = VAEConfig(), (49, 480, 720), []
+    config, size, slicings = VAEConfig(), (49, 480, 720), []
     cases: list[tuple[int, NormStatistics]] = [(140, "clip"), (14, "clip"), (8, "clip"), (14, "chunk"), (4, "chunk")]
     for gigabytes, norm_statistics in cases:
         budget = EncodingBudget(gigabytes * 2**30, "bfloat16", on_cpu=False)
         slicing = budget.choose_slicing(config, size, norm_statistics)
         assert budget.peak(config, size, norm_statistics, slicing) <= 0.94 * budget.free_bytes
-        found.append((slicing.strips, slicing.offload))
-    assert found[0] == (2, False)  # one strip would exceed the 32-bit index of cuDNN
-    assert found[1:] == [(3, False), (8, True), (1, False), (2, True)]
+        slicings.append((slicing.strips, slicing.offload))
+    assert slicings[0] == (2, False)  # one strip would exceed the 32-bit index of cuDNN
+    assert slicings[1:] == [(3, False), (8, True), (1, False), (2, True)]
 
 
 def test_activations_are_offloaded_only_if_main_memory_has_space():

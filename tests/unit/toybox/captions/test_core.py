@@ -34,12 +34,14 @@ def test_captions_are_short_and_true(style: str, image: bool):
 def test_styles_omit_facts_at_their_rates():
     named = {style: [parse_prompt(text) for _, text in captioned_scenes(style)] for style in STYLES}
 
-    def share(style: str, fact: str) -> float:
+    def fraction(style: str, fact: str) -> float:
         return sum(fact in facts for facts in named[style]) / len(named[style])
 
-    assert 0.3 < share("short", "size") < 0.5 and share("short", "motion") > 0.8
-    assert share("plain", "background") > 0.8 and share("plain", "size") > 0.8 and share("plain", "motion") == 1.0
-    assert all(share("dense", fact) == 1.0 for fact in ("size", "motion", "background"))
+    assert 0.3 < fraction("short", "size") < 0.5 and fraction("short", "motion") > 0.8
+    assert (
+        fraction("plain", "background") > 0.8 and fraction("plain", "size") > 0.8 and fraction("plain", "motion") == 1.0
+    )
+    assert all(fraction("dense", fact) == 1.0 for fact in ("size", "motion", "background"))
 
 
 def test_the_same_seed_gives_the_same_caption_and_seeds_differ():

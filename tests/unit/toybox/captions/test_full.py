@@ -19,8 +19,8 @@ DEFAULTS = {"camera": "still", "light": "day", "pattern": "plain"}
 def test_captions_are_short_and_true(style: str, image: bool):
     for seed, scene in enumerate(SCENES):
         text = caption_scene(scene, style, seed, image=image)
-        found = re.findall(r"[a-z]+", text)
-        assert len(found) <= FULL_MAX_WORDS and set(found) <= set(FULL_WORDS), text
+        words = re.findall(r"[a-z]+", text)
+        assert len(words) <= FULL_MAX_WORDS and set(words) <= set(FULL_WORDS), text
         assert re.fullmatch(r"[a-z ,.]+", text) and "  " not in text
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), text
         named = parse_prompt(text, "full")

@@ -1,4 +1,4 @@
-"""The effects do what they say: exact flow, exact positions of transitions and text, known strengths."""
+"""Effects are exact: optical flow, positions of transitions and text, and strengths."""
 
 import numpy as np
 import pytest
@@ -110,11 +110,11 @@ def test_a_ticker_scrolls_left(clip):
 
 @pytest.mark.parametrize("draw", [scenes.slides, scenes.screen_recording, scenes.talking_head])
 def test_scenes_are_reproducible_and_differ_between_seeds(draw):
-    first, again, other = draw(6, SIZE, 1), draw(6, SIZE, 1), draw(6, SIZE, 2)
+    first, repeated, different = draw(6, SIZE, 1), draw(6, SIZE, 1), draw(6, SIZE, 2)
     assert first.shape == (6, *SIZE, 3)
     assert first.dtype == np.uint8
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert np.array_equal(first, repeated)
+    assert not np.array_equal(first, different)
 
 
 def test_degradations_have_the_given_strength(clip):

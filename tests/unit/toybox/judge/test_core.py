@@ -77,11 +77,11 @@ def test_unreadable_facts_are_none():
     empty[:] = empty[0, :1, :1]
     nothing = {"color": None, "shape": None, "size": None, "motion": None}
     assert read_facts(empty[None])[0] == {**nothing, "background": "pink"}
-    # Two toys at once, and a toy that disappears halfway.
-    one = sample_scene(21, motion="still", size="small", color="red", background="white")
-    here, there = replace(one.toy, x=-0.2, y=0.0), replace(one.toy, x=0.2, y=0.1)
-    (both,) = read_facts(render_scene(replace(one, toys=(here, there)))[None])
-    assert both == {"color": "red", "shape": None, "size": None, "motion": "still", "background": "white"}
+    # Two toys in a frame, and a toy that disappears halfway.
+    scene = sample_scene(21, motion="still", size="small", color="red", background="white")
+    left, right = replace(scene.toy, x=-0.2, y=0.0), replace(scene.toy, x=0.2, y=0.1)
+    (reading,) = read_facts(render_scene(replace(scene, toys=(left, right)))[None])
+    assert reading == {"color": "red", "shape": None, "size": None, "motion": "still", "background": "white"}
     half = render_scene(sample_scene(3, motion="left", background="white", color="green"))
     half[4:] = half[0, 0, 0]
     assert read_facts(half[None])[0]["motion"] is None

@@ -31,8 +31,8 @@ def test_core_scenes_are_judged_correct_by_the_full_judge():
 
 
 def test_noisy_renders_are_judged_correct(clips: Tensor):
-    some = clips[:32].float()
-    noisy = some + 255 * 0.03 * torch.randn(some.shape, generator=torch.Generator().manual_seed(0))
+    clean = clips[:32].float()
+    noisy = clean + 255 * 0.03 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     score = fact_accuracies(judge_clips(noisy.round().clamp(0, 255).to(torch.uint8), SCENES[:32]))
     assert all(score[name].value >= 0.97 for name in FACTS["full"]), score
 
@@ -43,8 +43,8 @@ def test_shuffled_prompts_score_near_chance_level(clips: Tensor):
     ]
     score = fact_accuracies(judge_clips(clips[:64], prompts[1:65], "full"))
     # Toys are matched in the best way, which raises the chance level above one over the number of words.
-    for name, most in (("color", 0.35), ("shape", 0.45), ("background", 0.35), ("count", 0.6), ("motion", 0.6)):
-        assert score[name].value < most, (name, score[name])
+    for name, max_accuracy in (("color", 0.35), ("shape", 0.45), ("background", 0.35), ("count", 0.6), ("motion", 0.6)):
+        assert score[name].value < max_accuracy, (name, score[name])
     assert score["all"].value < 0.02
 
 

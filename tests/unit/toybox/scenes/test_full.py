@@ -72,7 +72,7 @@ def test_ambiguous_scenes_are_never_sampled():
             name = "size" if number == 1 else f"size {number}"
             assert not (toy.motion in ("grow", "shrink") and name in scene.facts)
         facts = {toy.facts for toy in scene.toys}
-        assert len({one[:2] for one in facts}) == len(facts)
+        assert len({toy_facts[:2] for toy_facts in facts}) == len(facts)
 
 
 def test_a_spin_does_not_end_at_its_symmetry_angle():
@@ -98,8 +98,8 @@ def test_toys_stay_inside_the_frame_and_apart():
     for scene in SCENES[:600]:
         box = boxes(scene)
         assert box.abs().max() < 0.5
-        for one, other in itertools.combinations(box, 2):
-            gap = torch.maximum(one[:, :2] - other[:, 2:], other[:, :2] - one[:, 2:]).amax(dim=-1)
+        for first, second in itertools.combinations(box, 2):
+            gap = torch.maximum(first[:, :2] - second[:, 2:], second[:, :2] - first[:, 2:]).amax(dim=-1)
             assert gap.min() > MIN_GAP * 0.99 and gap.min() > 0.04
 
 

@@ -29,8 +29,8 @@ def test_pairs_use_the_words_of_the_core_grammar():
 
 def test_toys_stay_apart_and_captions_can_distinguish_them():
     for scene in PAIRS:
-        one, other = (swept_box(toy, scene.seconds) for toy in scene.toys)
-        gaps = one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3]
+        box, other_box = (swept_box(toy, scene.seconds) for toy in scene.toys)
+        gaps = box[0] - other_box[2], other_box[0] - box[2], box[1] - other_box[3], other_box[1] - box[3]
         assert max(gaps) > MIN_GAP
         first, second = scene.toys
         assert (first.color, first.shape) != (second.color, second.shape) or first.facts == second.facts

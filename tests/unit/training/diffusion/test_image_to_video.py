@@ -28,12 +28,12 @@ RENDERED = ToyboxClips(2, num_frames=5, height=32, width=32)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A model with a VAE whose latents are larger than their standard deviation, as after training."""
-    bundle = tiny.model("5b")
+    tiny_model = tiny.model("5b")
     with torch.no_grad():
-        out = bundle.vae.encoder.conv_out
+        out = tiny_model.vae.encoder.conv_out
         out.weight[:4] *= 4
         out.weight[4:], out.bias[4:] = 0, -20
-    return model_folder.save(bundle, tmp_path_factory.mktemp("model") / "tiny")
+    return model_folder.save(tiny_model, tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_added_image_channels_do_not_change_the_output(model):
 @pytest.mark.filterwarnings("ignore:.*was trained on")
 def test_a_text_to_video_model_is_trained_for_image_to_video(model, clips, tmp_path):
     """The exported model generates from images; all components but its transformer are those of the base model."""
-    finished = train(config(model, clips, validation=str(clips)), tmp_path / "run")
-    before, after = model_folder.load(model), model_folder.load(finished)
+    exported = train(config(model, clips, validation=str(clips)), tmp_path / "run")
+    before, after = model_folder.load(model), model_folder.load(exported)
     assert after.transformer.config == replace(before.transformer.config, in_channels=8)
     assert after.transformer.patch_in.weight[:, 16:].abs().max() > 0
     assert after.schedule.to_diffusers("ddim") == before.schedule.to_diffusers("ddim")
@@ -83,9 +83,9 @@ def test_a_text_to_video_model_is_trained_for_image_to_video(model, clips, tmp_p
     assert any("validation/loss" in line for line in lines)
     image = np.zeros((32, 32, 3), np.uint8)
     size = {"num_frames": 5, "height": 32, "width": 32, "num_inference_steps": 1}
-    assert CogVideoX.from_pretrained(finished).generate("a ball", image=image, seed=0, **size).frames.shape[0] == 5
+    assert CogVideoX.from_pretrained(exported).generate("a ball", image=image, seed=0, **size).frames.shape[0] == 5
     # Training can continue from the exported model; add_image then has no effect.
-    again = model_folder.load(train(config(finished, clips), tmp_path / "again"))
+    again = model_folder.load(train(config(exported, clips), tmp_path / "again"))
     assert again.transformer.config == after.transformer.config
 
 

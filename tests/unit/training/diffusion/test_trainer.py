@@ -76,8 +76,8 @@ def metrics(out):
 def test_fine_tuning_changes_all_weights_and_exports_a_model(model, clips, tmp_path):
     samples = SampleSettings(("a red ball",), interval=3, num_inference_steps=2, num_frames=5, height=32, width=32)
     settings = config(model, clips, validation=str(clips), samples=samples)
-    finished = train(settings, tmp_path / "run")
-    before, after = model_folder.load(model), model_folder.load(finished)
+    exported = train(settings, tmp_path / "run")
+    before, after = model_folder.load(model), model_folder.load(exported)
     changed = {
         name: not torch.equal(value, before.transformer.state_dict()[name])
         for name, value in after.transformer.state_dict().items()
@@ -102,18 +102,18 @@ def test_official_models_are_trained_as_the_authors_did(model, clips, tmp_path, 
     null prompt of diffusers for generation."""
     official = shutil.copytree(model, tmp_path / "official")
     (official / SETTINGS_FILE).unlink()
-    finished = train(config(official, clips, text_dropout=1.0), tmp_path / "run")
+    exported = train(config(official, clips, text_dropout=1.0), tmp_path / "run")
     recorded = yaml.safe_load((tmp_path / "run/settings.yaml").read_text())
     assert (recorded["null_text"], recorded["norm_statistics"]) == ("zero", "clip")
     (store,) = (tmp_path / "run/stores").iterdir()
     assert LatentStore(store).settings.norm_statistics == "clip"
-    settings = read_spec(finished).settings
+    settings = read_spec(exported).settings
     assert (settings.null_text, settings.training_null_text, settings.norm_statistics) == ("empty", "zero", "clip")
 
     # A choice differs from the model's, so the new model is sampled with it.
-    finished = train(config(model, store, null_text="zero"), tmp_path / "other")
+    exported = train(config(model, store, null_text="zero"), tmp_path / "other")
     assert yaml.safe_load((tmp_path / "other/settings.yaml").read_text())["null_text"] == "zero"
-    settings = read_spec(finished).settings
+    settings = read_spec(exported).settings
     assert (settings.null_text, settings.training_null_text) == ("zero", "zero")
     assert "note:" not in capsys.readouterr().err  # clips of 9 frames are one chunk either way
 

@@ -6,26 +6,26 @@ import pytest
 from cogvideox.training.fault_tolerance.preemption import PreemptionHandler, TrainingStopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_requests_a_stop_and_a_second_one_has_its_usual_effect(number):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_requests_a_stop_and_a_second_one_has_its_default_effect(signum):
     caught = []
-    before = signal.signal(number, lambda *_: caught.append("outer"))
+    previous_handler = signal.signal(signum, lambda *_: caught.append("outer"))
     try:
         with PreemptionHandler() as preemption:
             assert preemption.stop_reason() is None
-            os.kill(os.getpid(), number)
-            assert preemption.stop_reason() == signal.Signals(number).name
+            os.kill(os.getpid(), signum)
+            assert preemption.stop_reason() == signal.Signals(signum).name
             assert caught == []
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signum)
             assert caught == ["outer"]
             with pytest.raises(TrainingStopped):
                 preemption.check()
         with PreemptionHandler():
             pass
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signum)
         assert caught == ["outer", "outer"]
     finally:
-        signal.signal(number, before)
+        signal.signal(signum, previous_handler)
 
 
 def test_the_time_limit_allows_for_the_longest_step(monkeypatch):

@@ -55,7 +55,7 @@ def test_ticks_of_steps_are_integers(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_equal_charts_are_equal_files(tmp_path, ending):
+def test_equal_charts_give_equal_files(tmp_path, ending):
     for name in "ab":
         with chart(tmp_path / f"{name}.{ending}", 4.0, 3.0) as figure:
             curves = [Curve([(0.0, 1.0), (1.0, 0.5)], RED), Curve([(0.0, 0.9)], "#0000ff", dashed=True)]

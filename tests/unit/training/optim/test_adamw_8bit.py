@@ -56,7 +56,7 @@ def test_an_8bit_state_is_rejected_by_a_float32_optimizer():
 
 
 @pytest.mark.slow  # compiles the optimizer
-def test_8bit_moments_train_like_float32_take_a_quarter_and_resume_bit_exactly(tmp_path: Path):
+def test_8bit_moments_train_like_float32_need_a_quarter_of_the_memory_and_resume_bit_exactly(tmp_path: Path):
     pytest.importorskip("torchao")
     exact_net, exact_optimizer = build(FLOAT)
     steps(exact_net, exact_optimizer, FLOAT, range(4))

@@ -75,7 +75,7 @@ def test_muon_trains_the_matrices_of_the_blocks_and_adamw_all_other_weights(tmp_
     )
     trainable = {name: id(weight) for name, weight in model.named_parameters() if weight.requires_grad}
     assert muon | adam == set(trainable.values()) and not muon & adam
-    muon_names = {name.split(".", 3)[-1] for name, number in trainable.items() if number in muon}
+    muon_names = {name.split(".", 3)[-1] for name, identity in trainable.items() if identity in muon}
     assert muon_names == {"attention.qkv.weight", "attention.out.weight", "mlp.hidden.weight", "mlp.out.weight"}
     with pytest.raises(UserError, match="use adamw"):
         build_optimizer([nn.Linear(2, 2)], OptimSettings(name="muon"))
@@ -84,7 +84,7 @@ def test_muon_trains_the_matrices_of_the_blocks_and_adamw_all_other_weights(tmp_
 def test_muon_orthogonalizes_keys_and_values_of_cross_attention_separately():
     config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
     model = build_text_model(config, 1, torch.Generator().manual_seed(0))
-    optimizer, parts = build_optimizer([model], OptimSettings(name="muon", weight_decay=0.0)), {}
+    optimizer, splits = build_optimizer([model], OptimSettings(name="muon", weight_decay=0.0)), {}
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     generator = torch.Generator().manual_seed(1)
     for weight in model.parameters():
@@ -93,15 +93,15 @@ def test_muon_orthogonalizes_keys_and_values_of_cross_attention_separately():
     for name, weight in model.named_parameters():
         if name.startswith("blocks.0.") and weight.ndim == 2:
             change = (before[name] - weight.detach()).unflatten(0, (-1, 16))
-            # A part whose rows are orthogonal to each other has singular values of about the same size.
+            # A matrix with orthogonal rows has singular values of about the same size.
             values = torch.linalg.svdvals(change)
-            parts[name.removeprefix("blocks.0.")] = len(change), bool((values.min() / values.max()) > 0.4)
-    assert parts["attention.qkv.weight"] == (3, True) and parts["cross.kv.weight"] == (2, True)
-    assert parts["cross.q.weight"] == (1, True)
+            splits[name.removeprefix("blocks.0.")] = len(change), bool((values.min() / values.max()) > 0.4)
+    assert splits["attention.qkv.weight"] == (3, True) and splits["cross.kv.weight"] == (2, True)
+    assert splits["cross.q.weight"] == (1, True)
     # States of older versions have these two groups, with their number of parts.
     state = optimizer.state_dict()
-    for group, number in zip(state[0]["param_groups"], (3, 1), strict=True):
-        group["parts"] = number
+    for group, num_parts in zip(state[0]["param_groups"], (3, 1), strict=True):
+        group["parts"] = num_parts
     optimizer.load_state_dict(state)
     assert optimizer.optimizers[0].num_stacked[model.blocks[0].cross.kv.weight] == 2
 

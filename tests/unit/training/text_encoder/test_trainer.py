@@ -30,7 +30,7 @@ SETTINGS = TextEncoderTraining(
 SENTINELS = range(999, 900, -1)
 
 
-def filled(source: list[int], target: list[int]) -> list[int]:
+def restore_spans(source: list[int], target: list[int]) -> list[int]:
     """Put the removed spans back in place of the sentinels, which are the ids from 900 on."""
     spans: dict[int, list[int]] = {}
     for token in target:
@@ -38,33 +38,33 @@ def filled(source: list[int], target: list[int]) -> list[int]:
             spans[token] = current = []
         else:
             current.append(token)
-    return [token for one in source for token in (spans[one] if one >= 900 else [one])]
+    return [restored for token in source for restored in (spans[token] if token >= 900 else [token])]
 
 
-def test_corrupted_text_and_removed_spans_contain_the_whole_text():
+def test_corrupted_text_and_removed_spans_contain_all_tokens():
     rng = np.random.default_rng(0)
     for length in range(1, 40):
         ids = list(range(10, 10 + length))
         for _ in range(20):
             source, target = corrupt(ids, 0.3, 2.0, SENTINELS, rng)
-            assert filled(source, target) == ids
+            assert restore_spans(source, target) == ids
             assert target[0] == 999 and [token for token in source if token >= 900] == [
                 token for token in target if token >= 900
             ]
 
 
-@pytest.mark.parametrize(("share", "mean_span", "number"), [(0.9, 2.0, 16), (1.0, 1.0, 16), (0.5, 1.0, 4)])
-def test_there_are_no_more_spans_than_sentinels_and_gaps(share, mean_span, number):
+@pytest.mark.parametrize(("rate", "mean_span_length", "num_sentinels"), [(0.9, 2.0, 16), (1.0, 1.0, 16), (0.5, 1.0, 4)])
+def test_there_are_no_more_spans_than_sentinels_and_gaps(rate, mean_span_length, num_sentinels):
     rng = np.random.default_rng(0)
     for length in range(1, 40):
         ids = list(range(10, 10 + length))
-        source, target = corrupt(ids, share, mean_span, SENTINELS[:number], rng)
-        assert filled(source, target) == ids
+        source, target = corrupt(ids, rate, mean_span_length, SENTINELS[:num_sentinels], rng)
+        assert restore_spans(source, target) == ids
         used = [token for token in source if token >= 900]
-        assert used == list(SENTINELS[: len(used)]) and 1 <= len(used) <= number
+        assert used == list(SENTINELS[: len(used)]) and 1 <= len(used) <= num_sentinels
 
 
-def test_spans_are_removed_everywhere_with_the_share_of_the_settings():
+def test_spans_are_removed_everywhere_at_the_corruption_rate():
     rng, ids = np.random.default_rng(0), list(range(20))
     removed = np.zeros(20)
     for _ in range(2000):
@@ -86,14 +86,14 @@ def test_documents_are_corrupted_captions_and_paraphrases():
     sentinels = range(first, first - SETTINGS.num_sentinels, -1)
     num_paired = 0
     for source, target in zip(paired.source.tolist(), paired.target.tolist()):
-        # The target alternates sentinels, in order, and the one token that each of them replaces in the source.
+        # The target alternates sentinels, in order, and the single token that each replaces in the source.
         removed = target[: target.index(EOS_ID)]
         assert [token for token in source if token in sentinels] == [token for token in removed if token in sentinels]
         num_paired += removed[::2] == [*sentinels[: len(removed) // 2]] and source.index(first) > 4
     assert num_paired > len(paired.source) / 2
-    again, other = (make_batch(SETTINGS, tokenizer, step) for step in (0, 1))
-    assert torch.equal(again.source, make_batch(SETTINGS, tokenizer, 0).source)
-    assert not torch.equal(again.source, other.source)
+    batch_0, batch_1 = (make_batch(SETTINGS, tokenizer, step) for step in (0, 1))
+    assert torch.equal(batch_0.source, make_batch(SETTINGS, tokenizer, 0).source)
+    assert not torch.equal(batch_0.source, batch_1.source)
 
 
 def test_the_decoder_is_causal_and_ignores_padding():
@@ -126,8 +126,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         return load_network(tmp_path / name, config).state_dict()
 
     run("resumed", 3)
-    resumed, whole = run("resumed", 6), run("whole", 6)
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    resumed, uninterrupted = run("resumed", 6), run("whole", 6)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The chain of the shipped model: a base model, then stages on rendered clips with a new caption at every visit."""
+"""The chain of the shipped model: a base model, then stages on rendered clips, with a new caption each time."""
 
 import json
 from dataclasses import replace
@@ -87,13 +87,13 @@ def test_the_base_model_has_the_sizes_of_its_networks(base):
     assert spec.vae.scaling_factor == tiny_runs.VAE.scaling_factor
 
 
-def test_first_frames_are_those_of_the_clips():
+def test_first_frames_equal_those_of_the_clips():
     clips = replace(CLIPS, height=32, width=32)
     images = render_clips(replace(clips, first_frames=True), range(8))
     assert torch.equal(images, render_clips(clips, range(8))[:, :, :1])
 
 
-def test_clips_get_a_new_caption_at_every_visit(base, tmp_path):
+def test_clips_get_a_new_caption_each_time_they_are_sampled(base, tmp_path):
     seen = []
 
     def embed(caption: str) -> torch.Tensor:

@@ -24,15 +24,15 @@ def calls(monkeypatch) -> list[tuple[str, dict[str, str]]]:
     return calls
 
 
-def test_each_stage_continues_from_the_one_before(calls, tmp_path):
+def test_each_stage_continues_from_the_previous_one(calls, tmp_path):
     arguments = ["--out", str(tmp_path), "--num-prompts", "0"]
     changes = ["--set", "toybox-vae-1:run.num_steps=3", "--set", "toybox-vae-2:run.num_steps=4"]
     assert main([*arguments, *changes]) == 0
     assert [recipe for recipe, _ in calls] == [stage.recipe for stage in STAGES]
     overrides = dict(calls)
     assert overrides["toybox-vae-1"] == {"run.precision": "float32", "run.num_steps": "3"}
-    start = str(tmp_path / "toybox-vae-1")
-    assert overrides["toybox-vae-2"] == {"run.precision": "float32", "run.num_steps": "4", "init_from": start}
+    vae_folder = str(tmp_path / "toybox-vae-1")
+    assert overrides["toybox-vae-2"] == {"run.precision": "float32", "run.num_steps": "4", "init_from": vae_folder}
     assert overrides["toybox-pretrain-high"]["model"] == str(tmp_path / "toybox-pretrain-low/model")
 
 

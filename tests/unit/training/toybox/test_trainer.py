@@ -31,11 +31,11 @@ def table(settings, tmp_path_factory) -> LatentTable:
     return encode_toybox(load_vae(settings.vae), settings.clips, tmp_path_factory.mktemp("latents"))
 
 
-def test_a_batch_depends_on_the_step_alone(settings, table):
-    one, same, next_one = (ToyboxData(settings).make_batch(table, None, step) for step in (3, 3, 4))
+def test_a_batch_depends_only_on_the_step(settings, table):
+    first, repeated, next_batch = (ToyboxData(settings).make_batch(table, None, step) for step in (3, 3, 4))
     for name in ("latents", "noise", "timestep", "ids"):
-        assert torch.equal(getattr(one, name), getattr(same, name))
-        assert not torch.equal(getattr(one, name), getattr(next_one, name))
+        assert torch.equal(getattr(first, name), getattr(repeated, name))
+        assert not torch.equal(getattr(first, name), getattr(next_batch, name))
 
 
 def test_the_timesteps_of_a_batch_are_stratified(settings, table):
@@ -44,14 +44,14 @@ def test_the_timesteps_of_a_batch_are_stratified(settings, table):
         assert sorted(intervals.tolist()) == list(range(settings.run.batch_size))
 
 
-def test_image_steps_have_images_per_clip_images(settings, table, tmp_path):
+def test_image_steps_have_the_configured_number_of_images_per_clip(settings, table, tmp_path):
     settings = replace(settings, image_interval=3, images_per_clip=2)
     images = encode_toybox(load_vae(settings.vae), settings.images, tmp_path)
     batches = [ToyboxData(settings).make_batch(table, images, step) for step in range(6)]
     assert [tuple(batch.latents.shape[:3]) for batch in batches] == [(4, 4, 2), (4, 4, 2), (8, 4, 1)] * 2
 
 
-def test_image_steps_do_not_change_the_order_clip_latents(settings, table):
+def test_image_steps_do_not_change_the_order_of_clip_latents(settings, table):
     deterministic = LatentTable(table.mean, torch.full_like(table.logvar, -30.0))
     mixed, plain = (ToyboxData(replace(settings, image_interval=interval)) for interval in (3, 0))
     clip_latents = [mixed.make_batch(deterministic, deterministic, step).latents for step in range(7) if (step + 1) % 3]
@@ -91,8 +91,8 @@ def test_the_gradient_reaches_all_trainable_parameters(settings, table, train_te
 
 def test_the_validation_loss_is_deterministic_and_covers_all_bins(settings, table):
     model, data, schedule = build_model(settings), ToyboxData(settings), Schedule()
-    first, again = (validation_loss(model, data, table, schedule, 0.8) for _ in range(2))
-    assert first == again
+    first, repeated = (validation_loss(model, data, table, schedule, 0.8) for _ in range(2))
+    assert first == repeated
     assert set(first) == {"validation/loss", *(f"validation/loss_{k}" for k in range(10))}
     assert first["validation/loss"] == pytest.approx(sum(first[f"validation/loss_{k}"] for k in range(10)) / 10)
 
@@ -101,9 +101,9 @@ def test_a_run_exports_a_trained_model(settings, tmp_path):
     settings = replace(settings, run=replace(settings.run, num_steps=60, batch_size=8, save_interval=0))
     result = train(settings, tmp_path / "run")
     assert result == tmp_path / "run/model"
-    bundle = model_folder.load(result)
-    assert bundle.settings.num_frames == 5 and bundle.settings.null_text == "empty"
-    assert bundle.vae.config.scaling_factor == tiny_runs.VAE.scaling_factor
+    loaded = model_folder.load(result)
+    assert loaded.settings.num_frames == 5 and loaded.settings.null_text == "empty"
+    assert loaded.vae.config.scaling_factor == tiny_runs.VAE.scaling_factor
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["validation/loss"] for line in lines if "validation/loss" in line]
     assert losses[-1] < 0.8 * losses[0]
@@ -141,8 +141,8 @@ def test_training_on_images(settings, tmp_path):
     data = ToyboxData(settings)
     captions = [caption for step in range(50) for caption in data.captions(range(4), step)]
     assert not any("motion" in parse_prompt(caption) for caption in captions + data.held_out(8)[1])
-    bundle = model_folder.load(train(settings, tmp_path / "run"))
-    assert bundle.settings.num_frames == 1
+    loaded = model_folder.load(train(settings, tmp_path / "run"))
+    assert loaded.settings.num_frames == 1
 
 
 @pytest.mark.parametrize(("patch_size_t", "rule"), [(None, "resize_crop"), (2, "slice")])

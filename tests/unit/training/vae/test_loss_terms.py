@@ -102,10 +102,10 @@ def test_select_frames_returns_the_frames_with_the_given_indices():
 
 def test_the_perceptual_loss_uses_the_configured_number_of_frames_per_clip():
     settings = [replace(SETTINGS, perceptual_frames=n) for n in (1, 3, 0)]
-    one, three, every = (make_batch(s, ToyboxSource(SETTINGS.clips), 4).frames.tolist() for s in settings)
-    assert [clip for clip, _ in one] == [0, 1]
-    assert [clip for clip, _ in three] == [0, 0, 0, 1, 1, 1] and len({tuple(pair) for pair in three}) == 6
-    assert sorted(every) == [[clip, frame] for clip in range(2) for frame in range(5)]
+    single, triple, all_frames = (make_batch(s, ToyboxSource(SETTINGS.clips), 4).frames.tolist() for s in settings)
+    assert [clip for clip, _ in single] == [0, 1]
+    assert [clip for clip, _ in triple] == [0, 0, 0, 1, 1, 1] and len({tuple(pair) for pair in triple}) == 6
+    assert sorted(all_frames) == [[clip, frame] for clip in range(2) for frame in range(5)]
 
 
 def test_each_step_samples_one_of_the_frame_rates():
