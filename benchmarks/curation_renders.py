@@ -25,7 +25,7 @@ from cogvideox.video import io
 
 FPS, NUM_FRAMES, SIZE = 16.0, 48, (180, 320)
 DIAGONAL = float(np.hypot(*SIZE))
-SEED = 50_000  # tests and examples use smaller seeds
+SEED = 50_000  # above the seeds of tests and examples
 TRUTH = "truth.json"
 MIN_TEXT = 0.002  # minimum area of text, as a fraction of the frame
 

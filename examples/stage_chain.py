@@ -174,7 +174,7 @@ def has_overlay(frames: np.ndarray) -> bool:
 
 @torch.no_grad()
 def score_overlay_detector(model: str, num_clips: int = 60) -> dict[str, float]:
-    """Return the fraction of clips with a detected overlay, with and without overlay, after a model's VAE."""
+    """Return how often an overlay is detected in clips with and without one, reconstructed with a model's VAE."""
     vae, rng = model_folder.load(model).vae, np.random.default_rng(2)
     detected: dict[str, list[bool]] = {"clean": [], "spoiled": []}
     for i in range(num_clips):
