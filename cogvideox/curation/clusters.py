@@ -62,6 +62,8 @@ def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
         if len(rest) < number:
             raise UserError(f"{path} has {len(rest)} clips with {clustering.embedding}, too few for {number} clusters")
         model.fit(rest)
+    elif len(rest):
+        model.partial_fit(rest)
     names = []
     for vectors, known in _embeddings(path, clustering.embedding):
         part = np.full(len(known), "", dtype=f"U{int(math.log10(number)) + 1}")

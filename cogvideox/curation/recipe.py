@@ -39,6 +39,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.retries < 0:
             raise UserError(f"retries={self.retries} must be 0 or more")
+        if self.keep.balance is not None or not self.keep.drop_duplicates or len(self.keep.knots) > 1:
+            raise UserError(
+                "keep may have constant bounds, labels and a target only: use `cogvideox select` for balance and for "
+                "thresholds that move; duplicates.max_bits=-1 duplicates.same_cosine=2 keep near-duplicates"
+            )
         for name in self.signals or ():
             if name not in SIGNALS:
                 raise UserError(f"unknown signal {name}; available: {', '.join(sorted(SIGNALS))}")

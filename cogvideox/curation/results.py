@@ -83,8 +83,11 @@ class ResultStore:
         for name in self.stages:
             status = self._read(name, ["id", "error"])
             self._errors[name] = status["error"].to_pylist()
-            # A later result replaces an earlier one.
-            self._rows[name] = {id: row for row, id in enumerate(status["id"].to_pylist())}
+            # A later result replaces an earlier one, but a failure, which an old log may have, never a success.
+            rows, errors = self._rows.setdefault(name, {}), self._errors[name]
+            for row, id in enumerate(status["id"].to_pylist()):
+                if errors[row] is None or id not in rows or errors[rows[id]] is not None:
+                    rows[id] = row
         self._new: dict[str, set[str]] = {name: set() for name in self.stages}
 
     def has(self, stage: str, id: str) -> bool:

@@ -5,6 +5,7 @@ policy.yaml        the policy with its quantiles resolved to values, for `train 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,8 +95,12 @@ class ManifestSelector:
     def selected(self, step: int | None) -> Bool[np.ndarray, " clips"]:
         """Return a mask of the clips that pass at a step; None: at any step of the policy."""
         selected = np.zeros(len(self.rows), dtype=bool)
-        for at in self.selector.sample_steps() if step is None else [step]:
+        steps = self.selector.sample_steps() if step is None else [step]
+        for at in steps:
             selected |= self.selector.mask(at)
+        for first, last in pairwise(steps):
+            if last > first + 1:  # thresholds jump only between neighboring steps
+                selected |= self.selector.mask_between(first, last)
         return selected
 
     def find(self, clip: str) -> int:
@@ -156,11 +161,14 @@ class ManifestSelector:
 
     def _training_table(self, table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
         rows = training_table(table, raw, self.path.parent, output)
-        strings = {bound.column for bound in self.selector.policy.conditions if bound.among}
-        if self.selector.policy.drop_duplicates:
-            rows, strings = rows.append_column("clip", table["id"]), strings | {DUPLICATE_OF}
-        if self.selector.policy.balance is not None:
-            strings.add(self.selector.policy.balance.column)
+        policy = self.selector.policy
+        strings = {bound.column for bound in policy.conditions if bound.among}
+        if policy.drop_duplicates or policy.balance is not None:
+            rows = rows.append_column("clip", table["id"])
+        if policy.drop_duplicates:
+            strings.add(DUPLICATE_OF)
+        if policy.balance is not None:
+            strings.add(policy.balance.column)
         for name in sorted(strings - {*rows.column_names}):
             rows = rows.append_column(name, table[name])
         return rows

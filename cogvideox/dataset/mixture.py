@@ -246,8 +246,9 @@ class Mixture:
 
     @cached_property
     def policies(self) -> dict[str, str]:
-        """The hash of the policy of each source; empty if all clips are kept."""
-        if self.settings.policy.keeps_all:
+        """The hash of the policy of each source; empty if all clips are kept at all steps."""
+        groups = [selector.groups for selector in self.selectors.values()]
+        if self.settings.policy.keeps_all and not any(each is not None and len(each.members) for each in groups):
             return {}
         return {source: selector.digest() for source, selector in self.selectors.items()}
 
@@ -277,7 +278,7 @@ class Mixture:
         for source, digest in state.policies.items():
             if self.policies.get(source, digest) != digest:
                 raise UserError(
-                    f"{source}: the scores that the policy reads have changed since the run was started, so the run "
+                    f"{source}: the policy, or what it reads, has changed since the run was started, so the run "
                     "cannot be resumed; start a new run from its model"
                 )
         if new := self.lanes.keys() - state.sizes.keys():

@@ -99,6 +99,16 @@ class Bound:
         high = math.inf if self.at_most is None else value_at(self.at_most, step)
         return low, high
 
+    def between(self, first: int, last: int) -> "Bound":
+        """Return a constant bound that keeps at least what a resolved bound keeps at any step between two.
+
+        The thresholds must be linear, and the bound must apply or not apply throughout, from `first` to `last`.
+        """
+        if self.among:
+            return self
+        (low, high), (last_low, last_high) = self.limits_at(first), self.limits_at(last)
+        return replace(self, at_least=min(low, last_low), at_most=max(high, last_high))
+
     def mask(self, rows: Rows, step: int = 0) -> Bool[np.ndarray, " rows"]:
         """Return a mask of the rows that a resolved bound keeps at a step.
 
@@ -157,7 +167,7 @@ class Target:
         low: columns whose highest values are dropped, such as the area of text.
 
     Raises:
-        UserError: the fraction is out of range, or there are no columns.
+        UserError: the fraction is out of range, there are no columns, or one is in both lists.
     """
 
     fraction: Threshold
@@ -167,6 +177,8 @@ class Target:
     def __post_init__(self) -> None:
         if not all(0 < value <= 1 for value in _values(self.fraction)):
             raise UserError(f"target.fraction={self.fraction} must be in (0, 1]; 0.2 keeps 20% of the rows")
+        if both := sorted({*self.high} & {*self.low}):
+            raise UserError(f"target has {', '.join(both)} in both high and low: remove one")
         if not self.high and not self.low:
             raise UserError("target needs columns: high (drops low values) or low (drops high values)")
 

@@ -53,6 +53,14 @@ class Selector:
             self._last = thresholds, kept
         return self._last[1]
 
+    def mask_between(self, first: int, last: int) -> Bool[np.ndarray, " rows"]:
+        """Return a mask of the rows that may pass at some step between two sampled ones; it may have a few too many."""
+        kept = np.ones(self.rows.num_rows, dtype=bool)
+        for bound in self.policy.conditions:
+            kept &= bound.between(first, last).mask(self.rows, first)
+        kept = kept if self.groups is None else self.groups.drop(kept)
+        return kept if self.clusters is None else self.clusters.limit(kept)
+
     def sample_steps(self) -> list[int]:
         """Return the steps at which thresholds jump or start to move, and steps between them."""
         knots = self.policy.knots
@@ -66,6 +74,9 @@ class Selector:
             is_cluster = self.policy.balance is not None and name == self.policy.balance.column
             values = rows.strings(name) if strings or is_cluster else rows.numbers(name)
             hashes[name] = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+        if self.groups is not None and len(self.groups.members):
+            groups = (self.groups.members, self.groups.group, self.groups.clip)
+            hashes["near-duplicates"] = hashlib.sha256(b"".join(each.tobytes() for each in groups)).hexdigest()
         record = json.dumps([to_dict(self.policy), rows.num_rows, hashes], sort_keys=True)
         return hashlib.sha256(record.encode()).hexdigest()[:16]
 

@@ -1,6 +1,7 @@
 """`cogvideox labels VERB OUT`: train, evaluate and apply classifiers of the negative labels, exchange annotations."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PREDICTIONS = "labels.parquet"
+TEST_FRACTION = 0.1
 _NEEDS_OUT = "labels {verb} needs OUT, the folder that `cogvideox curate` wrote"
 
 
@@ -29,25 +31,32 @@ def run(arguments: list[str]) -> None:
 def train(arguments: list[str]) -> None:
     """Train on the annotations of a curation, and report on the sources that were left out."""
     p = _parser("train", "OUT", "Train classifiers of the six negative labels on the annotated clips of a curation.")
-    p.add_argument("--model", type=Path, metavar="FILE", help="file to write (default: OUT/labels.safetensors)")
+    p.add_argument("--model", type=Path, metavar="FILE", help="file to write; with --vlm, a folder (default: in OUT)")
     kind = "signals: trees on the measurements; embedding: a head on the embedding of the signal `tags`, too"
-    p.add_argument("--kind", choices=("signals", "embedding"), default="signals", help=kind)
+    p.add_argument("--kind", choices=("signals", "embedding"), help=f"{kind} (default: signals)")
     vlm = p.add_argument_group("video-language model")
     vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="fine-tune this model instead, with LoRA; needs --raw")
     answer = "head: a layer for all labels; chat: answers yes or no, label by label (default: head)"
-    vlm.add_argument("--answer", choices=("head", "chat"), default="head", help=answer)
+    vlm.add_argument("--answer", choices=("head", "chat"), help=answer)
     vlm.add_argument("--raw", type=Path, metavar="RAW", help="the raw files")
     vlm.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings, such as num_steps=500")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default: 0)")
     _add_test_fraction(p)
     options = p.parse(arguments)
     output = _output(options, "train")
+    if options.vlm is None:
+        if options.set or options.raw is not None or options.answer is not None:
+            raise UserError("--answer, --raw and --set are settings of a video-language model: add --vlm")
+    elif options.kind is not None:
+        raise UserError("--kind is for classifiers on signals: remove it, or --vlm")
+    options.kind, options.answer = options.kind or "signals", options.answer or "head"
 
     from cogvideox.curation.labels.classifier import TrainSettings
     from cogvideox.curation.labels.classifier import train as train_model
     from cogvideox.curation.labels.model_file import MODEL, save_model
     from cogvideox.curation.labels.report import Predictions, build_report, format_report, is_test_source
 
+    options.test_fraction = TEST_FRACTION if options.test_fraction is None else options.test_fraction
     _check_fraction(options.test_fraction)
     table, truth = _annotated(output)
     test = [is_test_source(source, options.test_fraction) for source in table["source"].to_pylist()]
@@ -56,10 +65,9 @@ def train(arguments: list[str]) -> None:
 
         train_vlm(options, table, _only(truth, [not is_test for is_test in test]))
         return
-    if options.set or options.raw is not None:
-        raise UserError("--raw and --set are settings of a video-language model: add --vlm")
     settings = TrainSettings(kind=options.kind, seed=options.seed)
     model = train_model(table, _only(truth, [not is_test for is_test in test]), settings)
+    model = replace(model, test_fraction=options.test_fraction)
     path = options.model or output / MODEL
     save_model(model, path)
     for name, head in model.heads.items():
@@ -78,7 +86,10 @@ def report(arguments: list[str]) -> None:
     p = _parser("report", "OUT", "Compare classifiers of the labels on annotated clips that they were not trained on.")
     model = "model to evaluate; may be repeated (default: OUT/labels.safetensors)"
     p.add_argument("--model", type=Path, action="append", metavar="FILE", help=model)
-    predictions = "table of probabilities that `labels predict` wrote, with any model; may be repeated"
+    predictions = (
+        "table of probabilities that `labels predict` wrote; whether its model was trained on the clips of the test is "
+        "not checked; may be repeated"
+    )
     p.add_argument("--predictions", type=Path, action="append", default=[], metavar="FILE", help=predictions)
     _add_test_fraction(p)
     p.add_argument("--all", action="store_true", help="evaluate on all annotated clips, those of the training included")
@@ -88,6 +99,9 @@ def report(arguments: list[str]) -> None:
     output = _output(options, "report")
     if options.raw is not None and not options.html:
         raise UserError("--raw is for pictures in the page: add --html")
+    if options.all and options.test_fraction is not None:
+        raise UserError("--all evaluates on all annotated clips: remove it, or --test-fraction")
+    options.test_fraction = TEST_FRACTION if options.test_fraction is None else options.test_fraction
     _check_fraction(options.test_fraction)
 
     from cogvideox.curation.labels import report_page
@@ -99,8 +113,19 @@ def report(arguments: list[str]) -> None:
     compared = []
     for path in paths:
         loaded = load_model(path)
+        if not options.all and options.test_fraction > loaded.test_fraction:
+            raise UserError(
+                f"{path} was trained on all but {loaded.test_fraction:g} of the sources: pass --test-fraction "
+                f"{loaded.test_fraction:g}, or --all to include clips of the training"
+            )
         compared.append(Predictions(_name(path, paths, loaded.kind), loaded.predict(table), loaded.thresholds))
     compared += [_read_predictions(path, table) for path in options.predictions]
+    names, files = [each.name for each in compared], [*paths, *options.predictions]
+    if len(set(files)) < len(files):
+        raise UserError("the same model or table is given twice: remove one")
+    compared = [
+        replace(each, name=str(file)) if names.count(each.name) > 1 else each for each, file in zip(compared, files)
+    ]
     if not options.all:
         test = [is_test_source(source, options.test_fraction) for source in table["source"].to_pylist()]
         truth = _only(truth, test)
@@ -133,6 +158,10 @@ def predict(arguments: list[str]) -> None:
     vlm.add_argument("--raw", type=Path, metavar="RAW", help="the raw files")
     options = p.parse(arguments)
     output = _output(options, "predict")
+    if options.endpoint is None and (options.endpoint_model or options.key_variable or options.max_cost is not None):
+        raise UserError("--endpoint-model, --key-variable and --max-cost are for an endpoint: add --endpoint")
+    if options.model is not None and (options.vlm is not None or options.endpoint is not None):
+        raise UserError("--model is a classifier on signals: remove it, or --vlm and --endpoint")
 
     import numpy as np
 
@@ -204,6 +233,8 @@ def export_annotations(arguments: list[str]) -> None:
     _check_suffix(options.file)
     with AnnotationStore(output / STORE) as store:
         if options.file.suffix != ".json":
+            if options.url_prefix:
+                raise UserError("--url-prefix is for tasks of Label Studio: write a .json file")
             print(f"{options.file}: {export_table(store, options.file)} annotations")
             return
         table = read_manifest(output)
@@ -240,8 +271,8 @@ def _output(options: Any, verb: str) -> Path:
 
 
 def _add_test_fraction(p: Parser) -> None:
-    text = "fraction of the sources that is kept for the test (default: 0.1, as in the paper)"
-    p.add_argument("--test-fraction", type=float, default=0.1, metavar="X", help=text)
+    text = f"fraction of the sources that is kept for the test (default: {TEST_FRACTION}, as in the paper)"
+    p.add_argument("--test-fraction", type=float, metavar="X", help=text)
 
 
 def _check_fraction(fraction: float) -> None:

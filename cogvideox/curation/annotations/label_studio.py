@@ -7,6 +7,7 @@ A project with `LABELING_CONFIG` imports the exported tasks, with the annotation
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,22 @@ def import_tasks(store: AnnotationStore, path: str | Path) -> int:
 
 
 def append_new(store: AnnotationStore, events: list[Event]) -> int:
-    """Append the answers that the store does not have yet, and return how many."""
+    """Append the answers that the store does not have yet, and return how many.
+
+    An answer without a time (time="") is new if the annotator never gave it to this clip.
+    """
 
     def key(event: Event) -> tuple[Any, ...]:
         return event.kind, event.clip_id, event.annotator, event.time, event.labels
 
-    known = {key(event) for event in store.events()}
-    new = {key(event): event for event in map(normalize, events) if key(event) not in known}
+    stored, present = store.events(), now()
+    known = {key(event) for event in stored} | {key(replace(event, time="")) for event in stored}
+    new = {}
+    for event in events:
+        complete = normalize(event if event.time else replace(event, time=present))
+        compared = complete if event.time else replace(complete, time="")
+        if key(compared) not in known:
+            new[key(compared)] = complete
     return len(store.append(new.values()))
 
 
@@ -111,5 +121,5 @@ def _event(clip_id: str, annotation: Mapping[str, Any]) -> Event:
         raise UserError(f"{', '.join(unknown)}: no such label; the labels are {', '.join(_BY_TITLE)}")
     kind = "skip" if annotation.get("was_cancelled") else "gold" if annotation.get("ground_truth") else "annotation"
     labels = () if kind == "skip" else tuple(_BY_TITLE[title] for title in titles)
-    time = (annotation.get("created_at") or now()).replace("Z", "+00:00")
+    time = (annotation.get("created_at") or "").replace("Z", "+00:00")
     return Event(0, kind, str(clip_id), str(annotator), labels, time, annotation.get("lead_time"))

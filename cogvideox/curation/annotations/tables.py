@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cogvideox.atomic_io import atomic_write
 from cogvideox.curation.annotations.label_studio import append_new
-from cogvideox.curation.annotations.store import AnnotationStore, Event, now
+from cogvideox.curation.annotations.store import AnnotationStore, Event
 from cogvideox.curation.labels.definitions import DEFINITIONS_VERSION, LABELS
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import reading
@@ -56,21 +56,22 @@ def import_table(store: AnnotationStore, path: str | Path) -> int:
     Raises:
         UserError: the file is damaged, lacks a column, or has a value that is not allowed.
     """
+    import pyarrow as pa
     from pyarrow import csv, parquet
 
     path = Path(path)
     with reading(path, "damaged, or not a table of annotations"):
-        table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+        names = csv.ConvertOptions(column_types={"clip_id": pa.string(), "annotator": pa.string()})
+        table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path, convert_options=names)
     if lacking := [name for name in ("clip_id", "annotator") if name not in table.column_names]:
         raise UserError(f"cannot read {path}: it has no column {' and '.join(lacking)}")
     if not set(LABELS) & set(table.column_names):
         raise UserError(f"cannot read {path}: it has no column of a label; the labels are {', '.join(LABELS)}")
-    time = now()
     events = []
     with reading(path, "not a table of annotations"):
         for row in table.to_pylist():
             labels = tuple(name for name in LABELS if _is_true(row.get(name), name))
-            given = str(row["time"]) if row.get("time") else time
+            given = str(row["time"]) if row.get("time") else ""
             events.append(
                 Event(
                     *(0, row.get("kind") or "annotation", str(row["clip_id"] or ""), str(row["annotator"] or "")),

@@ -105,6 +105,7 @@ class LabelModel:
         embedding: column of the embedding; empty for kind "signals".
         heads: classifiers by label. Labels with too few annotations are absent.
         definitions: version of the definitions that the annotations follow.
+        test_fraction: fraction of the sources that was kept for the test.
     """
 
     kind: Kind
@@ -114,6 +115,7 @@ class LabelModel:
     embedding: str
     heads: dict[str, Head]
     definitions: int = DEFINITIONS_VERSION
+    test_fraction: float = 0.0
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -136,7 +138,11 @@ class LabelModel:
         measured = np.isfinite(signals).any(1)
         result = {name: np.full(len(signals), np.nan) for name in self.heads}
         if measured.any():
-            vectors = embedding_matrix(columns[self.embedding])[measured] if self.embedding else None
+            vectors = None
+            if self.embedding:
+                weights = next(iter(self.heads.values())).weights
+                size = None if weights is None else len(weights) - 1 - len(self.columns)
+                vectors = embedding_matrix(columns[self.embedding], size)[measured]
             inputs = Inputs.of(signals[measured], self.medians, self.scales, vectors)
             for name, head in self.heads.items():
                 result[name][measured] = head.predict(inputs)

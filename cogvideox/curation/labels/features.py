@@ -61,14 +61,19 @@ def signal_matrix(columns: Mapping[str, Any], names: Sequence[str]) -> Float64[n
     return np.stack([_numbers(columns[name]) for name in names], axis=1)
 
 
-def embedding_matrix(column: Any) -> Float32[np.ndarray, "n d"]:
+def embedding_matrix(column: Any, size: int | None = None) -> Float32[np.ndarray, "n d"]:
     """Return a column of lists as a matrix; rows without an embedding are 0.
+
+    Args:
+        size: length of the embeddings, for rows of which none has one.
 
     Raises:
         UserError: no row has an embedding, or their lengths differ.
     """
     rows = column.to_pylist() if hasattr(column, "to_pylist") else list(column)
     lengths = {len(row) for row in rows if row is not None}
+    if not lengths and size is not None:
+        lengths = {size}
     if len(lengths) != 1:
         raise UserError("the embeddings have different lengths" if lengths else "no clip has an embedding")
     zeros = np.zeros(lengths.pop(), np.float32)

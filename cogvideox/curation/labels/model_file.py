@@ -38,6 +38,7 @@ def save_model(model: LabelModel, path: str | Path) -> None:
         "columns": model.columns,
         "embedding": model.embedding,
         "definitions": model.definitions,
+        "test_fraction": model.test_fraction,
         "heads": heads,
     }
     with atomic_write(path) as temporary:
@@ -72,5 +73,6 @@ def load_model(path: str | Path) -> LabelModel:
         if not medians.shape == scales.shape == (len(columns),):
             raise ValueError("medians and scales do not match the columns")
         return LabelModel(
-            record["kind"], columns, medians, scales, str(record["embedding"]), heads, int(record["definitions"])
+            *(record["kind"], columns, medians, scales, str(record["embedding"]), heads, int(record["definitions"])),
+            float(record["test_fraction"]),
         )

@@ -152,12 +152,15 @@ def _draw(rng: np.random.Generator, truth: Float64[np.ndarray, " n"]) -> int:
 
 
 def _class_weights(known: np.ndarray, learned: list[bool]) -> np.ndarray:
-    """Return the weight of each clip for each label: both classes together weigh the same, unknown truth nothing."""
-    frequency = np.clip(
-        np.nan_to_num(np.nanmean(np.vstack([known, np.full(known.shape[1], 0.5)]), axis=0)), 1e-3, 0.999
-    )
-    weights = np.where(known > 0.5, 0.5 / frequency, 0.5 / (1.0 - frequency))
-    return np.where(np.isfinite(known), weights, 0.0) * np.array(learned)
+    """Return weights per clip and label with which the drawn clips with and without a label weigh the same.
+
+    Clips whose label is not known have weight 0.
+    """
+    positive, negative = known > 0.5, known <= 0.5
+    chances = positive / np.maximum(positive.sum(0), 1) + negative / np.maximum(negative.sum(0), 1)
+    drawn = chances[:, learned].sum(1)
+    weights = sum(group * (0.5 * drawn.sum() / np.maximum(drawn @ group, 1e-9)) for group in (positive, negative))
+    return weights * np.array(learned)
 
 
 def _head_loss(model: VlmLabels, clips: list[SampledFrames], truth: np.ndarray, weights: np.ndarray) -> torch.Tensor:

@@ -31,3 +31,13 @@ def test_a_killed_run_keeps_its_results_while_other_stages_and_settings_are_used
     assert (store.has("length", "a"), store.has("length", "b")) == (True, False)
     assert not log.exists()
     assert ResultStore(tmp_path, [Length(4)]).has("length", "b")
+
+
+def test_a_success_is_not_hidden_by_an_older_failure_in_the_log_of_a_killed_job(tmp_path):
+    ResultStore(tmp_path, [Length()], "0-of-4").add([Result("length", "a", {}, "disk gone")])  # killed
+    retry = ResultStore(tmp_path, [Length()])
+    assert retry.forget_failures() == 1
+    retry.add([Result("length", "a", {"seconds": 2.0})])
+    retry.compact()
+    result = ResultStore(tmp_path, [Length()]).get("length", "a")
+    assert result is not None and result.error is None

@@ -1,6 +1,7 @@
 """Selections with moving thresholds, quantiles, labels, near-duplicates, clusters and a target fraction."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -189,3 +190,25 @@ def test_a_grid_has_the_knots_and_at_most_32_steps_between_them():
 def test_invalid_policies_are_rejected(data, message):
     with pytest.raises(UserError, match=message):
         from_dict(Policy, data)
+
+
+def test_the_hash_covers_near_duplicates():
+    columns = {"x": [1.0, 2.0, 3.0], "id": ["a", "b", "c"], "duplicate_of": [None, "a", None]}
+    changed = columns | {"duplicate_of": [None, None, None]}
+    policy = Policy((Bound("x", at_least=0.0),))
+    assert Selector(policy, columns, 3).digest() != Selector(policy, changed, 3).digest()
+
+
+def test_rows_between_sampled_steps_are_in_the_envelope():
+    window = Bound("x", at_least=Schedule((0, 1000), (0.0, 999.0)), at_most=Schedule((0, 1000), (1.0, 1000.0)))
+    selector = Selector(Policy((window,)), {"x": np.arange(1000) + 0.5}, 1000)
+    steps = selector.sample_steps()
+    passing = np.logical_or.reduce([selector.mask(step) for step in range(1001)])
+    envelope = np.logical_or.reduce([selector.mask_between(*pair) for pair in pairwise(steps)])
+    assert passing.all() and envelope.all()
+    assert selector.mask_between(0, steps[1]).sum() < 40
+
+
+def test_a_target_column_has_one_direction():
+    with pytest.raises(UserError, match="both high and low"):
+        Target(0.5, high=("x",), low=("x",))

@@ -120,3 +120,13 @@ def test_unknown_choices_are_rejected(tmp_path):
     (tmp_path / "export.json").write_text(json.dumps([{"data": {"clip_id": "a"}, "annotations": [{"result": result}]}]))
     with AnnotationStore(tmp_path / "annotations.db") as store, pytest.raises(UserError, match="Blurry: no such label"):
         import_tasks(store, tmp_path / "export.json")
+
+
+def test_a_table_without_times_is_imported_once_and_does_not_undo_later_answers(tmp_path):
+    (tmp_path / "answers.csv").write_text("clip_id,annotator,text\na,007,true\n")
+    with AnnotationStore(tmp_path / "annotations.db") as store:
+        assert import_table(store, tmp_path / "answers.csv") == 1
+        assert [event.annotator for event in store.events()] == ["007"], "names are not read as numbers"
+        store.annotate("a", "007", ["editing"])
+        assert import_table(store, tmp_path / "answers.csv") == 0
+        assert store.majority()["a"]["editing"] and not store.majority()["a"]["text"]

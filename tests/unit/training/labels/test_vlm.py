@@ -92,3 +92,17 @@ def test_errors_say_what_to_do(base, rows, tmp_path):
     with pytest.raises(UserError, match=r"labels\.json"):
         trainer.load(tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_drawn_clips_with_and_without_a_label_weigh_the_same():
+    known = np.full((200, 2), np.nan)
+    known[:, 0] = np.arange(200) < 10
+    known[:120, 1] = np.arange(120) % 4 == 0
+    weights = trainer._class_weights(known, [True, True])
+    chances = sum((known == value) / (known == value).sum(0) for value in (0, 1)).sum(
+        1
+    )  # of `_draw`: a label, its value, a clip
+    for label in (0, 1):
+        positive, negative = ((chances * weights[:, label])[known[:, label] == value].sum() for value in (1, 0))
+        assert positive == pytest.approx(negative)
+    assert not weights[120:, 1].any()
