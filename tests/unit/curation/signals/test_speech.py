@@ -6,6 +6,8 @@ import av
 import numpy as np
 import pytest
 
+from cogvideox.curation.signals.base import ClipInput
+from cogvideox.curation.signals.models import speech
 from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.errors import UserError
@@ -61,3 +63,10 @@ def test_damaged_file_is_reported(tmp_path: Path):
 def test_missing_model_is_named(monkeypatch):
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     assert any("none.onnx is not a file" in need for need in Speech(model="none.onnx").missing_requirements())
+
+
+def test_an_image_has_no_speech_and_its_file_is_not_read(monkeypatch):
+    monkeypatch.setattr(speech, "load_detector", lambda path: None)
+    measure = Speech(model=__file__).open()
+    image = ClipInput({"is_image": True}, (), Path("photo.png"), 0.0, 0.0)
+    assert measure(image) == {"speech.share": None, "speech.loudness": None}
