@@ -89,9 +89,18 @@ def grade(judge: Client, captions: dict[str, str], questions: Sequence[Question]
     """
     asked = [question for question in questions if question.clip in captions]
     answers = ask_all(judge, [_answer_request(captions[question.clip], question) for question in asked])
-    usable = [index for index, answer in enumerate(answers) if answer.error is None]
-    grades = dict(zip(usable, ask_all(judge, [_grade_request(asked[i], answers[i].text) for i in usable])))
-    return [_graded(question, answers[index], grades.get(index)) for index, question in enumerate(asked)]
+    results: dict[int, Graded] = {}
+    for index, (question, answer) in enumerate(zip(asked, answers)):
+        given = _plain(answer.text)
+        if answer.error is None and given in (UNKNOWN, _plain(question.answer)):  # needs no judge
+            same = given != UNKNOWN
+            results[index] = Graded(question, answer.text.strip(), same, 5 if same else 0)
+    unclear = [index for index, answer in enumerate(answers) if answer.error is None and index not in results]
+    grades = dict(zip(unclear, ask_all(judge, [_grade_request(asked[i], answers[i].text) for i in unclear])))
+    return [
+        results.get(index) or _graded(question, answers[index], grades.get(index))
+        for index, question in enumerate(asked)
+    ]
 
 
 def accuracy(graded: Sequence[Graded], judge_id: str) -> dict[str, Score]:
@@ -159,6 +168,10 @@ def _graded(question: Question, answer: Answer, verdict: Answer | None) -> Grade
     except (ValueError, KeyError, TypeError, RecursionError):
         return Graded(question, given, reason=f"the judge's answer cannot be read: {verdict.text[:80]!r}")
     return Graded(question, given, correct, score)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _data(text: str) -> str:
