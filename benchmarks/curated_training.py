@@ -37,7 +37,7 @@ from cogvideox.toybox.scenes.grammar import Scene
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.diffusion import trainer
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
-from cogvideox.training.diffusion.recipes import STAGES
+from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.video import io
 from cogvideox.video.transform import to_frames, to_model
 
@@ -116,7 +116,7 @@ def settings(data: Path, seed: int, num_steps: int) -> DiffusionTraining:
         "run.validate_interval": 0, "run.ema_decay": 0.97, "run.device": "cpu", "optim.lr": 1e-3,
         "optim.warmup_steps": min(20, num_steps // 4),
     }  # fmt: skip
-    run = config.override(STAGES["toybox-pretrain-480"](), {name: str(value) for name, value in changes.items()})
+    run = config.override(RECIPES["toybox-pretrain-480"](), {name: str(value) for name, value in changes.items()})
     run = replace(run, model="toybox", transformer=None, image_fraction=None, samples=SampleSettings())
     return replace(run, data=(DataSource(str(data)),))
 

@@ -33,7 +33,7 @@ from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.diffusion import trainer
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
-from cogvideox.training.diffusion.recipes import STAGES
+from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.video.sheet import ends_and_middle, side_by_side
 from cogvideox.video.transform import to_frames, to_model
 
@@ -112,7 +112,7 @@ def make_settings(
     }  # fmt: skip
     if model is not None and stage.previous is None:
         changes["optim.lr"] = 1e-3  # lower than in the recipe, because the model is already trained
-    settings = config.override(STAGES[stage.recipe](), {key: str(value) for key, value in changes.items()})
+    settings = config.override(RECIPES[stage.recipe](), {key: str(value) for key, value in changes.items()})
     if model is not None:
         settings = replace(settings, model=model, transformer=None)
     if stage.all_clips:

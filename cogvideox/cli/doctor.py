@@ -87,7 +87,7 @@ def parser() -> Parser:
     p.add_argument("--json", action="store_true", help="print the results as JSON")
     negatable = argparse.BooleanOptionalAction
     p.add_argument(
-        "--generation", action=negatable, default=True, help="generate and time a video of the shipped model"
+        "--generation", action=negatable, default=True, help="generate and time a video with the shipped model"
     )
     return p
 

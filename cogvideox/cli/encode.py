@@ -215,7 +215,7 @@ def parser() -> Parser:
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
     shard = "encode shard K of N (0-based); the last job to finish writes the index"
     machine.add_argument("--shard", metavar="K/N", help=shard)
-    machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared disk")
+    machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared file system")
     machine.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda", help="device of the networks; auto uses a GPU if available"
     )

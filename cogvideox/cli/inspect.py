@@ -44,9 +44,9 @@ def parser() -> Parser:
 def _model_lines(checkpoint: "DetectedCheckpoint", with_config: bool, with_values: bool) -> Iterator[str]:
     from cogvideox.pretrained.model_spec import component_config
 
-    like = f", like {checkpoint.variant}" if checkpoint.variant is not None else ""
-    yield f"{checkpoint.path}: {checkpoint.format}{like}"
-    problems = [f"belongs to no component: {name}" for name in checkpoint.unknown_tensors]
+    variant = f", matches {checkpoint.variant}" if checkpoint.variant is not None else ""
+    yield f"{checkpoint.path}: {checkpoint.format}{variant}"
+    problems = [f"unexpected tensor: {name}" for name in checkpoint.unknown_tensors]
     for part in checkpoint.components.values():
         yield f"  {part.name:<13} {_size(part)}"
         if part.config is None:
@@ -94,7 +94,7 @@ def _value_problems(part: "Component") -> list[str]:
 
 
 def _folder_problems(checkpoint: "DetectedCheckpoint") -> list[str]:
-    """List the problems of a diffusers folder apart from its networks: missing components, unreadable files."""
+    """List the problems of a diffusers folder other than its networks': missing components, unreadable files."""
     from cogvideox.pretrained.model_spec import INDEX_FILE, WEIGHT_STEMS, read_spec
     from cogvideox.text.tokenizer import Tokenizer
 
@@ -120,7 +120,8 @@ def _lora_lines(checkpoint: "DetectedCheckpoint") -> Iterator[str]:
     num_parameters = sum(factors.down.numel() + factors.up.numel() for factors in lora.layers.values())
     yield f"{checkpoint.path}: LoRA"
     yield f"  rank          {', '.join(map(str, ranks))}"
-    yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{'' if lora.alpha_known else ' (not stated)'}"
+    note = "" if lora.alpha_known else " (not specified)"
+    yield f"  alpha         {', '.join(f'{alpha:g}' for alpha in alphas)}{note}"
     yield f"  layers        {len(lora.layers)}: {', '.join(layer_names)}"
     yield f"  parameters    {num_parameters:,}"
     if lora.base_model is not None:

@@ -98,8 +98,8 @@ class ToyboxSource:
             raise UserError("caption_styles is empty; it needs at least one style")
         if self.clips.grammar == "full" and "free" in self.caption_styles:
             raise UserError(
-                "the caption style free has no words for scenes of the full grammar: remove it from caption_styles, or "
-                "set grammar=pair"
+                "caption style 'free' does not support the full grammar: remove it from caption_styles, or set "
+                "grammar=pair"
             )
 
 

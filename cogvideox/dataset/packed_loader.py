@@ -56,7 +56,7 @@ class ClipStore(Protocol):
 class CaptioningStore(Protocol):
     """A store that makes a new caption each time a clip is used."""
 
-    def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
+    def sample(self, index: int, rng: np.random.Generator) -> LatentSample:
         """Return a clip with a new caption."""
         ...
 
@@ -201,7 +201,7 @@ class PackedLoader:
         store = self.stores[sample.source]
         caption_rng = np.random.default_rng((_CAPTION_STREAM, self.seed, sample.position))
         captioning = isinstance(store, CaptioningStore)
-        stored = store.visit(sample.index, caption_rng) if captioning else store[sample.index]
+        stored = store.sample(sample.index, caption_rng) if captioning else store[sample.index]
         rng = np.random.default_rng((_SAMPLE_STREAM, self.seed, sample.position))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())

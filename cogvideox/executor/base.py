@@ -30,7 +30,7 @@ class Outcome:
     Attributes:
         task: index of the task.
         result: the return value of the task; None if `lost`.
-        lost: whether the batch, a single row, killed its worker process twice, or the cluster could not process it.
+        lost: whether this single-row batch crashed its worker twice, or the cluster failed on it.
     """
 
     task: int

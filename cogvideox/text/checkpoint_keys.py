@@ -1,4 +1,4 @@
-"""Names of the T5 encoder's weights in checkpoints of transformers: an invertible keymap (`state_dict.key_rules`)."""
+"""Invertible keymap (`state_dict.key_rules`) of the T5 encoder's weights in Hugging Face transformers checkpoints."""
 
 from collections.abc import Mapping
 from typing import overload

@@ -1,1 +1,1 @@
-"""Trainers of the VAE, the transformer and the toybox model, and their shared components."""
+"""Trainers of the VAE, the transformer, the text encoder, the toybox model and label classifiers; shared components."""

@@ -142,7 +142,7 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self.folder} contains no checkpoint to resume from")
         source = self.path(step)
-        # Every rank reads the document, because the checks that follow are collective.
+        # Every rank reads `state.json`, because the checks that follow are collective.
         read = partial(_read_document, source)
         trees, files = read() if self.ranks is None else self.ranks.run_on_all(read)
         with _reading(source):
@@ -243,7 +243,7 @@ def _print_changes(file: Path, settings: Any) -> None:
 def _step_of(name: str) -> int:
     """Return the step in the name of a checkpoint. Raises ValueError if the name has another form."""
     if not (match := _NAME.fullmatch(name)):
-        raise ValueError(f"{name[:60]!r} is not the name of a checkpoint")
+        raise ValueError(f"{name[:60]!r} does not match step-NNNNNNNN")
     return int(match[1])
 
 
@@ -283,7 +283,7 @@ def _writing(target: Path) -> Iterator[None]:
 
 def _make_folder(folder: Path, target: Path) -> None:
     with _writing(target):
-        shutil.rmtree(folder, ignore_errors=True)  # may contain files of an interrupted save by more ranks
+        shutil.rmtree(folder, ignore_errors=True)  # may contain files of an interrupted save with more ranks
         folder.mkdir(parents=True)
 
 

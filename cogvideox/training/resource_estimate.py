@@ -27,7 +27,7 @@ from cogvideox.pretrained.offload.vae_cost import vae_flops, vae_parameters
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.diffusion.recipes import STAGES
+from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
 from cogvideox.training.text_encoder.config import TextEncoderTraining
@@ -212,7 +212,7 @@ def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None
     It is read from the base model. If that does not exist yet, it is the config of the recipe that exports it (such as
     `runs/pretrain-256/model`), or of an official model.
     """
-    config, stages = settings.transformer, STAGES | CHAIN
+    config, stages = settings.transformer, RECIPES | CHAIN
     parts = Path(settings.model).parts
     official = settings.model.lower().rpartition("cogvideox")[2].lstrip("-")
     if config is None and (settings.model in shipped_models() or Path(settings.model).exists()):

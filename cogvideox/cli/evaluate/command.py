@@ -1,4 +1,4 @@
-"""`cogvideox evaluate FOLDER|MODEL --suite NAME -o OUT`: generate what is missing, score it, and write a report."""
+"""`cogvideox evaluate FOLDER|MODEL --suite NAME -o OUT`: generate missing videos, score all, and write a report."""
 
 import sys
 import time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cogvideox.evaluation.videos import VideoSet
 
 PROGRESS_INTERVAL = 2.0  # seconds
-_NOT_OFFERED = {
+_EXCLUDED_OPTIONS = {
     "prompt",
     "seed",
     "image",
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> None:
         return
     options = parser().parse(arguments)
     if options.source is None or options.output is None:
-        raise UserError("evaluate needs FOLDER|MODEL to score and -o OUT, the folder to write to")
+        raise UserError("missing FOLDER|MODEL or -o/--output; see `cogvideox evaluate --help`")
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
 
@@ -101,7 +101,7 @@ class ProgressPrinter:
         self._next = time.monotonic() + PROGRESS_INTERVAL
 
     def __call__(self, progress: "Progress") -> None:
-        """Print a line if the interval is over."""
+        """Print a line if the interval has elapsed."""
         if time.monotonic() < self._next:
             return
         from cogvideox.formatting import format_duration
@@ -133,7 +133,7 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
     if not is_model:
         if chosen:
             name = next(iter(chosen)).replace("_", "-")
-            raise UserError(f"--{name} applies to models, and {source} is a folder of videos: remove it")
+            raise UserError(f"--{name} only applies to models, and {source} is a folder of videos: remove --{name}")
         return suite, videos_of_folder(suite, source)
     if suite.name == "reconstruction":
         from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
@@ -161,14 +161,14 @@ def _settings(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"--set {argument} is not NAME=VALUE, such as --set groups=core")
+            raise UserError(f"--set {argument} must be NAME=VALUE, for example --set groups=core")
         settings[name] = value
     return settings
 
 
 def _generation_options() -> dict[str, Option]:
     declared = {**list_options(Request), **list_options(LoadOptions)}
-    return {name: option for name, option in declared.items() if name not in _NOT_OFFERED}
+    return {name: option for name, option in declared.items() if name not in _EXCLUDED_OPTIONS}
 
 
 def parser() -> Parser:
@@ -178,21 +178,21 @@ def parser() -> Parser:
         "FOLDER|MODEL --suite NAME -o OUT",
         "Score a model or a folder of videos. Videos that a model has not generated yet are generated first. OUT then "
         "has report.html, report.md, scores.csv and results.json; an interrupted run continues. "
-        "`evaluate compare A B` compares two OUT folders, and `evaluate export OUT` writes the layouts of official "
-        "tools; each has its own --help.",
+        "`evaluate compare A B` compares two OUT folders, and `evaluate export OUT` exports in the "
+        "official tools' layouts; each has its own --help.",
     )
     p.add_argument("source", nargs="?", metavar="FOLDER|MODEL", help="videos with prompts, or a model")
     p.add_argument("--suite", default="toybox", metavar="NAME", help="the suite (default: toybox)")
     p.add_argument("-o", "--output", type=Path, metavar="OUT", help="folder to write to")
-    p.add_argument("--num-prompts", type=int, metavar="N", help="prompts of each group (default: the suite's)")
-    p.add_argument("--videos-per-prompt", type=int, metavar="N", help="videos of each prompt (default: the suite's)")
+    p.add_argument("--num-prompts", type=int, metavar="N", help="prompts per group (default: the suite's)")
+    p.add_argument("--videos-per-prompt", type=int, metavar="N", help="videos per prompt (default: the suite's)")
     p.add_argument("--seed", type=int, default=100, metavar="N", help="seed of the first video (default: 100)")
-    p.add_argument("--prompts", type=Path, metavar="FILE", help="prompts of the suite, as its publisher has them")
+    p.add_argument("--prompts", type=Path, metavar="FILE", help="the suite's official prompt file")
     settings = "setting of the suite's scorers, such as a path of weights; may be repeated"
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=settings)
     machine = p.add_argument_group("machine")
     workers = "worker processes (default: 0, no extra process)"
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
-    machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared disk")
+    machine.add_argument("--ray", action="store_true", help="run on a Ray cluster with a shared file system")
     add_options(p, _generation_options(), common_only=False)
     return p

@@ -28,7 +28,7 @@ class Job:
     """A video to generate and its output files.
 
     Attributes:
-        inputs: None if they are read when the job runs. The images of a prompt file are thus not all in memory.
+        inputs: None if loaded when the job runs, to avoid holding all images in memory.
         line: line of the prompt file.
     """
 
@@ -43,7 +43,7 @@ class JobBatch:
     """The jobs of a command and their model.
 
     Attributes:
-        seed: seed with which the command can be repeated.
+        seed: seed that reproduces the command.
         plan_only: whether to print the memory plan without generating.
         failed_lines: lines of the prompt file that cannot be used. The reasons have been printed.
     """
@@ -87,7 +87,7 @@ def build_jobs(arguments: Arguments) -> JobBatch:
         model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
         jobs = [job for job in jobs if not is_complete(job.output, job.request, model)]
         if len(jobs) < len(requests):
-            print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos exist already")
+            print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos already exist, skipped")
     inputs = [source for request in requests for source in (request.image, request.video) if source is not None]
     check_outputs([job.output for job in jobs], [job.request for job in jobs], inputs)
     parse_memory(load.memory)
@@ -107,7 +107,7 @@ def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tu
         return arguments.request, LoadOptions(**arguments.load), ()
     sidecar = read_sidecar(file)
     if sidecar.cogvideox != __version__:
-        print_note(f"{file} was written by version {sidecar.cogvideox}, this is {__version__}: frames may differ")
+        print_note(f"{file} was written by version {sidecar.cogvideox}, but this is {__version__}: frames may differ")
     return *repeat_with_changes(sidecar, arguments.request, arguments.load), sidecar.loras
 
 
@@ -125,7 +125,7 @@ def _requests_of_prompt_file(
     The default seed is 0, not random, so that repeating the command resumes it.
 
     Raises:
-        UserError: no line can be used. The message is about the first line.
+        UserError: no line can be used. The message reports the first failure.
     """
     planned: list[_PlannedRequest] = []
     failures: dict[int, UserError] = {}

@@ -67,7 +67,7 @@ class EncodingBudget:
         advice = "encode in chunks (norm_statistics=chunk), or choose" if whole else "choose"
         raise UserError(
             f"encoding {format_frame_count(size[0])} of {width}x{height}{' as a whole clip' if whole else ''} needs "
-            f"{needed} of memory, but {free} are free for it: {advice} fewer frames or a smaller size"
+            f"{needed} of memory, but only {free} is available: {advice} fewer frames or a smaller size"
         )
 
     def describe(self, config: VAEConfig, windows: Collection[ClipWindow], norm_statistics: NormStatistics) -> str:

@@ -54,7 +54,7 @@ class ToyboxStore:
         """Return a clip with a caption that names all facts."""
         return self._sample(index, "plain", index, complete=True)
 
-    def visit(self, index: int, rng: np.random.Generator) -> LatentSample:
+    def sample(self, index: int, rng: np.random.Generator) -> LatentSample:
         """Return a clip with a new caption in a random style."""
         styles = self.source.caption_styles
         style, seed = styles[int(rng.integers(len(styles)))], int(rng.integers(2**31))

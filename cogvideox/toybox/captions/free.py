@@ -1,6 +1,6 @@
-"""Free captions, phrased as people phrase prompts, with more words and sentence patterns than the frozen grammars.
+"""Free-form captions, phrased like users' prompts, with more words and patterns than the fixed core and full grammars.
 
-A free caption names any subset of the facts in any order, and never a wrong fact: "blue cube, black background", "show
+A free caption mentions any subset of the facts, all correct, in any order: "blue cube, black background", "show
 me a huge orb that rises", "a gray floor with a motionless cone". Some contain words that do not affect the video ("high
 quality") or are not in the vocabulary ("a cube named zorp"), so that a model learns to ignore them. They describe only
 scenes of the pair grammar: one or two toys, a plain floor, daylight and a fixed camera.
@@ -74,7 +74,7 @@ DIRECTED_VERBS = {
         *(("sinks", "sinking", "sink"), ("descends", "descending", "descend"), ("drops", "dropping", "drop")),
     ),
 }
-RESTS = (
+STILL_VERBS = (
     ("stays still", "staying still", "stay still"),
     ("stands still", "standing still", "stand still"),
     ("does not move", "not moving", "do not move"),
@@ -88,7 +88,7 @@ RESTS = (
     ("is stationary", "stationary", "are stationary"),
 )
 STILL_ADJECTIVES = ("motionless", "stationary", "resting", "unmoving")
-MANNERS = ("slowly", "steadily", "smoothly", "gently", "quietly")
+ADVERBS = ("slowly", "steadily", "smoothly", "gently", "quietly")
 OPENINGS = (
     *("a video of {}", "a clip of {}", "show me {}", "we see {}", "there is {}", "a picture of {}", "a render of {}"),
     *("an animation of {}", "a simple scene with {}", "imagine {}", "please show {}", "in this video, {}"),
@@ -97,7 +97,7 @@ ENDINGS = (
     *("high quality", "4k", "cinematic", "simple animation", "3d render", "nothing else", "the camera is fixed"),
     *("slow motion", "very detailed", "beautiful", "nice lighting", "minimal style"),
 )
-JOINS = ("{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} while {}", "{} next to {}", "{} with {}")
+CONJUNCTIONS = ("{} and {}", "{} and {}", "{} and {}", "{}, {}", "{} while {}", "{} next to {}", "{} with {}")
 
 
 def caption_free(scene: Scene, rng: np.random.Generator, *, image: bool = False) -> str:
@@ -135,11 +135,11 @@ def _toys(toys: list[Toy], rng: np.random.Generator, *, articles: bool, motion: 
         name = f"two {_name(first, rng, plural=True)}"
         return f"{name} {_verb(first.motion, rng)[2]}" if motion else name
     if first.motion == second.motion and rng.random() < 0.6:
-        names = pick(JOINS[:3], rng).format(*(_with_article(_name(toy, rng), rng, articles) for toy in toys))
+        names = pick(CONJUNCTIONS[:3], rng).format(*(_with_article(_name(toy, rng), rng, articles) for toy in toys))
         both = "both " if rng.random() < 0.4 else ""
         return f"{names} {both}{_verb(first.motion, rng)[2]}" if motion else names
     clauses = [_clause(toy, rng, articles=articles, motion=motion) for toy in toys]
-    return pick(JOINS, rng).format(*clauses)
+    return pick(CONJUNCTIONS, rng).format(*clauses)
 
 
 def _clause(toy: Toy, rng: np.random.Generator, *, articles: bool, motion: bool, alone: bool = False) -> str:
@@ -150,7 +150,7 @@ def _clause(toy: Toy, rng: np.random.Generator, *, articles: bool, motion: bool,
     if toy.motion == "still" and u < 0.25:
         return _with_article(f"{pick(STILL_ADJECTIVES, rng)} {_name(toy, rng)}", rng, articles)
     name = _with_article(_name(toy, rng), rng, articles)
-    if alone and rng.random() < 0.05:  # the letters of a name would make captions of two toys too long
+    if alone and rng.random() < 0.05:  # made-up names use many tokens, too many for two toys
         name = f"{name} named {''.join(rng.choice(list(string.ascii_lowercase), int(rng.integers(3, 6))))}"
     return f"{name} {verb[0]}" if u < 0.55 else f"{name} that {verb[0]}" if u < 0.65 else f"{name} {verb[1]}"
 
@@ -172,7 +172,7 @@ def _with_article(name: str, rng: np.random.Generator, articles: bool) -> str:
 def _verb(motion: str, rng: np.random.Generator) -> tuple[str, str, str]:
     """Return a verb phrase in three forms: third person singular, participle, plural."""
     if motion == "still":
-        return pick(RESTS, rng)
+        return pick(STILL_VERBS, rng)
     if motion in DIRECTED_VERBS and rng.random() < 0.35:
         forms = pick(DIRECTED_VERBS[motion], rng)
     else:
@@ -180,17 +180,17 @@ def _verb(motion: str, rng: np.random.Generator) -> tuple[str, str, str]:
         verb = ("crosses", "crossing", "cross") if "from" in direction and rng.random() < 0.15 else pick(VERBS, rng)
         forms = (f"{verb[0]} {direction}", f"{verb[1]} {direction}", f"{verb[2]} {direction}")
     if rng.random() < 0.1:
-        manner = pick(MANNERS, rng)
-        return (f"{forms[0]} {manner}", f"{forms[1]} {manner}", f"{forms[2]} {manner}")
+        adverb = pick(ADVERBS, rng)
+        return (f"{forms[0]} {adverb}", f"{forms[1]} {adverb}", f"{forms[2]} {adverb}")
     return forms
 
 
 def _words() -> tuple[str, ...]:
-    tables = [COLORS, SIZES, BACKGROUNDS, DIRECTIONS]
-    phrases = [phrase for table in tables for row in table.values() for phrase in row]
-    forms = [*VERBS, *RESTS, *THINGS, *(row for rows in (*SHAPES.values(), *DIRECTED_VERBS.values()) for row in rows)]
+    phrases = [phrase for table in (COLORS, SIZES, BACKGROUNDS, DIRECTIONS) for row in table.values() for phrase in row]
+    tables = [*SHAPES.values(), *DIRECTED_VERBS.values()]
+    forms = [*VERBS, *STILL_VERBS, *THINGS, *(row for rows in tables for row in rows)]
     phrases += [form for row in forms for form in row]
-    phrases += [*ADJECTIVES, *FLOORS, *STILL_ADJECTIVES, *MANNERS, *OPENINGS, *ENDINGS, *JOINS]
+    phrases += [*ADJECTIVES, *FLOORS, *STILL_ADJECTIVES, *ADVERBS, *OPENINGS, *ENDINGS, *CONJUNCTIONS]
     phrases += ["a an the and two both that while named on over against across with crosses crossing cross"]
     return tuple(sorted({word for phrase in phrases for word in re.findall(r"[a-z]+", phrase)}))
 

@@ -1,4 +1,4 @@
-"""Judge of videos against scenes or prompts, without a learned model: facts are recovered from pixels and compared.
+"""Score videos against scenes or prompts, without a learned model: facts are recovered from pixels and compared.
 
 Scenes of the core grammar are read by `judge.core`, which expects a single toy. Scenes of the full grammar are read by
 `judge.full`, which counts toys and also reads floor, light and camera. Facts are keyed as in `Scene.facts`. A fact that
@@ -41,8 +41,8 @@ def judge_clips(
 ) -> list[dict[str, bool]]:
     """Judge every clip against its scene, or against the facts that its prompt names (`caption.parse_prompt`).
 
-    Clips are read in the grammar of their scene; clips with a prompt, in `grammar`. Motion and camera of a single frame
-    are not judged.
+    Clips are read in the grammar of their scene; clips given as prompt facts use `grammar`. Motion and camera of a
+    single frame are not judged.
 
     Returns:
         For each clip, whether each named fact is correct.

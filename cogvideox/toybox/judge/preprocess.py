@@ -16,7 +16,7 @@ MAX_SIDE, MAX_PIXELS = 256, 2**20
 
 
 def reduce_frame(frame: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Reduce a large frame by a whole factor, to limit memory."""
+    """Reduce a large frame by an integer factor, to limit memory."""
     height, width = frame.shape[:2]
     factor = max(min(height, width) // MAX_SIDE, math.isqrt(height * width // MAX_PIXELS))
     return frame if factor <= 1 else np.asarray(Image.fromarray(frame).reduce(factor))

@@ -192,7 +192,7 @@ def toybox_i2v() -> DiffusionTraining:
 
 
 def toybox_lora() -> DiffusionTraining:
-    """A small `lora`: LoRA training of the shipped model on your clips, a minute on two CPU cores."""
+    """A small `lora`: LoRA training of the shipped model on your clips, which takes about a minute on two CPU cores."""
     return replace(
         toybox_sft(),
         lora=LoRASettings(rank=16),
@@ -200,9 +200,9 @@ def toybox_lora() -> DiffusionTraining:
     )
 
 
-Stages = dict[str, Callable[[], DiffusionTraining]]
+Recipes = dict[str, Callable[[], DiffusionTraining]]
 
-FINE_TUNING: Stages = {
+FINE_TUNING: Recipes = {
     "lora": lora,
     "sft": sft,
     "i2v": i2v,
@@ -210,7 +210,7 @@ FINE_TUNING: Stages = {
     "toybox-sft": toybox_sft,
     "toybox-i2v": toybox_i2v,
 }
-PRETRAINING: Stages = {
+PRETRAINING: Recipes = {
     "pretrain-256": pretrain_256,
     "pretrain-480": pretrain_480,
     "pretrain-768": pretrain_768,
@@ -219,4 +219,4 @@ PRETRAINING: Stages = {
     "toybox-pretrain-480": toybox_pretrain_480,
     "toybox-quality": toybox_quality,
 }
-STAGES: Stages = FINE_TUNING | PRETRAINING
+RECIPES: Recipes = FINE_TUNING | PRETRAINING

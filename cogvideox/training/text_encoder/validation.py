@@ -45,7 +45,7 @@ CONTRASTS = {
         ("a tiny golden crate", "a huge golden crate", "a small yellow cube"),
     ),
 }
-"""Contrast tests by topic: triples of a caption, a distractor with another meaning, and a paraphrase of the caption."""
+"""Contrast tests by topic: triples of a caption, a distractor with a different meaning, and a paraphrase."""
 
 
 @torch.no_grad()

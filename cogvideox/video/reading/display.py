@@ -72,8 +72,8 @@ class Display:
                 "convert it to HDR10, HLG or SDR"
             )
         transfer = int(frame.color_trc)
-        primaries, is_hdr = int(frame.color_primaries), transfer in tone_mapping.TRANSFERS
-        is_wide = not is_hdr and primaries in tone_mapping.WIDE
+        primaries, is_hdr = int(frame.color_primaries), transfer in tone_mapping.HDR_TRANSFERS
+        is_wide = not is_hdr and primaries in tone_mapping.WIDE_GAMUT_PRIMARIES
         converted = frame.reformat(
             width=self._size[0],
             height=self._size[1],

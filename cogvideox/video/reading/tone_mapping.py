@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
 
-TRANSFERS = (16, 18)
+HDR_TRANSFERS = (16, 18)
 """Codes of the HDR transfer characteristics PQ and HLG (ITU-T H.273)."""
 
 WHITE = 203.0  # nits (BT.2408)
@@ -28,12 +28,12 @@ _P3 = np.array([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.0196
 _MATRICES = {9: _BT2020, 11: _P3, 12: _P3}
 """By color primaries (H.273)."""
 
-WIDE = tuple(_MATRICES)
+WIDE_GAMUT_PRIMARIES = tuple(_MATRICES)
 """Color primaries of SDR videos that are converted to BT.709."""
 
 
 def to_bt709(rgb: UInt16[np.ndarray, "h w 3"], primaries: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Convert 16-bit SDR pixels with one of the primaries `WIDE` to those of BT.709; what is outside is clipped."""
+    """Convert 16-bit SDR pixels from `WIDE_GAMUT_PRIMARIES` to BT.709; out-of-gamut values are clipped."""
     light = (np.linspace(0, 1, 65536) ** 2.4).astype(np.float32)  # BT.1886
     codes = ((np.linspace(0, 1, 65536) ** 2) ** (1 / 2.4) * 255).round().astype(np.uint8)
     converted = np.empty(rgb.shape, np.uint8)
@@ -47,7 +47,7 @@ def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> U
     """Convert 16-bit HDR pixels to SDR.
 
     Args:
-        transfer: one of `TRANSFERS`.
+        transfer: one of `HDR_TRANSFERS`.
         primaries: color primaries (H.273): 1 is BT.709, 11 and 12 are P3; all others are treated as BT.2020.
     """
     matrix = np.eye(3, dtype=np.float32) if primaries == 1 else _MATRICES.get(primaries, _BT2020)

@@ -31,7 +31,7 @@ def test_inspect_identifies_a_model(run, model, workdir):
     result = run("inspect", model, "--values", "--config")
     assert result.status == 0
     first, *rest = result.out.splitlines()
-    assert first == f"{model}: diffusers folder, like 2b"
+    assert first == f"{model}: diffusers folder, matches 2b"
     assert rest[-1] == "no problems found"
     assert any(line.split()[0] == "text_encoder" and "float32" in line for line in rest)
     assert '      "num_layers": 2,' in rest

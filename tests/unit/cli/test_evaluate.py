@@ -17,7 +17,7 @@ from cogvideox.toybox.scenes.sampler import sample_scene
         ([], "needs FOLDER"),
         (["toybox"], "needs FOLDER"),
         (["toybox", "-o", "out", "--num-prompts", "0"], "--num-prompts 0 must be 1 or more"),
-        (["toybox", "-o", "out", "--set", "groups"], "is not NAME=VALUE"),
+        (["toybox", "-o", "out", "--set", "groups"], "must be NAME=VALUE"),
         (["toybox", "-o", "out", "--set", "groups=all"], "unknown group"),
         (["toybox", "-o", "out", "--suite", "vbenhc"], "unknown suite"),
         (["toybox", "-o", "out", "--prompts", "p.txt"], "has its own prompts"),
@@ -48,5 +48,5 @@ def test_a_folder_is_scored_compared_and_exported(tmp_path: Path, capsys):
     assert "2 pairs of videos" in capsys.readouterr().out and (tmp_path / "compare.md").is_file()
     run(["export", str(tmp_path / "out-a"), "-o", str(tmp_path / "official")])
     assert len(list((tmp_path / "official/videos").iterdir())) == 2
-    with pytest.raises(UserError, match="--guidance-scale applies to models"):
+    with pytest.raises(UserError, match="--guidance-scale only applies to models"):
         run([str(tmp_path / "a"), "-o", str(tmp_path / "out"), "--guidance-scale", "2"])

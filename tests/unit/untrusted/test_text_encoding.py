@@ -50,7 +50,7 @@ def test_damaged_text_is_reported(data):
     assert text_problem(decode(data)) is not None
 
 
-def test_undecodable_bytes_are_those_of_file_names():
+def test_undecodable_bytes_use_surrogateescape():
     assert os.fsencode(decode(b"caf\xe9.mp4")) == b"caf\xe9.mp4"
 
 

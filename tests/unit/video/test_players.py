@@ -259,7 +259,7 @@ def test_untagged_videos_use_the_matrix_that_players_assume(tmp_path, height, wi
     assert abs(pixel[0] - red) <= 2
 
 
-@pytest.mark.parametrize("transfer", tone_mapping.TRANSFERS)
+@pytest.mark.parametrize("transfer", tone_mapping.HDR_TRANSFERS)
 def test_hdr_is_mapped_to_sdr(transfer):
     """Gray up to 80 % of white keeps its brightness, brighter gray is compressed, and the peak is white."""
     codes = np.arange(0, 65536, 64, dtype=np.uint16)

@@ -118,7 +118,7 @@ def test_a_prompt_file_continues_where_it_stopped(run, model, workdir):
     times = {name: (workdir / "out" / name).stat().st_mtime_ns for name in created}
     (workdir / "out" / created[0]).unlink()
     result = run(*options)
-    assert result.status == 0 and result.out.count("\n") == 1 and "5 of 6 videos exist already" in result.err
+    assert result.status == 0 and result.out.count("\n") == 1 and "5 of 6 videos already exist" in result.err
     assert names(workdir / "out", ".mp4") == created
     assert all((workdir / "out" / name).stat().st_mtime_ns == times[name] for name in created[1:])
     # All videos exist; with different options, they are generated again.

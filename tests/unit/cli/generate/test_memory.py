@@ -45,19 +45,19 @@ def test_the_same_video_with_less_memory(run, model, workdir):
     assert np.abs(frames[0] - frames[1]).max() <= 1 and np.array_equal(frames[0], frames[2])
 
 
-def test_8_bit_weights_are_printed_and_repeated(run, model, workdir):
+def test_int8_is_reported_and_restored_from_the_sidecar(run, model, workdir):
     result = run("generate", PROMPT, "--model", model, "-o", "x.mp4", "--weights", "int8")
     assert result.status == 0 and "not exact" in result.err
     assert json.loads((workdir / "x.json").read_text())["weights"] == "int8"
     assert "not exact" in run("generate", "--from", "x.json", "-o", "y.mp4").err
 
 
-def test_videos_by_other_weights_do_not_count_as_existing(run, model, workdir):
+def test_videos_made_with_other_weights_do_not_count_as_existing(run, model, workdir):
     (workdir / "p.txt").write_text("a red ball\n")
     command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
     assert run(*command).status == 0
-    assert "exist already" not in run(*command, "--weights", "int8").err
-    assert "1 of 1 videos exist already" in run(*command, "--weights", "int8").err
+    assert "already exist" not in run(*command, "--weights", "int8").err
+    assert "1 of 1 videos already exist" in run(*command, "--weights", "int8").err
 
 
 @pytest.mark.parametrize("options", [["--memory", "much"], ["--memory", "0.001GB"], ["--weights", "int4"]])
@@ -73,7 +73,7 @@ def test_float8_without_a_gpu_is_an_error_before_weights_are_read(run, model, wo
     assert "float8 needs a GPU" in result.err
 
 
-def test_float8_is_repeated_unless_turned_off(run, model, workdir):
+def test_float8_is_restored_unless_disabled(run, model, workdir):
     video = CogVideoX.from_pretrained(model, "cpu")
     to_float8(video.model.transformer)
     video.generate(PROMPT, seed=1).save(workdir / "x.mp4")
@@ -82,7 +82,7 @@ def test_float8_is_repeated_unless_turned_off(run, model, workdir):
     assert "float8" not in json.loads((workdir / "y.json").read_text())
     (workdir / "prompts.txt").write_text(PROMPT)
     command = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
-    assert run(*command).status == 0 and "1 of 1 videos exist already" in run(*command).err
+    assert run(*command).status == 0 and "1 of 1 videos already exist" in run(*command).err
     assert "float8 needs a GPU" in run(*command, "--float8").err
 
 
@@ -98,7 +98,7 @@ def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, 
     assert sorted(path.name for path in workdir.iterdir()) == ["x.json", "x.mp4"]
 
 
-def test_with_several_videos_the_next_run_continues_with_the_seed_of_the_note(run, model, workdir, monkeypatch, capsys):
+def test_with_several_videos_the_next_run_continues_with_the_reported_seed(run, model, workdir, monkeypatch, capsys):
     command = ("generate", PROMPT, "--model", model, "--num-videos", 2, "-o", "x.mp4")
     decode, decoded = CausalVAE.decode_stream, []
 

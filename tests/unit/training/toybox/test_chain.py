@@ -1,4 +1,4 @@
-"""The chain of the shipped model: a base model, then stages on rendered clips, with a new caption each time."""
+"""Training chain of the shipped model: a base model, then stages on rendered clips, with a new caption per sample."""
 
 import json
 from dataclasses import replace
@@ -102,7 +102,7 @@ def test_clips_get_a_new_caption_each_time_they_are_sampled(base, tmp_path):
 
     table = encode_toybox(load_vae(base), CLIPS, tmp_path)
     store = ToyboxStore(ToyboxSource(CLIPS), table, embed)
-    samples = [store.visit(3, np.random.default_rng(seed)) for seed in range(20)]
+    samples = [store.sample(3, np.random.default_rng(seed)) for seed in range(20)]
     assert len(set(seen)) > 15
     assert all(torch.equal(sample.mean, table.mean[3]) for sample in samples)
     assert len(store) == 8 and store.shapes.tolist() == [[2, 2, 2]] * 8
@@ -112,7 +112,7 @@ def test_clips_get_a_new_caption_each_time_they_are_sampled(base, tmp_path):
     assert seen[0] == seen[1] and parse_prompt(seen[0], "full").items() <= clip_scene(CLIPS, 3).facts.items()
 
 
-def test_captions_of_single_frames_name_no_motion():
+def test_captions_of_single_frames_do_not_mention_motion():
     seen = []
 
     def embed(caption: str) -> torch.Tensor:
@@ -123,7 +123,7 @@ def test_captions_of_single_frames_name_no_motion():
     latents = torch.zeros(40, 4, 1, 2, 2, dtype=torch.bfloat16)
     store = ToyboxStore(ToyboxSource(images), LatentTable(latents, latents), embed)
     for index in range(40):
-        store[index], store.visit(index, np.random.default_rng(index))
+        store[index], store.sample(index, np.random.default_rng(index))
     assert not any("motion" in facts for facts in seen) and any("color" in facts for facts in seen)
 
 
@@ -138,7 +138,7 @@ def test_rendered_clips_are_encoded_with_the_norm_statistics_of_the_run(base, tm
     assert not torch.equal(store[1].mean, encode_toybox(load_vae(base), clips, tmp_path).mean[1])
 
 
-def test_a_stage_trains_judges_its_samples_and_is_continued_by_the_next(base, tmp_path):
+def test_a_stage_scores_samples_and_the_next_stage_starts_from_it(base, tmp_path):
     first = train(stage(base), tmp_path / "low")
     assert first is not None
     lines = [json.loads(line) for line in (tmp_path / "low/metrics.jsonl").read_text().splitlines()]
@@ -164,13 +164,13 @@ def test_a_resumed_stage_equals_an_uninterrupted_one(base, tmp_path):
     assert run("resumed", 5) == run("whole", 5)
 
 
-def test_contradicting_settings_are_rejected(base):
+def test_conflicting_settings_are_rejected(base):
     with pytest.raises(UserError, match="toybox clips have no encoded first frames"):
         replace(stage(base), add_image=True)
     with pytest.raises(UserError, match="validation and toybox_validation are both set"):
         replace(stage(base), validation="clips")
     with pytest.raises(UserError, match="the weight 0"):
         ToyboxSource(CLIPS, 0.0)
-    with pytest.raises(UserError, match="free has no words for scenes of the full grammar"):
+    with pytest.raises(UserError, match="'free' does not support the full grammar"):
         ToyboxSource(replace(CLIPS, grammar="full"))
     ToyboxSource(replace(CLIPS, grammar="full"), caption_styles=("plain",))

@@ -56,7 +56,7 @@ def test_resampling_in_strips_equals_the_layer(layer, compress_time, is_first):
 
 
 @torch.no_grad()
-def test_strips_are_exact_for_frames_one_latent_high_or_wide():
+def test_strips_are_exact_with_latent_height_or_width_1():
     """With a height or width of 1, a tensor is contiguous in several memory formats."""
     vae = CausalVAE(SMALL).requires_grad_(False)
     ratio = vae.config.spatial_compression_ratio
@@ -71,7 +71,7 @@ def test_strips_are_exact_for_frames_one_latent_high_or_wide():
 
 @torch.no_grad()
 def test_strips_and_offloading_reduce_peak_memory():
-    """With the proportions of the official widths, and 17 frames, which are two chunks."""
+    """Official channel ratios; 17 frames (two chunks)."""
     vae = CausalVAE(
         VAEConfig(block_out_channels=(16, 32, 32, 64), norm_num_groups=8, layers_per_block=2)
     ).requires_grad_(False)
@@ -88,7 +88,7 @@ def test_strips_and_offloading_reduce_peak_memory():
     assert peak(strips=6, offload=True) <= 0.45 * with_gradients
 
 
-def test_less_than_one_strip_and_strips_with_gradients_are_rejected():
+def test_zero_strips_and_strips_with_gradients_are_rejected():
     vae = CausalVAE(SMALL)
     ratio, channels = vae.config.spatial_compression_ratio, vae.config.latent_channels
     with torch.no_grad(), pytest.raises(UserError, match="strips=0"):
