@@ -28,7 +28,8 @@ from cogvideox.pretrained.components import build_network, diffusers_keymap, loa
 from cogvideox.pretrained.conversion.convert import plan_conversion
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS, component_config
 from cogvideox.state_dict.export import save_external
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.presets import PRESETS
 
 SMALL = replace(PRESETS["2b"](), num_attention_heads=8, num_layers=12)
 TINY = replace(PRESETS["2b"](), num_attention_heads=1, num_layers=1)

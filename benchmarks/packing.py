@@ -30,9 +30,9 @@ from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 from cogvideox.training.diffusion.loss import PredictVelocity, clip_losses
 from cogvideox.transformer.attention import Attend, StreamLayout
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
+from cogvideox.transformer.presets import PRESETS
 
 SIZES = [(8, 12), (12, 8), (12, 18), (14, 22)]  # height and width in latent pixels
 FRAMES = (3, 13)  # range of latent frames per clip, both ends included

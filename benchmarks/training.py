@@ -45,8 +45,8 @@ from cogvideox.training.diffusion.recipes import toy_transformer
 from cogvideox.training.diffusion.trainer import accumulate_gradients
 from cogvideox.training.ema import EMA
 from cogvideox.training.optim import optimizers
-from cogvideox.transformer.config import PRESETS as OFFICIAL
 from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.presets import PRESETS as OFFICIAL
 
 NUM_CHECKED = 3
 # No weight decay, because this package applies it only to matrices, and a constant learning rate.

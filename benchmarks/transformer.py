@@ -17,9 +17,9 @@ from common import Report, Variants, check_equal, interleave, make_row, option_p
 from pairs import TransformerPair, compiled_blocks, transformers
 from torch import Tensor
 
-from cogvideox.transformer.config import PRESETS as OFFICIAL
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.presets import PRESETS as OFFICIAL
 
 _SMALL = {"num_attention_heads": 4, "num_layers": 8, "text_embed_dim": 64, "max_text_seq_length": 32}
 _TINY = {"num_attention_heads": 1, "num_layers": 2, "text_embed_dim": 16, "max_text_seq_length": 8}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cogvideox.errors import UserError
     from cogvideox.generation.pipeline import Cancelled, CogVideoX
     from cogvideox.records import Video
-    from cogvideox.transformer.config import PRESETS as presets
+    from cogvideox.transformer.presets import PRESETS as presets
 
 __all__ = ["Cancelled", "CogVideoX", "UserError", "Video", "__version__", "presets"]
 
@@ -27,7 +27,7 @@ _LOCATIONS = {
     "CogVideoX": ("cogvideox.generation.pipeline", "CogVideoX"),
     "UserError": ("cogvideox.errors", "UserError"),
     "Video": ("cogvideox.records", "Video"),
-    "presets": ("cogvideox.transformer.config", "PRESETS"),
+    "presets": ("cogvideox.transformer.presets", "PRESETS"),
 }
 
 

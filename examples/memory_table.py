@@ -12,7 +12,7 @@ from cogvideox.pretrained.offload.hardware import hypothetical_gpu
 from cogvideox.pretrained.offload.memory_planner import plan_memory
 from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
 from cogvideox.text.config import T5Config
-from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 
 DEFAULT_SIZES = {"2b": (49, 480, 720), "5b": (49, 480, 720), "1.5-5b": (81, 768, 1360)}

@@ -31,7 +31,7 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torchvision": (),
 }
 LAZY = {"matplotlib", "transformers"}  # only imported inside functions, because it takes a second or more
-WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|settings|recipes|errors|geometry)\.py$")
+WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|presets|settings|recipes|errors|geometry)\.py$")
 HELP_SECONDS = 1.0
 
 

@@ -10,7 +10,8 @@ from gpu_suite.run import Run
 
 from cogvideox.pretrained.offload.hardware import GPUS, gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import VAEConfig
 
 Size = tuple[int, int, int]

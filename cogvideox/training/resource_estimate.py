@@ -35,9 +35,10 @@ from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 from cogvideox.training.toybox.recipes import CHAIN
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.attention import Heads, StreamLayout
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.losses.discriminator import Discriminator
 from cogvideox.vae.model import CausalVAE

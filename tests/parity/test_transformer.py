@@ -8,9 +8,10 @@ from torch import Tensor
 
 from cogvideox.state_dict.key_rules import to_external, to_internal
 from cogvideox.transformer.checkpoint_keys import diffusers_keymap
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.presets import PRESETS
 
 pytest.importorskip("diffusers")
 

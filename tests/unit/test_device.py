@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 from cogvideox.device import deterministic_algorithms, full_precision_convolutions
 from cogvideox.dtype import widest_float
 from cogvideox.text.encoder import position_buckets
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.inference import group_stats
 
 META = torch.device("meta")

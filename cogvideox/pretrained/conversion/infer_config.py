@@ -21,7 +21,8 @@ from cogvideox.state_dict.key_rules import Rule, external_names
 from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text.config import T5Config
 from cogvideox.transformer import checkpoint_keys as transformer_keys
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import PRESETS as VAE_PRESETS
 from cogvideox.vae.config import VAEConfig

@@ -12,8 +12,9 @@ from cogvideox.dataset.config import ClipFormat
 from cogvideox.filter_policy.policy import Bound, Policy
 from cogvideox.training.config import OptimSettings, RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora.config import LoRASettings
+from cogvideox.transformer.presets import PRESETS
 
 BASE = "THUDM/CogVideoX-5b"
 TOY_PROMPTS = (

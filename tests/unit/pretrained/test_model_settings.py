@@ -4,7 +4,7 @@ import pytest
 
 from cogvideox.pretrained.model_settings import TrainedRange, official_settings
 from cogvideox.pretrained.variants import variant_of
-from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny
 

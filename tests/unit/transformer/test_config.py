@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.transformer.config import PRESETS, TransformerConfig
+from cogvideox.transformer.config import TransformerConfig
+from cogvideox.transformer.presets import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,10 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cogvideox.errors import UserError
 from cogvideox.transformer.attention import dense_attention
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.init_weights import init_weights
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
+from cogvideox.transformer.presets import PRESETS
 
 SMALL = {
     "num_attention_heads": 2,

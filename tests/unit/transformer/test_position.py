@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import check_learned_positions, positions_for, rotate, token_grid
+from cogvideox.transformer.presets import PRESETS
 
 
 def test_the_position_rules_agree_at_the_base_size():

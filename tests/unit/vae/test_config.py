@@ -7,7 +7,7 @@ import pytest
 
 from cogvideox.diffusion.config import PRESETS as SCHEDULES
 from cogvideox.errors import UserError
-from cogvideox.transformer.config import PRESETS as TRANSFORMERS
+from cogvideox.transformer.presets import PRESETS as TRANSFORMERS
 from cogvideox.vae.config import PRESETS, VAEConfig
 
 

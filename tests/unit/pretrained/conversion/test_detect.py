@@ -15,7 +15,7 @@ from cogvideox.state_dict.key_rules import to_external
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 from cogvideox.text.config import T5Config
 from cogvideox.transformer.checkpoint_keys import sat_keymap
-from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny

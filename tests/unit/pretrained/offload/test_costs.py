@@ -16,8 +16,8 @@ from cogvideox.pretrained.offload.transformer_cost import (
 )
 from cogvideox.pretrained.offload.vae_cost import VAESlicing, vae_activations, vae_flops, vae_parameters
 from cogvideox.text.config import T5Config
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import VAEConfig
 from tests import tiny
 from tests.peak_memory import PeakMemory

@@ -12,7 +12,7 @@ from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memor
 from cogvideox.pretrained.offload.plan import ModelProfile, Workload
 from cogvideox.pretrained.offload.vae_cost import VAESlicing
 from cogvideox.text.config import T5Config
-from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 
 ITEMSIZES = {"transformer": 2, "text_encoder": 2, "vae": 2}

@@ -7,7 +7,7 @@ from cogvideox.pretrained.offload.hardware import gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.records import PackedBatch
 from cogvideox.training.metrics.throughput import batch_shapes, peak_flops, step_flops
-from cogvideox.transformer.config import PRESETS
+from cogvideox.transformer.presets import PRESETS
 
 
 def test_a_training_step_costs_three_forward_passes():

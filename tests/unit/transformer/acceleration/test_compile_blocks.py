@@ -17,11 +17,11 @@ from torch._dynamo.utils import counters
 
 from cogvideox.parallel.fsdp import parallelize
 from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
-from cogvideox.transformer.config import PRESETS
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.presets import PRESETS
 from tests import tiny
 from tests.varlen import varlen_on_cpu
 
