@@ -38,7 +38,7 @@ from cogvideox.dataset.mixture import MixtureState
 from cogvideox.dataset.packed_loader import StepBatches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.diffusion.timesteps import explicit_uniform
-from cogvideox.parallel.fsdp import Checkpointing, parallelize
+from cogvideox.parallel.parallelize import Checkpointing, parallelize
 from cogvideox.records import PackedBatch
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.recipes import toy_transformer

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cogvideox.parallel.fsdp import parallelize
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.init_weights import init_weights
 from cogvideox.transformer.model import Transformer

@@ -10,8 +10,8 @@ that results equal those of a single process:
     video = vae.decoder(z, HaloCache(ranks.world, lengths))
 
 Each pass through a network needs a new `HaloCache`. Gradients are those of the sum of the losses of all ranks: average
-them over the ranks (`fsdp.average_gradients`). For a loss that is a mean over all frames, each rank sums the loss of
-its own frames, multiplied by the number of ranks and divided by the number of all frames.
+them over the ranks (`parallelize.average_gradients`). For a loss that is a mean over all frames, each rank sums the
+loss of its own frames, multiplied by the number of ranks and divided by the number of all frames.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """

@@ -27,8 +27,8 @@ from torch import Tensor
 from cogvideox import config
 from cogvideox.atomic_io import atomic_write, cannot_read, cannot_write, remove_stale_files
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import local_shard
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import local_shard
 from cogvideox.training import sharded_checkpoint as sharded
 from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
 from cogvideox.training.optim.optimizers import Optimizers, check_state

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cogvideox.parallel.fsdp import local_shard
+from cogvideox.parallel.parallelize import local_shard
 
 
 def ema_decay_at(step: int, decay: float) -> float:

@@ -43,8 +43,7 @@ from cogvideox.transformer.position import (
     positions_for,
     token_grid,
 )
-
-Timestep = Float[Tensor, " s"] | Int[Tensor, " s"]
+from cogvideox.transformer.timestep_embedding import ScalarEmbedding, Timestep
 
 
 class Transformer(nn.Module):
@@ -202,23 +201,6 @@ class Transformer(nn.Module):
                 f"ofs={ofs} is not a condition of this transformer, which has no ofs_embed_dim: leave it out"
             )
         return F.silu(emb)
-
-
-class ScalarEmbedding(nn.Module):
-    """Embedding of a scalar such as the timestep: cosines and sines of decreasing frequencies, then an MLP."""
-
-    def __init__(self, num_frequencies: int, width: int) -> None:
-        super().__init__()
-        self.num_frequencies = num_frequencies
-        self.hidden = Linear(num_frequencies, width)
-        self.out = Linear(width, width)
-
-    def forward(self, value: Timestep) -> Float[Tensor, "s e"]:
-        half = self.num_frequencies // 2
-        frequency = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=value.device))
-        angle = value[:, None].float() * frequency
-        sinusoids = torch.cat((angle.cos(), angle.sin()), dim=1)  # in float32, because bfloat16 cannot represent 999
-        return self.out(F.silu(self.hidden(sinusoids.to(self.hidden.bias.dtype))))
 
 
 class TransformerBlock(nn.Module):

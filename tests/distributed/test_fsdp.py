@@ -8,10 +8,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cogvideox.diffusion.timesteps import explicit_uniform
-from cogvideox.parallel.fsdp import clip_gradients, parallelize
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.training.ema import EMA
+from cogvideox.training.optim.grad_clip import clip_gradients
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import positions_for
 from tests import tiny

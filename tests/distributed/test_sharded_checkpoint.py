@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import parallelize
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.training.checkpoint import Checkpoints, restore_run
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.ema import EMA

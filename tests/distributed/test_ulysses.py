@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import average_gradients
 from cogvideox.parallel.ulysses import apply_ulysses, check_heads, local_layout
 from cogvideox.transformer.attention import StreamLayout
 from cogvideox.transformer.model import Transformer

@@ -8,8 +8,8 @@ import torch
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.parallel import vae_chunk_parallel
-from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import average_gradients
 from cogvideox.parallel.vae_context_parallel import HaloCache, frames_per_rank, latents_per_rank, local_frames
 from cogvideox.vae.causal_conv import ConvCache, StreamingCache
 from cogvideox.vae.config import VAEConfig

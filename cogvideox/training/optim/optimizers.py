@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import clip_gradients
 from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim.adamw_8bit import adamw_8bit, reject_8bit_state
+from cogvideox.training.optim.grad_clip import clip_gradients
 from cogvideox.training.optim.lr_schedule import learning_rate
 from cogvideox.training.optim.muon import Muon
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import Ranks
+from cogvideox.parallel.parallelize import average_gradients
 from cogvideox.training.checkpoint import Stateful
 from cogvideox.training.config import VAETraining
 from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step

@@ -14,8 +14,8 @@ import torch
 from cogvideox.config import to_dict
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
-from cogvideox.parallel.fsdp import average_gradients
 from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.parallelize import average_gradients
 from cogvideox.pretrained.components import load_vae, save_vae
 from cogvideox.pretrained.model_spec import find_model, shipped_models
 from cogvideox.training.checkpoint import Checkpoints

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cogvideox.parallel.fsdp import parallelize
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.transformer import attention
 from cogvideox.transformer.attention import packed_layout
 from cogvideox.transformer.model import Transformer

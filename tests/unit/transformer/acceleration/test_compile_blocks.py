@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from cogvideox.parallel.fsdp import parallelize
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS

@@ -3,7 +3,7 @@
     parallelize(transformer, transformer.blocks, ranks, checkpointing="selective", precision=torch.bfloat16)
     optimizer = torch.optim.AdamW(transformer.parameters(), ...)
     loss.backward()                                          # gradients are the mean over all ranks
-    norm = clip_gradients(transformer.parameters(), 1.0)
+    optimizer.step()
 
 FSDP2 shards weights, gradients and optimizer states over the ranks, gathers the weights of a block when it runs, and
 averages gradients over the ranks. For a loss that is a mean over the K clips of a step, a rank therefore divides the
@@ -93,12 +93,6 @@ def parallelize(
     for module, name in ((model, "precompute_modulation"), *((block, "compute_modulation") for block in blocks)):
         if hasattr(module, name):
             setattr(module, name, _with_gathered_weights(module, getattr(module, name)))
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Clip the norm of sharded or unsharded gradients to `max_norm`; return the total norm before clipping."""
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def local_shard(x: Tensor) -> Tensor:
