@@ -8,8 +8,8 @@ from cogvideox.cli.arguments import Parser
 from cogvideox.cli.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_bytes, pluralize
+from cogvideox.pretrained.detect_variant import Variant
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS
-from cogvideox.pretrained.variants import Variant
 
 if TYPE_CHECKING:
     import torch

@@ -30,6 +30,7 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.position import check_learned_positions, token_grid
 from cogvideox.transformer.temporal_padding import prepend_padding
+from cogvideox.vae.latent_scaling import scale_latents
 from cogvideox.vae.posterior import Posterior
 
 _SAMPLE_STREAM, _CAPTION_STREAM = 0x73616D70, 0x63617074  # separate random streams for different uses of the seed
@@ -205,7 +206,7 @@ class PackedLoader:
         rng = np.random.default_rng((_SAMPLE_STREAM, self.seed, sample.position))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         posterior = Posterior(stored.mean[None].float(), stored.logvar[None].float())
-        latents = posterior.sample(generator)[0] * self.scaling_factor
+        latents = scale_latents(posterior.sample(generator)[0], self.scaling_factor)
         latents = prepend_padding(latents, num_padding_latents(latents.shape[1], self.transformer.patch[0]))
         text = self.null_text if rng.random() < self.settings.text_dropout else stored.text
         noise = torch.randn(latents.shape, generator=generator)
@@ -230,7 +231,7 @@ class PackedLoader:
             )
         copy = slice(k := int(rng.integers(stored.image_mean.shape[1])), k + 1)
         posterior = Posterior(stored.image_mean[None, :, copy].float(), stored.image_logvar[None, :, copy].float())
-        image = pad_image_latents(posterior.sample(generator)[0] * self.image_scaling_factor, num_latents)
+        image = pad_image_latents(scale_latents(posterior.sample(generator)[0], self.image_scaling_factor), num_latents)
         return torch.zeros_like(image) if rng.random() < self.settings.image_dropout else image
 
 

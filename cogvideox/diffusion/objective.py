@@ -53,7 +53,7 @@ def x0_to_v(
 
 
 def loss_per_sample(predicted_v: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"]) -> Float[Tensor, "b"]:
-    """Return the mean squared error of the velocity of each sample, in float32.
+    """Return the diffusion loss of each sample: the MSE of the predicted velocity, in float32.
 
     This equals the loss of the official code: the squared error of x0, weighted by 1 / (1 - abar).
     """

@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cogvideox.vae.latent_scaling import unscale_latents
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import to_frames
 
@@ -86,7 +87,7 @@ def preview(
     limit = max(max_side // config.spatial_compression_ratio, 1)
     scale = min(1.0, limit / max(selected.shape[2:]))
     size = [max(1, round(side * scale)) for side in selected.shape[2:]]
-    selected = F.interpolate(selected.float() / config.scaling_factor, size, mode="area")
+    selected = F.interpolate(unscale_latents(selected.float(), config.scaling_factor), size, mode="area")
     with torch.inference_mode():
         frames = vae.decode(rearrange(selected, "t c h w -> t c 1 h w").to(next(vae.parameters()).dtype))
     return to_frames(rearrange(frames, "t c 1 h w -> c t h w")).cpu().numpy()

@@ -30,6 +30,7 @@ from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_folder import LoadedModel
 from cogvideox.pretrained.offload.placement import free_cached_memory
 from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing
+from cogvideox.vae.latent_scaling import unscale_latents
 from cogvideox.video.transform import to_frames, to_unit
 
 Result = TypeVar("Result")
@@ -191,7 +192,7 @@ class Runner:
         ratio = vae.config.spatial_compression_ratio
         height, width = (side * ratio for side in latents.shape[3:])
         frames = np.empty((num_frames, height, width, 3), dtype=np.uint8 if self.output == "uint8" else np.float32)
-        z = (latents / vae.config.scaling_factor).to(self.dtype)
+        z = unscale_latents(latents, vae.config.scaling_factor).to(self.dtype)
         options = {"strips": slicing.strips, "offload": slicing.offload}
         if self.ranks is None:
             chunks = vae.decode_stream(z, **options)

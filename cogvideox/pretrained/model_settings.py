@@ -10,7 +10,7 @@ from typing import Literal
 
 from cogvideox.diffusion.config import Sampler
 from cogvideox.geometry import NormStatistics
-from cogvideox.pretrained.variants import variant_of
+from cogvideox.pretrained.detect_variant import variant_of
 from cogvideox.transformer.config import PositionRule, TransformerConfig
 from cogvideox.vae.config import VAEConfig
 

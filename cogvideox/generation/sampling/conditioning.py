@@ -13,6 +13,7 @@ from torch import Tensor
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import ImageLatentScale, Request
 from cogvideox.pretrained.offload.vae_cost import UNSLICED, VAESlicing
+from cogvideox.vae.latent_scaling import scale_latents
 from cogvideox.vae.model import CausalVAE
 from cogvideox.video.transform import resize, to_model
 
@@ -58,7 +59,7 @@ def encode(
     """Encode 4k+1 frames and sample the posterior; returns float32 latents multiplied by `scale`."""
     video = to_model(torch.from_numpy(frames)).to(device=device, dtype=dtype)
     posterior = vae.encode(video[None], strips=slicing.strips, offload=slicing.offload)
-    return posterior.sample(generator).float() * scale
+    return scale_latents(posterior.sample(generator).float(), scale)
 
 
 def image_scale(vae: CausalVAE, choice: ImageLatentScale | None) -> float:

@@ -23,6 +23,7 @@ from cogvideox.formatting import abbreviate, pluralize
 from cogvideox.pretrained.components import build_network, diffusers_keymap
 from cogvideox.pretrained.conversion.detect import CONFIG_KEY, Component, DetectedCheckpoint, detect_checkpoint
 from cogvideox.pretrained.conversion.infer_config import VARIANTS
+from cogvideox.pretrained.detect_variant import Variant, variant_of
 from cogvideox.pretrained.model_folder import atomic_model_folder, write_json_files
 from cogvideox.pretrained.model_spec import (
     INDEX_FILE,
@@ -36,7 +37,6 @@ from cogvideox.pretrained.model_spec import (
     model_index,
     read_json,
 )
-from cogvideox.pretrained.variants import Variant, variant_of
 from cogvideox.state_dict.export import external_meta, save_external
 from cogvideox.state_dict.key_rules import to_internal
 from cogvideox.state_dict.strict_load import check_matches, convert_tensors

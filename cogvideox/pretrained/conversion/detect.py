@@ -27,6 +27,7 @@ from cogvideox.pretrained.conversion.infer_config import (
     unused_tensors,
     vae_config,
 )
+from cogvideox.pretrained.detect_variant import Variant, variant_of
 from cogvideox.pretrained.model_spec import (
     INDEX_FILE,
     WEIGHT_STEMS,
@@ -35,7 +36,6 @@ from cogvideox.pretrained.model_spec import (
     find_model,
     read_json,
 )
-from cogvideox.pretrained.variants import Variant, variant_of
 from cogvideox.state_dict.key_rules import Rule
 from cogvideox.state_dict.lazy import LazyStateDict
 from cogvideox.state_dict.strict_load import find_mismatches

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cogvideox.errors import UserError
 from cogvideox.pretrained.components import diffusers_keymap
+from cogvideox.pretrained.detect_variant import Variant
 from cogvideox.pretrained.model_spec import ComponentName, NetworkConfig
-from cogvideox.pretrained.variants import Variant
 from cogvideox.state_dict.key_rules import Rule, external_names
 from cogvideox.text import checkpoint_keys as text_keys
 from cogvideox.text.config import T5Config

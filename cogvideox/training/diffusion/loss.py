@@ -1,4 +1,6 @@
-"""The loss of packed rows (Frame Pack, paper section 3.1), equal to the loss of the same clips without packing.
+"""The diffusion loss of packed rows (Frame Pack, paper section 3.1), equal to the loss of the clips without packing.
+
+The loss of a single clip, the velocity MSE, is defined in `diffusion.objective`.
 
 The loss of a step is the mean over clips of the mean over each clip's elements, so a long clip weighs as much as an
 image. Over rows and ranks, sum the losses of all clips and divide by the number of clips of the whole step.

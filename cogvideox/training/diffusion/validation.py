@@ -26,6 +26,7 @@ from cogvideox.transformer.config import PositionRule
 from cogvideox.transformer.image_conditioning import pad_image_latents
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.temporal_padding import prepend_padding
+from cogvideox.vae.latent_scaling import scale_latents
 
 MAX_CLIPS = 64
 """Maximum number of held-out clips in a validation."""
@@ -51,14 +52,14 @@ def validation_loss(
     losses, timesteps = [], timestep_bins.spread_timesteps(num_clips, num_timesteps)
     for i in range(num_clips):
         clip = store[i]
-        x0 = clip.mean[None].float() * spec.vae.scaling_factor
+        x0 = scale_latents(clip.mean[None].float(), spec.vae.scaling_factor)
         x0 = prepend_padding(x0, num_padding_latents(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
         noised = add_noise(x0, noise, t, schedule)
         if model.config.is_image_to_video:
             assert clip.image_mean is not None
-            image = clip.image_mean[None, :, :1].float() * spec.vae.image_scaling_factor
+            image = scale_latents(clip.image_mean[None, :, :1].float(), spec.vae.image_scaling_factor)
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
         predicted = model.forward_packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
         losses.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())

@@ -45,6 +45,7 @@ from cogvideox.training.toybox.model import TextToVideo
 from cogvideox.training.toybox.validation import validation_loss, write_samples
 from cogvideox.transformer import init_weights as transformer_init
 from cogvideox.transformer.model import Transformer
+from cogvideox.vae.latent_scaling import scale_latents
 from cogvideox.vae.model import CausalVAE
 
 
@@ -139,7 +140,7 @@ def velocity_losses(
 ) -> Float[Tensor, " b"]:
     """Compute the velocity MSE of each sample of a batch (`diffusion.objective`)."""
     latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
-    x0 = latents * scaling_factor
+    x0 = scale_latents(latents, scaling_factor)
     predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
     return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
 

@@ -19,6 +19,7 @@ from cogvideox.training.rng import torch_generator
 from cogvideox.training.sample_sheet import write_sheet
 from cogvideox.training.toybox.data import ToyboxData
 from cogvideox.training.toybox.model import TextToVideo
+from cogvideox.vae.latent_scaling import scale_latents
 
 
 @torch.no_grad()
@@ -37,7 +38,7 @@ def validation_loss(
         The metrics of `timestep_bins.validation_metrics`.
     """
     device, seed = next(model.parameters()).device, data.settings.run.seed
-    latents = table.posterior(range(len(table))).mean.to(device) * scaling_factor
+    latents = scale_latents(table.posterior(range(len(table))).mean.to(device), scaling_factor)
     ids = data.tokenize(data.held_out(len(table))[1]).to(device)
     timesteps = timestep_bins.spread_timesteps(len(latents), schedule.num_train_timesteps)
     noise = torch.randn(latents.shape, generator=torch_generator("validation", seed))

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cogvideox.pretrained.detect_variant import variant_of
 from cogvideox.pretrained.model_settings import TrainedRange, official_settings
-from cogvideox.pretrained.variants import variant_of
 from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.config import PRESETS as VAES
 from tests import tiny

@@ -1,4 +1,4 @@
-"""The five official models, identified by the config of their transformer. Imports no torch."""
+"""Detect which of the five official models a transformer config belongs to. Imports no torch."""
 
 from typing import Literal
 
