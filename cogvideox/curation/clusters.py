@@ -1,4 +1,4 @@
-"""Clusters of clips with similar content: k-means over an embedding of the manifest, in bounded memory."""
+"""Clusters of clips with similar content: k-means over an embedding column of the manifest, with bounded memory."""
 
 import math
 from collections.abc import Iterator
@@ -17,10 +17,11 @@ _BATCH, _SEED = 20_000, 0
 
 @dataclass(frozen=True)
 class Clustering:
-    """How clips are clustered.
+    """Settings for clustering clips.
 
     Attributes:
-        embedding: column of the manifest with vectors.
+        num_clusters: number of clusters, 2 or more.
+        embedding: manifest column with the embedding vectors.
 
     Raises:
         UserError: fewer than two clusters.
@@ -31,14 +32,14 @@ class Clustering:
 
     def __post_init__(self) -> None:
         if self.num_clusters < 2:
-            raise UserError(f"{self.num_clusters} clusters must be at least 2")
+            raise UserError(f"num_clusters={self.num_clusters} must be 2 or more")
 
 
 def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
     """Return the cluster of every row of a manifest, such as "17"; "" for rows without an embedding.
 
     Raises:
-        UserError: scikit-learn is not installed; there is no such column, or it has too few vectors.
+        UserError: scikit-learn is not installed, or the embedding column is missing or has too few vectors.
     """
     try:
         from sklearn.cluster import MiniBatchKMeans
@@ -47,14 +48,14 @@ def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
     schema = read_schema(manifest)
     if clustering.embedding not in schema.names or "list" not in str(schema.field(clustering.embedding).type):
         raise UserError(
-            f"{manifest} has no embedding {clustering.embedding}: run the signal tags, or name another column"
+            f"{manifest} has no embedding {clustering.embedding}: enable the signal tags, or choose a different column"
         )
     path, number = manifest_path(manifest), clustering.num_clusters
     model = MiniBatchKMeans(number, random_state=_SEED, n_init=1, batch_size=_BATCH)
     buffer: list[np.ndarray] = []
     for vectors, _ in _embeddings(path, clustering.embedding):
         buffer.append(vectors)
-        if sum(map(len, buffer)) >= max(number, _BATCH // 2):  # the first call needs a vector per cluster
+        if sum(map(len, buffer)) >= max(number, _BATCH // 2):  # the first call needs at least one vector per cluster
             model.partial_fit(np.concatenate(buffer))
             buffer = []
     rest = np.concatenate(buffer) if buffer else np.zeros((0, 1), np.float32)
@@ -74,7 +75,7 @@ def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
 
 
 def _embeddings(path: Path, column: str) -> Iterator[tuple[Float32[np.ndarray, "n d"], np.ndarray]]:
-    """Yield the vectors of a batch of rows, and a mask of the rows that have one."""
+    """Yield the vectors of each batch of rows, and a mask of the rows that have a vector."""
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:

@@ -1,4 +1,4 @@
-"""Select clips of a manifest with a policy.
+"""Selection of clips from a manifest by a policy, which writes two files:
 
 metadata.parquet   the clips that pass at some step, with all scores; `encode` and `train` read it
 policy.yaml        the policy with its quantiles resolved to values, for `train --policy`
@@ -34,7 +34,14 @@ _BATCH = 50_000
 
 @dataclass(frozen=True)
 class KeptAt:
-    """What a policy keeps at a step: clips, their hours, and the clips that the bounds of each column keep alone."""
+    """Clips that a policy keeps at a step.
+
+    Attributes:
+        step: training step.
+        clips: number of kept clips.
+        hours: total duration of the kept clips.
+        alone: number of clips that pass the bounds on each column, ignoring all other bounds.
+    """
 
     step: int
     clips: int
@@ -43,21 +50,21 @@ class KeptAt:
 
 
 class ManifestSelector:
-    """A policy applied to the measured clips of a manifest: those that are usable, and those that curation dropped as
+    """A policy applied to the measured clips of a manifest: usable clips, and clips that curation dropped as
     near-duplicates or by its own bounds (`keep`).
 
     Args:
-        clustering: compute the column "cluster"; None: it is that of the manifest, if the policy needs it.
+        clustering: settings for computing the column "cluster"; None uses the manifest's column if the policy needs it.
 
     Attributes:
         policy: the policy, as it was passed.
-        selector: selects among the measured clips.
-        rows: their rows in the manifest.
-        seconds: their duration; 0 for images.
-        clusters: their clusters, if they are computed here.
+        selector: selector over the measured clips.
+        rows: manifest row index of each measured clip.
+        seconds: duration of each measured clip; 0 for images.
+        clusters: cluster of each measured clip; None unless `clustering` is set.
 
     Raises:
-        UserError: the manifest cannot be read, or lacks a column of the policy or all its values.
+        UserError: the manifest cannot be read, or a column of the policy is missing or empty.
     """
 
     def __init__(self, manifest: str | Path, policy: Policy, clustering: Clustering | None = None) -> None:
@@ -84,7 +91,7 @@ class ManifestSelector:
         self.selector = Selector(policy, columns, len(self.rows))
 
     def kept_at(self, step: int) -> KeptAt:
-        """Count what the policy keeps at a step."""
+        """Count the clips that the policy keeps at a step."""
         selector, mask = self.selector, self.selector.mask(step)
         alone: dict[str, np.ndarray] = {}
         for bound in selector.policy.conditions:
@@ -93,7 +100,7 @@ class ManifestSelector:
         return KeptAt(step, int(mask.sum()), float(self.seconds[mask].sum()) / 3600, counts)
 
     def selected(self, step: int | None) -> Bool[np.ndarray, " clips"]:
-        """Return a mask of the clips that pass at a step; None: at any step of the policy."""
+        """Return a mask of the clips that pass at a step, or at any step if `step` is None."""
         selected = np.zeros(len(self.rows), dtype=bool)
         steps = self.selector.sample_steps() if step is None else [step]
         for at in steps:
@@ -104,18 +111,16 @@ class ManifestSelector:
         return selected
 
     def find(self, clip: str) -> int:
-        """Return the index of a clip by its id, the beginning of its id, or its file.
+        """Return the index of a clip, found by its id, a prefix of its id, or its file name.
 
         Raises:
-            UserError: there is no such clip, several, or it was not measured.
+            UserError: no clip or more than one clip matches, or the clip was not measured.
         """
         table = read_manifest(self.path, ("id", "source", "status", "stage", "reason"))
         ids, sources = (table[name].to_pylist() for name in ("id", "source"))
         matches = [row for row, (id, source) in enumerate(zip(ids, sources)) if id.startswith(clip) or source == clip]
         if not matches:
-            raise UserError(
-                f"{self.path} has no clip {clip}: pass an id of the manifest, its beginning, or a file name"
-            )
+            raise UserError(f"{self.path} has no clip {clip}: pass a clip id, the beginning of an id, or a file name")
         if len(matches) > 1:
             names = ", ".join(ids[row] for row in matches[:4])
             raise UserError(f"{clip} means {len(matches)} clips: pass one of the ids {names}")
@@ -126,13 +131,14 @@ class ManifestSelector:
         return int(index[0])
 
     def write(self, output: Path, step: int | None, raw: Path | None = None) -> int:
-        """Write the table of the selected clips and the resolved policy; returns the number of clips.
+        """Write the table of the selected clips and the resolved policy, and return the number of clips.
 
         Args:
-            raw: folder of the raw files; None: the one that curation recorded.
+            step: training step; None selects the clips that pass at any step.
+            raw: folder of the raw files; None uses the folder recorded by curation.
 
         Raises:
-            UserError: no clip is selected; the raw folder is not known; a file cannot be written.
+            UserError: no clip is selected, the raw folder is not known, or a file cannot be written.
         """
         import pyarrow as pa
         from pyarrow import parquet
@@ -183,7 +189,7 @@ class ManifestSelector:
 
 
 def is_measured(table: "pa.Table") -> Bool[np.ndarray, " rows"]:
-    """Return a mask of the clips from which a policy selects."""
+    """Return a mask of the measured clips, from which a policy selects."""
     status, stage = (np.asarray(table[name].cast("string").to_numpy()).astype("U10") for name in ("status", "stage"))
     return (status == OK) | ((status == DROPPED) & np.isin(stage, ("duplicates", KEEP)))
 

@@ -1,1 +1,1 @@
-"""Filter policies: which clips are used, at which training step. Filtered rows are never deleted. Imports no torch."""
+"""Filter policies, which select the clips for each training step without deleting any rows. Imports no torch."""

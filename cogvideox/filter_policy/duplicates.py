@@ -1,4 +1,4 @@
-"""Groups of near-duplicates: one clip of each group is kept."""
+"""Groups of near-duplicates, of which one clip per group is kept."""
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -6,33 +6,33 @@ from jaxtyping import Bool, Float64
 from cogvideox.filter_policy.rows import Rows
 
 DUPLICATE_OF = "duplicate_of"
-"""Column with the id of the clip that curation keeps instead."""
+"""Column with the id of the clip that curation keeps in place of a near-duplicate."""
 
 
 class DuplicateGroups:
-    """The rows that have near-duplicates, sorted by group; within a group, the clip that curation keeps comes first.
+    """Rows with near-duplicates, sorted by group; within a group, the clip that curation keeps comes first.
 
     Attributes:
-        members: row indices.
+        members: row index of each member.
         group: group number of each member.
         clip: number of each member's clip; a latent store may have several windows of a clip.
     """
 
     def __init__(self, rows: Rows) -> None:
-        other, ids = rows.strings(DUPLICATE_OF), rows.ids
-        is_copy = other != ""
+        original, ids = rows.strings(DUPLICATE_OF), rows.ids
+        is_copy = original != ""
         if ids is None:
             ids = np.arange(rows.num_rows).astype(str)
-        heads = {*other[is_copy].tolist()}
+        heads = {*original[is_copy].tolist()}
         is_head = np.fromiter((id in heads for id in ids.tolist()), bool, rows.num_rows)
         members = np.flatnonzero(is_copy | is_head)
-        _, group = np.unique(np.where(is_copy, other, ids)[members], return_inverse=True)
+        _, group = np.unique(np.where(is_copy, original, ids)[members], return_inverse=True)
         _, clip = np.unique(ids[members], return_inverse=True)
         order = np.lexsort((members, is_copy[members], group))
         self.members, self.group, self.clip = members[order], group[order], clip[order]
 
     def drop(self, kept: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-        """Return the mask with the rows of only one clip per group: the first that the mask keeps."""
+        """Return the mask restricted to one clip per group: the first clip of the group that the mask keeps."""
         passing = kept[self.members]
         members, group, clip = self.members[passing], self.group[passing], self.clip[passing]
         if not len(members):

@@ -1,4 +1,4 @@
-"""Explain a selection: what each condition of a policy says about one row, and at which steps the row passes."""
+"""Explanation of a selection: result of each policy condition for one row, and the steps at which the row passes."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,19 +13,19 @@ from cogvideox.filter_policy.rows import Rows
 from cogvideox.filter_policy.selector import Selector
 
 Interval = tuple[int, int | None]
-"""First and last step; None: until the end."""
+"""First and last step; a last step of None means until the end of training."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of a policy, applied to a row.
+    """Result of one condition of a policy for a row.
 
     Attributes:
-        name: the column, or what is compared.
-        value: value of the row; None if it has none.
-        rule: the rule at the step.
+        name: column name, or name of the condition.
+        value: value of the row; None if the value is missing.
+        rule: human-readable rule at the step.
         passes: whether the row passes at the step.
-        steps: when it passes; None for conditions that depend on the other rows.
+        steps: steps at which the row passes; None for conditions that depend on other rows.
     """
 
     name: str
@@ -37,7 +37,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All conditions, whether the row is kept at the step, and when it passes all bounds."""
+    """Explanation of the selection of one row.
+
+    Attributes:
+        conditions: result of each condition.
+        kept: whether the row is kept at the step.
+        steps: steps at which the row passes all bounds.
+    """
 
     conditions: list[Condition]
     kept: bool
@@ -95,7 +101,7 @@ def passing_steps(bound: Bound, rows: Rows, row: int) -> list[Interval]:
 
 
 def intersect(first: list[Interval], second: list[Interval]) -> list[Interval]:
-    """Return the steps in both lists of intervals."""
+    """Return the intersection of two lists of intervals."""
     common = []
     for start, end in first:
         for other_start, other_end in second:
@@ -107,7 +113,7 @@ def intersect(first: list[Interval], second: list[Interval]) -> list[Interval]:
 
 
 def format_steps(steps: list[Interval]) -> str:
-    """Format intervals of steps: "always", "never", "from 2,000", "0 to 1,999 and from 5,000"."""
+    """Format intervals of steps, such as "always", "never", "from 2,000", "0 to 1,999 and from 5,000"."""
     if steps == [(0, None)]:
         return "always"
     parts = [f"from {start:,}" if end is None else f"{start:,} to {end:,}" for start, end in steps]
@@ -115,7 +121,7 @@ def format_steps(steps: list[Interval]) -> str:
 
 
 def _intervals(predicate: Callable[[int], bool], knots: Iterable[int]) -> list[Interval]:
-    """Return the steps at which a predicate holds that changes at most once between two knots."""
+    """Return the steps at which a predicate holds. The predicate must change at most once between two knots."""
     intervals: list[Interval] = []
     starts = sorted(knots)
     for start, end in pairwise(starts):
@@ -134,7 +140,7 @@ def _intervals(predicate: Callable[[int], bool], knots: Iterable[int]) -> list[I
 
 
 def _union(intervals: list[Interval]) -> list[Interval]:
-    """Sort intervals and merge those that touch."""
+    """Sort intervals and merge adjacent or overlapping intervals."""
     merged: list[Interval] = []
     for start, end in sorted(intervals, key=lambda interval: interval[0]):
         if merged and (merged[-1][1] is None or start <= merged[-1][1] + 1):

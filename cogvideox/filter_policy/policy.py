@@ -1,4 +1,4 @@
-"""Policies as configuration: bounds on columns, thresholds of labels, duplicates, balance, target fraction."""
+"""Policy configuration: bounds on columns, label thresholds, near-duplicates, balance and target fraction."""
 
 import difflib
 import math
@@ -16,7 +16,7 @@ from cogvideox.filter_policy.schedule import Schedule, Threshold, knots_of, valu
 
 VERSION = 1
 LABEL_PREFIX = "labels."
-"""Columns of label probabilities: `labels.editing`."""
+"""Prefix of the columns of label probabilities, such as `labels.editing`."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Bound:
 
     Attributes:
         column: name of the column.
-        at_least, at_most: range to keep, on the scale below.
+        at_least, at_most: range of values to keep, interpreted according to `scale`.
         scale: "value": thresholds are values of the column; "quantile": fractions of the rows that have a value, so
             at_least=0.8 keeps the best 20%.
         best: fraction of rows with the highest values to keep, the same as at_least=1-best with scale="quantile". Rows
-            tied with the last one are kept too.
+            tied with the lowest kept value are kept too.
         among: allowed strings.
         keep_missing: whether to keep videos without a value. Images without a value are always kept, because signals
             such as motion do not apply to them.
-        media: rows that the bound applies to; the others pass.
-        from_step, to_step: the condition applies from `from_step` up to but excluding `to_step` (None: until the end).
+        media: kind of rows that the bound applies to; all other rows pass.
+        from_step, to_step: the condition applies from `from_step` up to but excluding `to_step` (None: no end).
 
     Raises:
-        UserError: no condition, or a condition that no row can satisfy.
+        UserError: the bound has no condition, or a condition that no row can satisfy.
     """
 
     column: str
@@ -72,35 +72,35 @@ class Bound:
                 if low > high:
                     at_step = f" at step {step}" if self.knots else ""
                     raise UserError(
-                        f"the bound on {self.column} has at_least={low} above at_most={high}{at_step}; it keeps nothing"
+                        f"the bound on {self.column} has at_least={low} above at_most={high}{at_step}; no row can pass"
                     )
         if self.from_step < 0 or (self.to_step is not None and self.to_step <= self.from_step):
             raise UserError(f"the bound on {self.column} never applies: from_step={self.from_step} to {self.to_step}")
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the bound does not depend on the other rows."""
+        """Whether the bound is independent of other rows."""
         return self.best is None and self.scale == "value"
 
     @cached_property
     def knots(self) -> tuple[int, ...]:
-        """The steps between which the thresholds are linear, with the last step before each jump."""
+        """Steps between which the thresholds are linear, including the last step before each jump."""
         jumps = [step for step in (self.from_step, self.to_step) if step]
-        moving = [knot for threshold in (self.at_least, self.at_most, self.best) for knot in knots_of(threshold)]
-        return tuple(sorted({*moving, *jumps, *(step - 1 for step in jumps)}))
+        scheduled = [knot for threshold in (self.at_least, self.at_most, self.best) for knot in knots_of(threshold)]
+        return tuple(sorted({*scheduled, *jumps, *(step - 1 for step in jumps)}))
 
     def applies_at(self, step: int) -> bool:
         """Return whether the bound applies at a training step."""
         return self.from_step <= step and (self.to_step is None or step < self.to_step)
 
     def limits_at(self, step: int) -> tuple[float, float]:
-        """Return the lowest and highest value kept at a step by a resolved numeric bound."""
+        """Return the lowest and highest value that a resolved numeric bound keeps at a step."""
         low = -math.inf if self.at_least is None else value_at(self.at_least, step)
         high = math.inf if self.at_most is None else value_at(self.at_most, step)
         return low, high
 
     def between(self, first: int, last: int) -> "Bound":
-        """Return a constant bound that keeps at least what a resolved bound keeps at any step between two.
+        """Return a constant bound that keeps every row that this resolved bound keeps at any step in a range.
 
         The thresholds must be linear, and the bound must apply or not apply throughout, from `first` to `last`.
         """
@@ -113,7 +113,7 @@ class Bound:
         """Return a mask of the rows that a resolved bound keeps at a step.
 
         Raises:
-            UserError: the column has strings, but the condition is for numbers.
+            UserError: the bound is numeric, but the column contains strings.
         """
         assert self.is_resolved, "call resolve() first"
         if not self.applies_at(step):
@@ -135,14 +135,14 @@ class Balance:
     """A limit on the size of each cluster of clips.
 
     Attributes:
-        column: cluster of each clip, a string or a number. Rows without a cluster are not limited.
+        column: column with the cluster of each clip, a string or a number. Rows without a cluster are not limited.
         max_fraction: largest fraction of the kept rows that one cluster may have; with fewer than 1 / max_fraction
-            clusters, all of them get the same size.
+            clusters, all clusters are limited to the same size.
         prefer: numeric column whose highest values are kept first; None keeps a random subset that depends only on the
-            clips' ids.
+            clip ids.
 
     Raises:
-        UserError: the fraction is out of range.
+        UserError: max_fraction is out of range.
     """
 
     column: str = "cluster"
@@ -156,18 +156,18 @@ class Balance:
 
 @dataclass(frozen=True)
 class Target:
-    """Adaptive bounds: the columns' thresholds are set so that a fraction of all rows is kept.
+    """Adaptive bounds, whose thresholds are set so that a fraction of all rows is kept.
 
-    All thresholds are at the same quantile of their column. It is determined after the other bounds and the removal of
-    near-duplicates, so the fraction is exact (except for ties) as long as these keep enough rows.
+    All thresholds are at the same quantile of their column. The quantile is determined after all other bounds and the
+    removal of near-duplicates, so the fraction is exact (except for ties) if enough rows pass these conditions.
 
     Attributes:
-        fraction: fraction of all rows to keep, which may move with the step.
+        fraction: fraction of all rows to keep; may be scheduled.
         high: columns whose lowest values are dropped, such as the aesthetic score.
         low: columns whose highest values are dropped, such as the area of text.
 
     Raises:
-        UserError: the fraction is out of range, there are no columns, or one is in both lists.
+        UserError: the fraction is out of range, there are no columns, or a column is in both lists.
     """
 
     fraction: Threshold
@@ -189,7 +189,7 @@ class Resolution:
 
     Attributes:
         num_rows: number of rows.
-        columns: hash of each column that was used.
+        columns: hash of each column on which quantiles were resolved.
         original: the policy before it was resolved, as plain data.
     """
 
@@ -200,21 +200,23 @@ class Resolution:
 
 @dataclass(frozen=True)
 class Policy:
-    """Conditions that a row must satisfy to be kept. Without conditions every row is kept.
+    """Conditions that a row must satisfy to be kept. A policy without conditions keeps every row.
 
     A policy is plain configuration and a pure function of rows and training step, so all ranks and resumed runs keep
     the same rows.
 
     Attributes:
-        labels: for each label, the highest probability that is kept: at_most of a bound on the column "labels.NAME".
-        drop_duplicates: keep one clip of each group of near-duplicates (column "duplicate_of"): the one that curation
-            chose, or another if the bounds drop that one.
-        balance: limit on the size of clusters, applied last.
+        bounds: conditions on single columns.
+        labels: highest probability to keep per label: at_most of a bound on the column "labels.NAME".
+        drop_duplicates: whether to keep only one clip per group of near-duplicates (column "duplicate_of"): the clip
+            that curation chose or, if the bounds drop this clip, a different clip of the group.
+        balance: limit on the size of each cluster, applied last.
         target: adaptive bounds.
-        resolved: how quantiles were resolved; written by `resolve`.
+        version: version of the policy format.
+        resolved: record of how quantiles were resolved; written by `resolve`.
 
     Raises:
-        UserError: unsupported version, or settings that contradict each other.
+        UserError: the version is not supported, or settings contradict each other.
     """
 
     bounds: tuple[Bound, ...] = ()
@@ -239,7 +241,7 @@ class Policy:
 
     @cached_property
     def conditions(self) -> tuple[Bound, ...]:
-        """All bounds, including those of labels."""
+        """All bounds, including label bounds."""
         labels = (Bound(LABEL_PREFIX + name, at_most=threshold) for name, threshold in self.labels.items())
         return (*self.bounds, *labels)
 
@@ -255,7 +257,7 @@ class Policy:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that must exist, without duplicates."""
+        """Names of the columns that must exist, without duplicates."""
         names = [bound.column for bound in self.conditions]
         names += [*self.target.high, *self.target.low] if self.target else []
         names += [name for name in (self.balance.column, self.balance.prefer) if name] if self.balance else []
@@ -263,7 +265,7 @@ class Policy:
 
     @property
     def knots(self) -> tuple[int, ...]:
-        """The steps between which all thresholds are linear; 0 is the first."""
+        """Steps between which all thresholds are linear, starting with 0."""
         target = knots_of(self.target.fraction) if self.target else ()
         return tuple(sorted({0, *target, *(knot for bound in self.conditions for knot in bound.knots)}))
 
@@ -271,7 +273,7 @@ class Policy:
         """Check that all columns exist.
 
         Raises:
-            UserError: a column does not exist; the message names the nearest existing one.
+            UserError: a column does not exist; the message suggests the most similar existing column.
         """
         names = sorted(set(columns))
         for column in self.columns:

@@ -1,4 +1,4 @@
-"""Resolve quantiles to values: the resolved policy selects by absolute thresholds, on any machine and any rows."""
+"""Conversion of quantiles to values, so that the resolved policy has absolute thresholds that apply to any rows."""
 
 import hashlib
 import math
@@ -17,13 +17,13 @@ _ROUNDING = 1e-9  # tolerance of products such as 0.7 * 10
 
 
 def resolve(policy: Policy, rows: Rows) -> Policy:
-    """Return the policy with all quantiles and adaptive bounds converted to values, determined on these rows.
+    """Return the policy with all quantiles and adaptive bounds converted to values computed on these rows.
 
-    A constant quantile becomes the value of a row, so the selection is exact. A moving one becomes a schedule with
-    exact values at its knots and at up to 32 steps between them.
+    A constant quantile becomes the value of a row, so the selection is exact. A scheduled quantile becomes a
+    schedule with exact values at its knots and at up to 32 steps between two knots.
 
     Raises:
-        UserError: a column has strings.
+        UserError: a column contains strings instead of numbers.
     """
     if policy.is_resolved:
         return policy
@@ -39,7 +39,7 @@ def resolve(policy: Policy, rows: Rows) -> Policy:
 
 
 def column_hash(rows: Rows, name: str) -> str:
-    """Return a hash of the values of a numeric column, independent of the order of rows."""
+    """Return a hash of the values of a numeric column, independent of the row order."""
     values = np.sort(rows.numbers(name))
     return hashlib.sha256(np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes()).hexdigest()[:16]
 
@@ -77,7 +77,7 @@ def _map(threshold: Threshold, function: Callable[[float], float]) -> Threshold:
 
 
 def _adaptive_bounds(target: Target, fixed: Policy, rows: Rows, knots: tuple[int, ...]) -> list[Bound]:
-    """Return the bounds that keep the target fraction beside the fixed ones."""
+    """Return bounds that, combined with the fixed bounds, keep the target fraction of rows."""
     # A threshold at the quantile q of a column is the value of rank floor(q n). The strictness of a row is the largest
     # q at which all thresholds keep it.
     strictness = np.full(rows.num_rows, np.inf)

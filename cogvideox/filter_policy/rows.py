@@ -1,4 +1,4 @@
-"""The rows that a policy selects from: columns of a table of clips, as arrays."""
+"""Rows that a policy selects from: columns of a table of clips, as arrays."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ Columns = Mapping[str, Column]
 """Columns of a table of clips by name. None, NaN and "" (in a column of strings) are missing values."""
 
 ID_COLUMNS = ("id", "clip")
-"""Columns with the id of the curated clip: in a manifest, and in a latent store, whose rows may be windows of clips."""
+"""Names of the clip id column: in a manifest, and in a latent store, whose rows may be windows of clips."""
 
 
 class Rows:
-    """Columns converted to arrays on first use."""
+    """Columns of a table, converted to arrays on first use."""
 
     def __init__(self, columns: Columns, num_rows: int) -> None:
         self.columns, self.num_rows = columns, num_rows
@@ -26,7 +26,7 @@ class Rows:
         self._strings: dict[str, np.ndarray] = {}
 
     def numbers(self, name: str) -> Float64[np.ndarray, " rows"]:
-        """Return a numeric column with NaN for missing values. A column that does not exist has only missing values.
+        """Return a numeric column with NaN for missing values. All values of an absent column are NaN.
 
         Raises:
             UserError: the column has strings.
@@ -49,14 +49,14 @@ class Rows:
 
     @cached_property
     def is_image(self) -> Bool[np.ndarray, " rows"]:
-        """Whether each row is an image: a clip of one frame."""
+        """Mask of the rows that are images, that is, clips of one frame."""
         if "is_image" in self.columns:
             return self.numbers("is_image") == 1
         return self.numbers("num_frames") == 1
 
     @cached_property
     def ids(self) -> np.ndarray | None:
-        """The id of each row's clip; None if there is no such column."""
+        """Clip id of each row; None if there is no id column."""
         name = next((name for name in ID_COLUMNS if name in self.columns), None)
         return None if name is None else self.strings(name)
 

@@ -10,20 +10,20 @@ from typing import Literal
 from cogvideox.errors import UserError
 
 POINTS_PER_SEGMENT = 32
-"""Number of points between two knots at which a moving quantile is converted to values."""
+"""Number of points between two knots at which a scheduled quantile is converted to values."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A piecewise function of the training step; constant before its first and after its last step.
+    """A piecewise function of the training step, constant before the first and after the last knot.
 
     Attributes:
         steps: training steps, ascending.
-        values: the values at these steps.
+        values: value at each of these steps.
         interpolation: "linear" between two steps, or "constant": each value holds until the next step.
 
     Raises:
-        UserError: the steps and values are not two lists of the same length, or the steps do not ascend.
+        UserError: steps and values differ in length, or the steps are not ascending.
     """
 
     steps: tuple[int, ...]
@@ -52,7 +52,7 @@ class Schedule:
         return low + (high - low) * ((step - start) / (end - start))
 
     def knots(self) -> tuple[int, ...]:
-        """Return the steps between which the function is linear, with the last step before each jump."""
+        """Return the steps between which the function is linear, including the last step before each jump."""
         if self.interpolation == "linear":
             return self.steps
         return tuple(sorted({knot for step in self.steps for knot in (max(step - 1, 0), step)}))
@@ -67,12 +67,12 @@ def value_at(threshold: Threshold, step: int) -> float:
 
 
 def knots_of(threshold: Threshold | None) -> tuple[int, ...]:
-    """Return the steps between which a threshold is linear; none if it is constant."""
+    """Return the steps between which a threshold is linear; empty for a constant threshold."""
     return threshold.knots() if isinstance(threshold, Schedule) else ()
 
 
 def grid(knots: Iterable[int]) -> list[int]:
-    """Return the knots and evenly spaced steps between them."""
+    """Return the knots and evenly spaced steps between the knots."""
     knots = sorted({0, *knots})
     steps = set(knots)
     for start, end in pairwise(knots):

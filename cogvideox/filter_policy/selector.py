@@ -1,4 +1,4 @@
-"""Select rows: a policy applied to a table of clips, at any training step."""
+"""Selection of rows: a policy applied to a table of clips, at any training step."""
 
 import hashlib
 import json
@@ -16,13 +16,14 @@ from cogvideox.filter_policy.schedule import grid
 
 
 class Selector:
-    """The rows that a policy keeps at each step.
+    """Selector of the rows that a policy keeps at each step.
 
     Attributes:
+        rows: the rows to select from.
         policy: the resolved policy.
 
     Raises:
-        UserError: a column has strings, but its bound is for numbers.
+        UserError: a numeric bound refers to a column of strings.
     """
 
     def __init__(self, policy: Policy, columns: Columns, num_rows: int) -> None:
@@ -38,7 +39,7 @@ class Selector:
         return tuple((number, *bound.limits_at(step)) for number, bound in bounds if bound.applies_at(step))
 
     def mask(self, step: int) -> Bool[np.ndarray, " rows"]:
-        """Return a mask of the rows that are kept at a step: the same array until it changes."""
+        """Return a mask of the rows that are kept at a step. The same array is returned until the mask changes."""
         thresholds = self.thresholds(step)
         if self._last is None or self._last[0] != thresholds:
             kept = np.ones(self.rows.num_rows, dtype=bool)
@@ -54,7 +55,7 @@ class Selector:
         return self._last[1]
 
     def mask_between(self, first: int, last: int) -> Bool[np.ndarray, " rows"]:
-        """Return a mask of the rows that may pass at some step between two sampled ones; it may have a few too many."""
+        """Return a mask of the rows that may pass at some step between two sampled steps (a superset)."""
         kept = np.ones(self.rows.num_rows, dtype=bool)
         for bound in self.policy.conditions:
             kept &= bound.between(first, last).mask(self.rows, first)
@@ -62,12 +63,12 @@ class Selector:
         return kept if self.clusters is None else self.clusters.limit(kept)
 
     def sample_steps(self) -> list[int]:
-        """Return the steps at which thresholds jump or start to move, and steps between them."""
+        """Return the knots of all thresholds, and steps between the knots."""
         knots = self.policy.knots
         return sorted({*knots, *grid((knots[-1],))})
 
     def digest(self) -> str:
-        """Return a hash of the policy and of the values that it reads, to detect changed rows when a run resumes."""
+        """Return a hash of the policy and of the column values that it reads, to detect changes when a run resumes."""
         rows, hashes = self.rows, {}
         for name in self.policy.columns:
             strings = any(bound.among for bound in self.policy.conditions if bound.column == name)
@@ -82,11 +83,11 @@ class Selector:
 
 
 class Clusters:
-    """The cluster of each row, and the order in which rows of a cluster are kept.
+    """Cluster of each row, and the order in which the rows of a cluster are kept.
 
     Attributes:
-        cluster: number of each row's cluster; -1: not limited.
-        order: row indices by cluster, those to keep first.
+        cluster: cluster index of each row; -1 for rows without a cluster, which are not limited.
+        order: row indices sorted by cluster, and within a cluster by priority, highest first.
     """
 
     def __init__(self, balance: Balance, rows: Rows) -> None:
@@ -104,7 +105,7 @@ class Clusters:
         self.order = order[self.cluster[order] >= 0]
 
     def limit(self, kept: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-        """Return the mask with at most `cap` rows of each cluster."""
+        """Return the mask restricted to at most `cap` rows per cluster."""
         cap = self.cap(kept)
         rows = self.order[kept[self.order]]
         cluster = self.cluster[rows]
@@ -116,7 +117,7 @@ class Clusters:
         return kept
 
     def cap(self, kept: Bool[np.ndarray, " rows"]) -> int:
-        """Return the largest number of rows per cluster with which no cluster exceeds the fraction."""
+        """Return the largest number of rows per cluster for which no cluster exceeds the maximum fraction."""
         sizes = np.bincount(self.cluster[kept & (self.cluster >= 0)])
         sizes = np.sort(sizes[sizes > 0])
         if not len(sizes):

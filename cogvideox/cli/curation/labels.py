@@ -1,4 +1,4 @@
-"""`cogvideox labels VERB OUT`: train, evaluate and apply classifiers of the negative labels, exchange annotations."""
+"""`cogvideox labels VERB OUT`: train, evaluate and apply label classifiers, import and export annotations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "labels.parquet"
 TEST_FRACTION = 0.1
-_NEEDS_OUT = "labels {verb} needs OUT, the folder that `cogvideox curate` wrote"
+_NEEDS_OUT = "labels {verb} needs OUT, the output folder of `cogvideox curate`"
 
 
 def run(arguments: list[str]) -> None:
-    """Run a verb."""
+    """Run a verb of `cogvideox labels`."""
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         summaries = "\n".join(f"  {name:<8}{summary}" for name, (_, summary) in VERBS.items())
@@ -29,18 +29,18 @@ def run(arguments: list[str]) -> None:
 
 
 def train(arguments: list[str]) -> None:
-    """Train on the annotations of a curation, and report on the sources that were left out."""
+    """Train a label classifier on the annotations of a curation, and evaluate it on the held-out sources."""
     p = _parser("train", "OUT", "Train classifiers of the six negative labels on the annotated clips of a curation.")
     p.add_argument("--model", type=Path, metavar="FILE", help="file to write; with --vlm, a folder (default: in OUT)")
-    kind = "signals: trees on the measurements; embedding: a head on the embedding of the signal `tags`, too"
+    kind = "signals: trees on the signals; embedding: a linear head on the signals and the `tags` embedding"
     p.add_argument("--kind", choices=("signals", "embedding"), help=f"{kind} (default: signals)")
     vlm = p.add_argument_group("video-language model")
-    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="fine-tune this model instead, with LoRA; needs --raw")
-    answer = "head: a layer for all labels; chat: answers yes or no, label by label (default: head)"
+    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="fine-tune this model with LoRA; needs --raw")
+    answer = "head: a linear layer for all labels; chat: a yes/no answer per label (default: head)"
     vlm.add_argument("--answer", choices=("head", "chat"), help=answer)
     vlm.add_argument("--raw", type=Path, metavar="RAW", help="the raw files")
     vlm.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings, such as num_steps=500")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the training (default: 0)")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="training seed (default: 0)")
     _add_test_fraction(p)
     options = p.parse(arguments)
     output = _output(options, "train")
@@ -77,28 +77,28 @@ def train(arguments: list[str]) -> None:
     if any(test):
         reports = build_report([Predictions(options.kind, model.predict(table), model.thresholds)], _only(truth, test))
         if reports:
-            print(f"\non the annotated clips of the sources kept for the test:\n\n{format_report(reports)}\n")
+            print(f"\non the annotated clips of the held-out sources:\n\n{format_report(reports)}\n")
     print(path)
 
 
 def report(arguments: list[str]) -> None:
-    """Compare classifiers on annotated clips."""
-    p = _parser("report", "OUT", "Compare classifiers of the labels on annotated clips that they were not trained on.")
+    """Compare label classifiers on annotated clips."""
+    p = _parser("report", "OUT", "Compare label classifiers on held-out annotated clips.")
     model = "model to evaluate; may be repeated (default: OUT/labels.safetensors)"
     p.add_argument("--model", type=Path, action="append", metavar="FILE", help=model)
     predictions = (
-        "table of probabilities that `labels predict` wrote; whether its model was trained on the clips of the test is "
-        "not checked; may be repeated"
+        "table of probabilities written by `labels predict`; may be repeated. Whether the model was trained on test "
+        "clips is not checked"
     )
     p.add_argument("--predictions", type=Path, action="append", default=[], metavar="FILE", help=predictions)
     _add_test_fraction(p)
-    p.add_argument("--all", action="store_true", help="evaluate on all annotated clips, those of the training included")
+    p.add_argument("--all", action="store_true", help="evaluate on all annotated clips, including training clips")
     p.add_argument("--html", action="store_true", help="also write OUT/labels.html, with the largest errors")
-    p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for pictures in the page")
+    p.add_argument("--raw", type=Path, metavar="RAW", help="the raw files, for thumbnails in the page")
     options = p.parse(arguments)
     output = _output(options, "report")
     if options.raw is not None and not options.html:
-        raise UserError("--raw is for pictures in the page: add --html")
+        raise UserError("--raw is for thumbnails in the page: add --html")
     if options.all and options.test_fraction is not None:
         raise UserError("--all evaluates on all annotated clips: remove it, or --test-fraction")
     options.test_fraction = TEST_FRACTION if options.test_fraction is None else options.test_fraction
@@ -116,7 +116,7 @@ def report(arguments: list[str]) -> None:
         if not options.all and options.test_fraction > loaded.test_fraction:
             raise UserError(
                 f"{path} was trained on all but {loaded.test_fraction:g} of the sources: pass --test-fraction "
-                f"{loaded.test_fraction:g}, or --all to include clips of the training"
+                f"{loaded.test_fraction:g}, or --all to include training clips"
             )
         compared.append(Predictions(_name(path, paths, loaded.kind), loaded.predict(table), loaded.thresholds))
     compared += [_read_predictions(path, table) for path in options.predictions]
@@ -136,7 +136,7 @@ def report(arguments: list[str]) -> None:
     }
     reports = build_report(compared, truth, slices)
     if not reports:
-        raise UserError("no annotated clip is in the test: annotate more clips, or add --all")
+        raise UserError("no annotated clip is in the test split: annotate more clips, or add --all")
     print(format_report(reports))
     if options.html:
         report_page.write_page(reports, table, options.raw, output / report_page.PAGE)
@@ -144,13 +144,13 @@ def report(arguments: list[str]) -> None:
 
 
 def predict(arguments: list[str]) -> None:
-    """Write the probabilities of the labels of all clips."""
-    p = _parser("predict", "OUT", "Write the probabilities of the labels of all clips of a curation to a table.")
+    """Write the label probabilities of all clips to a table."""
+    p = _parser("predict", "OUT", "Write the label probabilities of all clips of a curation to a table.")
     p.add_argument("--model", type=Path, metavar="FILE", help="model to apply (default: OUT/labels.safetensors)")
     p.add_argument("-o", "--output", dest="file", type=Path, metavar="FILE", help=f"table (default: OUT/{PREDICTIONS})")
     vlm = p.add_argument_group("video-language models")
-    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="apply a filter that `labels train --vlm` wrote")
-    endpoint = "ask a model behind an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1, without training"
+    vlm.add_argument("--vlm", type=Path, metavar="FOLDER", help="apply a filter written by `labels train --vlm`")
+    endpoint = "zero-shot labels from a model behind an OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1"
     vlm.add_argument("--endpoint", metavar="URL", help=endpoint)
     vlm.add_argument("--endpoint-model", default="", metavar="NAME", help="name of the model at the endpoint")
     vlm.add_argument("--key-variable", default="", metavar="NAME", help="environment variable with the endpoint's key")
@@ -183,20 +183,20 @@ def predict(arguments: list[str]) -> None:
     write_predictions(table["id"].to_pylist(), probabilities, thresholds, path)
     for name, values in probabilities.items():
         known = values[np.isfinite(values)]
-        given = int(np.sum(known > thresholds[name]))
-        print(f"{name:<12} {given:>8,} of {len(known):,} clips above {thresholds[name]:.3f}")
+        num_predicted = int(np.sum(known > thresholds[name]))
+        print(f"{name:<12} {num_predicted:>8,} of {len(known):,} clips above {thresholds[name]:.3f}")
     print(path)
 
 
 def import_annotations(arguments: list[str]) -> None:
-    """Append annotations of files to the store."""
-    p = _parser("import", "OUT FILE ...", "Append annotations to OUT/annotations.db. What it has already is left out.")
-    formats = "JSON export of Label Studio, or a CSV or Parquet table with clip_id, annotator and a column per label"
+    """Append annotations from files to the annotation store."""
+    p = _parser("import", "OUT FILE ...", "Append annotations to OUT/annotations.db. Existing annotations are skipped.")
+    formats = "Label Studio JSON export, or a CSV or Parquet table with clip_id, annotator and a column per label"
     p.add_argument("files", nargs="*", type=Path, metavar="FILE", help=formats)
     options = p.parse(arguments)
     output = _output(options, "import")
     if not options.files:
-        raise UserError("labels import needs FILE: a JSON export of Label Studio, or a CSV or Parquet table")
+        raise UserError("labels import needs FILE: a Label Studio JSON export, or a CSV or Parquet table")
 
     from cogvideox.curation.annotations.label_studio import import_tasks
     from cogvideox.curation.annotations.store import STORE, AnnotationStore
@@ -211,10 +211,10 @@ def import_annotations(arguments: list[str]) -> None:
 
 
 def export_annotations(arguments: list[str]) -> None:
-    """Write the annotations of the store, or tasks for Label Studio."""
-    p = _parser("export", "OUT FILE", "Write the annotations, or with a .json FILE all clips as tasks of Label Studio.")
+    """Export annotations, or tasks for Label Studio."""
+    p = _parser("export", "OUT FILE", "Export the annotations; with a .json FILE, all clips as Label Studio tasks.")
     p.add_argument("file", nargs="?", type=Path, metavar="FILE", help=".json, .csv or .parquet")
-    prefix = "what is put before the path of each raw file in tasks, such as /data/local-files/?d=raw/"
+    prefix = "prefix of the path of each raw file in tasks, such as /data/local-files/?d=raw/"
     p.add_argument("--url-prefix", default="", metavar="URL", help=prefix)
     p.add_argument("--config", action="store_true", help="print the labeling interface of a Label Studio project")
     options = p.parse(arguments)
@@ -234,7 +234,7 @@ def export_annotations(arguments: list[str]) -> None:
     with AnnotationStore(output / STORE) as store:
         if options.file.suffix != ".json":
             if options.url_prefix:
-                raise UserError("--url-prefix is for tasks of Label Studio: write a .json file")
+                raise UserError("--url-prefix is for Label Studio tasks: write a .json file")
             print(f"{options.file}: {export_table(store, options.file)} annotations")
             return
         table = read_manifest(output)
@@ -248,17 +248,17 @@ def export_annotations(arguments: list[str]) -> None:
 
 
 VERBS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "train": (train, "train classifiers on the annotations"),
-    "report": (report, "compare classifiers on annotated clips"),
-    "predict": (predict, "write the probabilities of all clips to a table"),
+    "train": (train, "train label classifiers on the annotations"),
+    "report": (report, "compare label classifiers on annotated clips"),
+    "predict": (predict, "write the label probabilities of all clips to a table"),
     "import": (import_annotations, "append annotations from Label Studio, CSV or Parquet"),
-    "export": (export_annotations, "write annotations, or tasks for Label Studio"),
+    "export": (export_annotations, "export annotations, or tasks for Label Studio"),
 }
 
 
 def _parser(verb: str, operands: str, description: str) -> Parser:
     p = Parser(f"labels {verb}", operands, description)
-    p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="the folder that `curate` wrote")
+    p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="output folder of `cogvideox curate`")
     return p
 
 
@@ -271,7 +271,7 @@ def _output(options: Any, verb: str) -> Path:
 
 
 def _add_test_fraction(p: Parser) -> None:
-    text = f"fraction of the sources that is kept for the test (default: {TEST_FRACTION}, as in the paper)"
+    text = f"fraction of the sources that is held out for testing (default: {TEST_FRACTION}, as in the paper)"
     p.add_argument("--test-fraction", type=float, metavar="X", help=text)
 
 
@@ -290,7 +290,7 @@ def _name(path: Path, paths: list[Path], kind: str) -> str:
 
 
 def _annotated(output: Path) -> "tuple[pa.Table, dict[str, Any]]":
-    """Return the manifest, and the truth of each label per row from the majority of the annotations."""
+    """Return the manifest, and the ground truth of each label per row: the majority of the annotations."""
     from cogvideox.curation.annotations.store import STORE, AnnotationStore
     from cogvideox.curation.labels.features import truth_columns
     from cogvideox.curation.manifest import read_manifest
@@ -307,7 +307,7 @@ def _annotated(output: Path) -> "tuple[pa.Table, dict[str, Any]]":
 
 
 def _only(truth: Mapping[str, Any], rows: list[bool]) -> dict[str, Any]:
-    """Return the truth of some rows; the others become unknown."""
+    """Return the ground truth restricted to the selected rows; all other rows become NaN (unknown)."""
     import numpy as np
 
     return {name: np.where(rows, values, np.nan) for name, values in truth.items()}

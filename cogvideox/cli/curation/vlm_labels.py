@@ -1,4 +1,4 @@
-"""Labels from video-language models, for `cogvideox labels train` and `predict`."""
+"""Label prediction by video-language models, for `cogvideox labels train` and `cogvideox labels predict`."""
 
 import sys
 from argparse import Namespace
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILTER = "labels-vlm"
-"""Folder of a trained filter in a curation's output folder."""
+"""Name of the folder of a trained filter in a curation's output folder."""
 
 ANSWERS = "label-answers.db"
-"""Stored answers of endpoints in a curation's output folder."""
+"""File name of the cached endpoint answers in a curation's output folder."""
 
 _PRINT_STEPS = 20
 
 
 def train_vlm(options: Namespace, table: "pa.Table", truth: Mapping[str, Any]) -> None:
-    """Fine-tune a model on the annotated clips."""
+    """Fine-tune a video-language model on the annotated clips."""
     from dataclasses import replace
 
     from cogvideox import config
@@ -43,7 +43,7 @@ def train_vlm(options: Namespace, table: "pa.Table", truth: Mapping[str, Any]) -
 
 
 def predict_vlm(options: Namespace, table: "pa.Table", output: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the probabilities of the clips, and the thresholds."""
+    """Return the label probabilities of the clips, and the decision threshold per label."""
     from cogvideox.curation.labels.definitions import LABELS
     from cogvideox.device import choose_device
 
@@ -56,7 +56,7 @@ def predict_vlm(options: Namespace, table: "pa.Table", output: Path) -> tuple[di
         model, thresholds = load(options.vlm, choose_device("auto"))
         return predict(model, rows, list(thresholds)), thresholds
     if not options.endpoint_model:
-        raise UserError("--endpoint needs --endpoint-model, the name of the model there")
+        raise UserError("--endpoint needs --endpoint-model, the name of the model at the endpoint")
 
     from cogvideox.llm.cache import ResponseCache
     from cogvideox.llm.endpoint import Endpoint
@@ -74,7 +74,7 @@ def predict_vlm(options: Namespace, table: "pa.Table", output: Path) -> tuple[di
 
 
 def _rows(table: "pa.Table", raw: Path | None) -> list[dict[str, Any]]:
-    """Return the rows of the manifest with the paths of their files."""
+    """Return the rows of the manifest, with the path of each row's raw file."""
     if raw is None:
         raise UserError("video-language models read the clips: add --raw RAW, the folder of the raw files")
     if not raw.is_dir():

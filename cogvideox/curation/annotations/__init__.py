@@ -1,8 +1,8 @@
-"""Annotations: which negative labels people gave to clips.
+"""Annotations: negative labels of clips, assigned by annotators.
 
 | module | content |
 |---|---|
 | `store` | the annotation store: an append-only log of events in an SQLite file |
-| `label_studio` | tasks and annotations in the JSON format of Label Studio, in both directions |
-| `tables` | annotations as CSV and Parquet, in both directions |
+| `label_studio` | import and export of tasks and annotations in the JSON format of Label Studio |
+| `tables` | import and export of annotations as CSV and Parquet |
 """

@@ -1,7 +1,7 @@
-"""Tasks and annotations in the JSON format of Label Studio, in both directions.
+"""Import and export of tasks and annotations in the JSON format of Label Studio.
 
-A project with `LABELING_CONFIG` imports the exported tasks, with the annotations there are, and exports (as JSON) what
-`import_tasks` reads. Names of labels are the titles in `LABELS`.
+A Label Studio project with `LABELING_CONFIG` imports the exported tasks with their annotations. `import_tasks` reads
+the JSON export of the project. Labels are named by their titles in `LABELS`.
 """
 
 import json
@@ -30,7 +30,7 @@ LABELING_CONFIG = "\n".join(
         "</View>",
     ]
 )
-"""Labeling interface of a Label Studio project, with the keys 1 to 6."""
+"""Labeling interface of a Label Studio project, with the hotkeys 1 to 6."""
 
 _BY_TITLE = {label.title: name for name, label in LABELS.items()}
 
@@ -39,39 +39,39 @@ def export_tasks(store: AnnotationStore, videos: Mapping[str, str], path: str | 
     """Write a JSON list of tasks with their annotations, and return the number of tasks.
 
     Args:
-        videos: URL or path of each clip's video, by its id; annotated clips that it lacks are written without one.
+        videos: URL or path of each clip's video, by clip id; other annotated clips are written without a video.
     """
-    answers: dict[str, list[Event]] = defaultdict(list)
+    events_by_clip: dict[str, list[Event]] = defaultdict(list)
     for event in store.annotations(skipped=True):
-        answers[event.clip_id].append(event)
+        events_by_clip[event.clip_id].append(event)
     gold = [event for event in store.events() if event.kind == "gold"]
     for clip_id in store.gold():
-        answers[clip_id].append(next(event for event in reversed(gold) if event.clip_id == clip_id))
+        events_by_clip[clip_id].append(next(event for event in reversed(gold) if event.clip_id == clip_id))
     tasks = [
         {
             "data": {"clip_id": clip_id, "video": videos.get(clip_id, "")},
-            "annotations": [_annotation(event) for event in answers[clip_id]],
+            "annotations": [_annotation(event) for event in events_by_clip[clip_id]],
         }
-        for clip_id in dict.fromkeys([*videos, *answers])
+        for clip_id in dict.fromkeys([*videos, *events_by_clip])
     ]
     write_text(path, json.dumps(tasks, indent=1) + "\n")
     return len(tasks)
 
 
 def import_tasks(store: AnnotationStore, path: str | Path) -> int:
-    """Append the annotations of a JSON export of Label Studio, and return how many were new.
+    """Append the annotations of a Label Studio JSON export, and return the number of new annotations.
 
-    Annotations that the store already has (same clip, annotator, time and labels) are left out, so that a file can be
+    Annotations that the store already has (same clip, annotator, time and labels) are skipped, so that a file can be
     imported again.
 
     Raises:
-        UserError: the file is not such an export, or it has labels that do not exist.
+        UserError: the file is not a Label Studio export, or has unknown labels.
     """
     path = Path(path)
-    with reading(path, "not a JSON export of Label Studio"):
+    with reading(path, "not a Label Studio JSON export"):
         tasks = parse_json(read_text(path))
         if not isinstance(tasks, list):
-            raise UserError(f"cannot read {path}: a JSON export of Label Studio is a list of tasks")
+            raise UserError(f"cannot read {path}: a Label Studio JSON export is a list of tasks")
         events = []
         for task in tasks:
             clip_id = task["data"]["clip_id"]
@@ -80,9 +80,9 @@ def import_tasks(store: AnnotationStore, path: str | Path) -> int:
 
 
 def append_new(store: AnnotationStore, events: list[Event]) -> int:
-    """Append the answers that the store does not have yet, and return how many.
+    """Append the events that the store does not have yet, and return their number.
 
-    An answer without a time (time="") is new if the annotator never gave it to this clip.
+    An event without a time (time="") is new if the store has no event with the same kind, clip, annotator and labels.
     """
 
     def key(event: Event) -> tuple[Any, ...]:
@@ -118,7 +118,7 @@ def _event(clip_id: str, annotation: Mapping[str, Any]) -> Event:
     parts = [part for part in annotation.get("result", []) if part["type"] == "choices"]
     titles = [title for part in parts for title in part["value"]["choices"]]
     if unknown := sorted(set(titles) - set(_BY_TITLE)):
-        raise UserError(f"{', '.join(unknown)}: no such label; the labels are {', '.join(_BY_TITLE)}")
+        raise UserError(f"unknown label {', '.join(unknown)}; the labels are {', '.join(_BY_TITLE)}")
     kind = "skip" if annotation.get("was_cancelled") else "gold" if annotation.get("ground_truth") else "annotation"
     labels = () if kind == "skip" else tuple(_BY_TITLE[title] for title in titles)
     time = (annotation.get("created_at") or "").replace("Z", "+00:00")

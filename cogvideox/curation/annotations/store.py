@@ -1,12 +1,12 @@
 """The annotation store: an append-only log of events in an SQLite file.
 
-Nothing is changed or removed: an undo is an event, and triggers reject updates and deletions. What is valid now follows
-from the log. Of each annotator, the last answer to a clip that was not undone counts.
+Events are never changed or removed: an undo is an event too, and triggers reject updates and deletions. The current
+annotations are derived from the log: for each annotator and clip, the latest annotation that was not undone is valid.
 
     with AnnotationStore("annotations.db") as store:
         store.annotate("3f2a...", "ann", ["editing", "text"], seconds=2.5)
         store.undo("ann")
-        answers = store.annotations()
+        annotations = store.annotations()
         labels = store.majority()
 """
 
@@ -28,7 +28,7 @@ STORE = "annotations.db"
 """File name of the store in a curation's output folder."""
 
 Kind = Literal["annotation", "skip", "gold", "undo"]
-"""Kinds of events. A skip is a clip that the annotator could not decide; a gold item has labels that are known."""
+"""Kinds of events. A skip marks a clip that the annotator could not decide; a gold item has known labels."""
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -58,12 +58,12 @@ class Event:
         number: position in the log, from 1.
         kind: see `Kind`.
         clip_id: id of the clip in the manifest.
-        annotator: name of the person or model that answered.
+        annotator: name of the person or model that annotated the clip.
         labels: names of the labels, in the order of `LABELS`; empty for a clip without defects.
-        time: time of the answer, ISO 8601 in UTC.
+        time: time of the event, ISO 8601 in UTC.
         seconds: time spent on the clip, if known.
-        definitions: version of the definitions that the answer follows.
-        undone: number of the event that an undo cancels; None for other kinds.
+        definitions: version of the label definitions that the annotation follows.
+        undone: number of the event that an undo cancels; None for all other kinds.
     """
 
     number: int
@@ -78,10 +78,10 @@ class Event:
 
 
 class AnnotationStore:
-    """Reads and appends events. An instance may be used by several threads, and a file by several processes."""
+    """Append-only store of annotation events. Safe for concurrent use by several threads and processes."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open a store, or create it.
+        """Open a store, or create it if the file does not exist.
 
         Raises:
             UserError: the file cannot be opened, is not a store, or was written by a newer version.
@@ -100,10 +100,10 @@ class AnnotationStore:
                     self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
                 elif version != _SCHEMA_VERSION:
                     raise UserError(
-                        f"cannot open {self.path}: it is not a store of annotations of version {_SCHEMA_VERSION}"
+                        f"cannot open {self.path}: it is not an annotation store with format version {_SCHEMA_VERSION}"
                     )
         except (sqlite3.Error, OSError) as error:
-            raise UserError(f"cannot open {self.path} as a store of annotations: {error}") from None
+            raise UserError(f"cannot open {self.path} as an annotation store: {error}") from None
 
     def annotate(
         self,
@@ -116,48 +116,48 @@ class AnnotationStore:
         time: str | None = None,
         definitions: int = DEFINITIONS_VERSION,
     ) -> Event:
-        """Append an answer.
+        """Append an annotation, skip or gold item.
 
         Args:
             labels: names of the labels; empty for a clip without defects, and for a skip.
             kind: "annotation", "skip" or "gold".
-            time: ISO 8601 with a UTC offset; the present if it is None.
+            time: ISO 8601 with a UTC offset; None uses the current time.
 
         Raises:
-            UserError: a label does not exist, a name is empty, or the store cannot be written.
+            UserError: a label is unknown, a name is empty, or the store cannot be written.
         """
         (event,) = self.append([Event(0, kind, clip_id, annotator, tuple(labels), time or now(), seconds, definitions)])
         return event
 
     def append(self, events: Iterable[Event]) -> list[Event]:
-        """Append answers in one transaction; their numbers are ignored. See `annotate`."""
+        """Append events in one transaction; their numbers are ignored. See `annotate`."""
         checked = [normalize(event) for event in events]
         with self._transaction():
             return [self._insert(event) for event in checked]
 
     def undo(self, annotator: str) -> Event | None:
-        """Cancel the annotator's last answer that was not undone, and return it; None if there is none.
+        """Cancel the annotator's latest event that was not undone, and return this event; None if there is none.
 
-        An earlier answer of the annotator to the same clip becomes valid again.
+        The annotator's previous annotation of the same clip becomes valid again.
         """
         with self._transaction():
-            answers = [event for event in _not_undone(self._select()) if event.annotator == annotator]
-            if not answers:
+            valid = [event for event in _not_undone(self._select()) if event.annotator == annotator]
+            if not valid:
                 return None
-            last = answers[-1]
+            last = valid[-1]
             self._insert(Event(0, "undo", last.clip_id, annotator, (), now(), undone=last.number))
         return last
 
     def events(self, clip_id: str | None = None) -> list[Event]:
-        """Return the log, or what it says of one clip, oldest first."""
+        """Return all events, or the events of one clip, oldest first."""
         with self._lock:
             return self._select(clip_id)
 
     def annotations(self, clip_id: str | None = None, *, skipped: bool = False) -> list[Event]:
-        """Return the valid annotations: the last of each annotator and clip, without those undone, oldest first.
+        """Return the valid annotations, oldest first: the latest per annotator and clip that was not undone.
 
         Args:
-            skipped: also return skips. A clip whose last answer is a skip has no annotation by this annotator.
+            skipped: also return skips. A clip whose latest event is a skip has no annotation by this annotator.
         """
         last: dict[tuple[str, str], Event] = {}
         for event in _not_undone(self.events(clip_id)):
@@ -167,22 +167,22 @@ class AnnotationStore:
         return [event for event in valid if skipped or event.kind == "annotation"]
 
     def gold(self) -> dict[str, tuple[str, ...]]:
-        """Return the labels of the gold items, by clip."""
+        """Return the labels of the gold items by clip id."""
         return {event.clip_id: event.labels for event in _not_undone(self.events()) if event.kind == "gold"}
 
     def votes(self) -> dict[str, dict[str, float]]:
-        """Return for each clip the fraction of its annotators that gave each label. Gold items have 0 or 1."""
-        answers: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        """Return for each clip the fraction of its annotators that assigned each label; 0 or 1 for gold items."""
+        label_sets: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for event in self.annotations():
-            answers[event.clip_id].append(event.labels)
-        answers |= {clip_id: [labels] for clip_id, labels in self.gold().items()}
+            label_sets[event.clip_id].append(event.labels)
+        label_sets |= {clip_id: [labels] for clip_id, labels in self.gold().items()}
         return {
-            clip_id: {name: sum(name in labels for labels in given) / len(given) for name in LABELS}
-            for clip_id, given in answers.items()
+            clip_id: {name: sum(name in labels for labels in annotated) / len(annotated) for name in LABELS}
+            for clip_id, annotated in label_sets.items()
         }
 
     def majority(self) -> dict[str, dict[str, bool | None]]:
-        """Return for each clip whether most annotators gave each label; None if the votes are tied."""
+        """Return for each clip whether most annotators assigned each label; None if the votes are tied."""
         return {
             clip_id: {name: None if vote == 0.5 else vote > 0.5 for name, vote in votes.items()}
             for clip_id, votes in self.votes().items()
@@ -223,7 +223,7 @@ class AnnotationStore:
 
 
 class _Transaction:
-    """Holds the lock of the threads and the write lock of the file; commits, or rolls back after an error."""
+    """A transaction that holds the thread lock and the file's write lock; commits, or rolls back after an error."""
 
     def __init__(self, connection: sqlite3.Connection, lock: threading.Lock, path: Path) -> None:
         self._connection, self._lock, self._path = connection, lock, path
@@ -248,12 +248,12 @@ class _Transaction:
 
 
 def now() -> str:
-    """Return the present time, ISO 8601 in UTC, in milliseconds."""
+    """Return the current time, ISO 8601 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def normalize(event: Event) -> Event:
-    """Return an answer with its labels in order and its time in UTC.
+    """Return an event with its labels in the order of `LABELS` and its time in UTC.
 
     Raises:
         UserError: see `AnnotationStore.annotate`.
@@ -275,14 +275,14 @@ def normalize(event: Event) -> Event:
 
 
 def _not_undone(events: Iterable[Event]) -> list[Event]:
-    """Return the answers that no undo cancels, oldest first."""
+    """Return the events that were not undone, oldest first."""
     events = list(events)
     undone = {event.undone for event in events if event.kind == "undo"}
     return [event for event in events if event.kind != "undo" and event.number not in undone]
 
 
 def _statements(script: str) -> Iterable[str]:
-    """Yield the statements of a script; triggers contain semicolons."""
+    """Yield the statements of an SQL script, in which triggers contain semicolons."""
     statement = ""
     for line in script.splitlines():
         statement += line + "\n"

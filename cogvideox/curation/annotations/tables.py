@@ -1,4 +1,4 @@
-"""Annotations as CSV and Parquet, in both directions: a row per valid annotation, a column per label."""
+"""Import and export of annotations as CSV and Parquet: a row per valid annotation, a column per label."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def annotation_table(store: AnnotationStore) -> "pa.Table":
-    """Return the valid annotations and gold items: kind, clip_id, annotator, a column per label, time, seconds."""
+    """Return the valid annotations and gold items as a table with a column per event attribute and per label."""
     import pyarrow as pa
 
     gold = store.gold()
@@ -35,7 +35,7 @@ def annotation_table(store: AnnotationStore) -> "pa.Table":
 
 
 def export_table(store: AnnotationStore, path: str | Path) -> int:
-    """Write the valid annotations as CSV or Parquet, by the suffix of the file, and return their number."""
+    """Write the valid annotations as CSV or Parquet, depending on the file suffix, and return their number."""
     from pyarrow import csv, parquet
 
     path, table = Path(path), annotation_table(store)
@@ -48,34 +48,34 @@ def export_table(store: AnnotationStore, path: str | Path) -> int:
 
 
 def import_table(store: AnnotationStore, path: str | Path) -> int:
-    """Append the annotations of a CSV or Parquet file, and return how many were new.
+    """Append the annotations of a CSV or Parquet file, and return the number of new annotations.
 
-    It needs the columns clip_id and annotator, and a column per label with true or false (missing: false). The columns
-    kind, time, seconds and definitions are optional.
+    Required columns are clip_id, annotator and at least one label; label columns contain true or false (missing means
+    false). The columns kind, time, seconds and definitions are optional.
 
     Raises:
-        UserError: the file is damaged, lacks a column, or has a value that is not allowed.
+        UserError: the file is damaged, lacks a column, or has an invalid value.
     """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
     path = Path(path)
-    with reading(path, "damaged, or not a table of annotations"):
+    with reading(path, "damaged, or not an annotation table"):
         names = csv.ConvertOptions(column_types={"clip_id": pa.string(), "annotator": pa.string()})
         table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path, convert_options=names)
     if lacking := [name for name in ("clip_id", "annotator") if name not in table.column_names]:
         raise UserError(f"cannot read {path}: it has no column {' and '.join(lacking)}")
     if not set(LABELS) & set(table.column_names):
-        raise UserError(f"cannot read {path}: it has no column of a label; the labels are {', '.join(LABELS)}")
+        raise UserError(f"cannot read {path}: it has no label column; the labels are {', '.join(LABELS)}")
     events = []
-    with reading(path, "not a table of annotations"):
+    with reading(path, "not an annotation table"):
         for row in table.to_pylist():
             labels = tuple(name for name in LABELS if _is_true(row.get(name), name))
-            given = str(row["time"]) if row.get("time") else ""
+            time = str(row["time"]) if row.get("time") else ""
             events.append(
                 Event(
                     *(0, row.get("kind") or "annotation", str(row["clip_id"] or ""), str(row["annotator"] or "")),
-                    *(labels, given, row.get("seconds"), row.get("definitions") or DEFINITIONS_VERSION),
+                    *(labels, time, row.get("seconds"), row.get("definitions") or DEFINITIONS_VERSION),
                 )
             )
     return append_new(store, events)

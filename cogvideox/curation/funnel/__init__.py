@@ -1,1 +1,1 @@
-"""The funnel: how many clips passed each stage, and which were dropped and why."""
+"""The curation funnel: number of clips that passed each stage, and dropped clips with their reasons."""

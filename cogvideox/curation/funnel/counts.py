@@ -1,4 +1,4 @@
-"""Counts of the funnel, and distributions of the columns of a manifest."""
+"""Clip counts per stage of the funnel, and distributions of the manifest's columns."""
 
 import re
 from collections import Counter, defaultdict
@@ -23,9 +23,10 @@ class Step:
     """One stage of the funnel.
 
     Attributes:
+        name: name of the stage.
         rows, hours: number and duration of the clips that passed the stage.
-        reasons: number of clips that failed or were dropped here, by reason, most frequent first.
-        examples: rows of the manifest for each of these reasons.
+        reasons: number of clips that failed or were dropped at this stage, by reason, most frequent first.
+        examples: indices of up to four manifest rows per reason.
     """
 
     name: str
@@ -42,9 +43,9 @@ class Funnel:
     Attributes:
         num_files: number of raw files.
         lost_files: number of files without clips, by reason.
-        file_hours: duration of the files, if it is known.
+        file_hours: total duration of the files with a known duration.
         steps: the stages in order; the first is the split into clips.
-        pending: number of rows that were not processed yet.
+        pending: number of unprocessed rows.
     """
 
     num_files: int
@@ -60,8 +61,8 @@ class Distribution:
 
     Attributes:
         edges: edges of the bins from the 1st to the 99th percentile; values outside are in the first or last bin.
-        counts: rows per bin.
-        lowest, highest: rows of the manifest with the lowest and highest values.
+        counts: number of rows per bin.
+        lowest, highest: indices of the manifest rows with the lowest and highest values.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Distribution:
 
 
 def funnel(table: "pa.Table") -> Funnel:
-    """Count the clips that passed each stage, and those that failed or were dropped there."""
+    """Count the clips that passed each stage, and the clips that failed or were dropped at each stage."""
     status, stage, reason = (table[name].to_pylist() for name in ("status", "stage", "reason"))
     hours = np.nan_to_num(np.array(table["seconds"].to_pylist(), dtype=np.float64)) / 3600
     is_clip = np.array([index is not None for index in table["index"].to_pylist()], dtype=bool)
@@ -111,7 +112,7 @@ def funnel(table: "pa.Table") -> Funnel:
 
 
 def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution]:
-    """Return the distribution of every signal column and of the duration, over the clips that were measured."""
+    """Return the distribution of every signal column and of the duration, over the measured clips."""
     status, index = table["status"].to_pylist(), table["index"].to_pylist()
     measured = np.array([state in (OK, DROPPED) and number is not None for state, number in zip(status, index)])
     result = []
@@ -149,7 +150,7 @@ def distributions(table: "pa.Table", num_extremes: int = 4) -> list[Distribution
 
 
 def _by_reason(rows: Sequence[int], reason: Sequence[Any]) -> tuple[dict[str, int], dict[str, list[int]]]:
-    """Group rows by reason, without names and numbers."""
+    """Group rows by reason, ignoring names and numbers in the reason."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         groups[short_reason(reason[row])].append(row)
@@ -159,7 +160,7 @@ def _by_reason(rows: Sequence[int], reason: Sequence[Any]) -> tuple[dict[str, in
 
 
 def short_reason(reason: str | None) -> str:
-    """Return a reason without what is specific to a row: names of other files, and numbers in error messages."""
+    """Return a reason without row-specific parts: names of files, and numbers in error messages."""
     text = reason or "unknown"
     if text.startswith("shorter than"):
         return text

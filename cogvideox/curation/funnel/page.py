@@ -1,4 +1,4 @@
-"""The funnel as a self-contained HTML page: counts, histograms, thumbnails of extreme and of dropped clips."""
+"""The funnel as a self-contained HTML page: counts, histograms, thumbnails of extreme and dropped clips."""
 
 import base64
 import html
@@ -46,16 +46,16 @@ def write_page(
     table: "pa.Table",
     raw: Path | None,
     output: Path,
-    rates: dict[str, Any] | None = None,
+    stage_timings: dict[str, Any] | None = None,
     policy: Policy | None = None,
 ) -> Path:
-    """Write the page of a manifest.
+    """Write the funnel page for a manifest.
 
     Args:
         raw: folder of the raw files; None omits the thumbnails.
-        output: folder of the page.
-        rates: rows and seconds of each stage in the last run (`run.json`).
-        policy: a resolved policy, whose thresholds are drawn into the histograms.
+        output: folder to which the page is written.
+        stage_timings: rows and seconds of each stage in the last run (`run.json`).
+        policy: a resolved policy, whose thresholds are drawn on the histograms.
 
     Raises:
         UserError: the page cannot be written.
@@ -73,7 +73,7 @@ def write_page(
         "<h2>Distributions and extremes</h2><div class='cards'>",
         *(_card(table, column, pictures, thresholds_of(policy, column.name)) for column in columns),
         "</div>",
-        _rates(rates),
+        _throughput(stage_timings),
         "<h2>Settings</h2><table>",
         *(
             f"<tr><td>{_text(name)}</td><td><code>{_text(json.dumps(record))}</code></td></tr>"
@@ -151,7 +151,7 @@ def _histogram(column: Distribution, thresholds: Sequence[Limit]) -> str:
     low, high = column.edges[0], column.edges[-1]
     for limit in thresholds:
         x = width * min(max((limit.value - low) / (high - low), 0.0), 1.0)
-        dashes = " stroke-dasharray='3 2'" if limit.moves else ""
+        dashes = " stroke-dasharray='3 2'" if limit.is_scheduled else ""
         bars += (
             f"<line class='limit' x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{height}'{dashes}>"
             f"<title>{_text(limit.rule)}</title></line>"
@@ -163,21 +163,21 @@ def _histogram(column: Distribution, thresholds: Sequence[Limit]) -> str:
     )
 
 
-def _rates(rates: dict[str, Any] | None) -> str:
-    if not rates or not rates.get("rows"):
+def _throughput(stage_timings: dict[str, Any] | None) -> str:
+    if not stage_timings or not stage_timings.get("rows"):
         return ""
     rows = "".join(
         f"<tr><td>{_text(name)}</td><td class='n'>{number:,}</td><td class='n'>{seconds:.1f}</td>"
         f"<td class='n'>{number / seconds:.2f}</td></tr>"
-        for name, number in rates["rows"].items()
-        if (seconds := rates["seconds"].get(name, 0.0)) > 0
+        for name, number in stage_timings["rows"].items()
+        if (seconds := stage_timings["seconds"].get(name, 0.0)) > 0
     )
     head = "<tr><th>stage</th><th class='n'>rows</th><th class='n'>seconds</th><th class='n'>rows per second</th></tr>"
-    return f"<h2>Rates of the last run, per process</h2><table>{head}{rows}</table>"
+    return f"<h2>Throughput of the last run, per process</h2><table>{head}{rows}</table>"
 
 
 class _Pictures:
-    """Thumbnails of rows, each decoded once, at most `MAX_PICTURES`."""
+    """Thumbnails of rows, decoded once each, for at most `MAX_PICTURES` rows."""
 
     def __init__(self, table: "pa.Table", raw: Path | None) -> None:
         self._table, self._raw = table, raw

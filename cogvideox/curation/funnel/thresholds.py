@@ -1,4 +1,4 @@
-"""Thresholds of a policy for the histograms of the page."""
+"""Thresholds of a policy, for drawing on the histograms of the funnel page."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +11,18 @@ class Limit:
     """A threshold at one step.
 
     Attributes:
-        rule: for readers, such as "at least 0.02 at step 500".
-        moves: whether it is another at other steps.
+        value: value of the threshold.
+        rule: human-readable rule, such as "at least 0.02 at step 500".
+        is_scheduled: whether the threshold changes with the step.
     """
 
     value: float
     rule: str
-    moves: bool
+    is_scheduled: bool
 
 
 def thresholds_of(policy: Policy | None, column: str) -> list[Limit]:
-    """Return the thresholds of a resolved policy on a column, those that move at their first and last step."""
+    """Return the thresholds of a resolved policy on a column; scheduled thresholds at their first and last step."""
     bounds = [] if policy is None else [bound for bound in policy.conditions if bound.column == column]
     return [limit for bound in bounds if not bound.among for limit in _limits(bound)]
 
@@ -34,10 +35,11 @@ def _limits(bound: Bound) -> list[Limit]:
         start, end = bound.limits_at(first)[i], bound.limits_at(last)[i]
         if not math.isfinite(start):
             continue
-        moves = start != end
+        is_scheduled = start != end
         steps = f" from step {first:,}" if first else ""
         steps += f" up to step {last:,}" if bound.to_step is not None else ""
-        limits.append(Limit(start, f"{rule} {start:.4g}{f' at step {first:,}' if moves else steps}", moves))
-        if moves:
-            limits.append(Limit(end, f"{rule} {end:.4g} at step {last:,}", moves))
+        suffix = f" at step {first:,}" if is_scheduled else steps
+        limits.append(Limit(start, f"{rule} {start:.4g}{suffix}", is_scheduled))
+        if is_scheduled:
+            limits.append(Limit(end, f"{rule} {end:.4g} at step {last:,}", is_scheduled))
     return limits

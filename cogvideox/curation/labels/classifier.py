@@ -1,15 +1,15 @@
-"""Calibrated classifiers of the six labels on measured clips, trained in seconds on a CPU.
+"""Calibrated classifiers of the six negative labels, trained on measured clips in seconds on a CPU.
 
-Two kinds, both from annotations and the columns of a manifest:
+There are two kinds, both trained on annotations and the columns of a manifest:
 
-- "signals": trees on the numbers that signals measured;
-- "embedding": a linear head on a frozen embedding of the frames, the signals and the answer of the trees.
+- "signals": trees on the numeric signals;
+- "embedding": a linear head on a frozen embedding of the frames, the signals and the logit of the trees.
 
-Probabilities are calibrated on clips that the classifier did not see (cross-validation over sources, Platt 1999). A
-label is given where its probability exceeds its frequency in training, which maximizes the balanced accuracy of
-calibrated probabilities.
+Probabilities are calibrated on held-out clips (cross-validation over sources, Platt 1999). A label is predicted if its
+probability exceeds the label's prevalence in the training set, which maximizes the balanced accuracy of calibrated
+probabilities.
 
-Axes: `n` clips, `d` signals, `e` numbers of the embedding, `inputs` of the linear head: 1 + d + e.
+Axes: `n` clips, `d` signals, `e` dimensions of the embedding, `inputs` features of the linear head (1 + d + e).
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["signals", "embedding"]
 MIN_EXAMPLES = 5
-"""Smallest number of clips with and without a label from which it is learned."""
+"""Minimum number of clips with a label, and of clips without it, for training its classifier."""
 _FOLDS = 5
 _EXTREME = 1e-3  # probabilities of the trees are kept this far from 0 and 1
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of a training.
+    """Training settings.
 
     Attributes:
-        kind: see the module.
+        kind: kind of classifier, see the module docstring.
         num_trees: trees per label.
-        regularization: inverse strength of the penalty on the weights of the head.
-        seed: of the trees and of the folds.
+        regularization: inverse strength of the L2 penalty on the weights of the linear head.
+        seed: seed of the trees and of the cross-validation folds.
     """
 
     kind: Kind = "signals"
@@ -69,11 +69,11 @@ class Head:
 
     Attributes:
         trees: trees on the signals.
-        weights: of the linear head on [logit of the trees, scaled signals, embedding]; None for kind "signals".
-        bias: of the linear head.
-        slope, intercept: of the calibration, applied to the logit.
-        threshold: probability above which the label is given: its frequency in training.
-        num_positive, num_negative: annotated clips it was trained on.
+        weights: weights of the linear head on [logit of the trees, scaled signals, embedding]; None for kind "signals".
+        bias: bias of the linear head.
+        slope, intercept: parameters of the calibration, applied to the logit.
+        threshold: decision threshold: the label's prevalence in the training set.
+        num_positive, num_negative: number of training clips with and without the label.
     """
 
     trees: TreeEnsemble = field(repr=False)
@@ -97,15 +97,17 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class LabelModel:
-    """Classifiers of the labels, and the columns they read.
+    """Classifiers of all labels, and the columns that they read.
 
     Attributes:
         kind: "signals" or "embedding".
-        columns: columns of signals; `medians` fill missing values, and `scales` divide the differences from them.
-        embedding: column of the embedding; empty for kind "signals".
-        heads: classifiers by label. Labels with too few annotations are absent.
-        definitions: version of the definitions that the annotations follow.
-        test_fraction: fraction of the sources that was kept for the test.
+        columns: signal columns.
+        medians: median of each signal column, which replaces missing values.
+        scales: scale of each signal column, which divides the difference from the median.
+        embedding: embedding column; empty for kind "signals".
+        heads: classifier per label. Labels with too few annotations are absent.
+        definitions: version of the label definitions that the annotations follow.
+        test_fraction: fraction of the sources that was held out, in the test split.
     """
 
     kind: Kind
@@ -119,11 +121,11 @@ class LabelModel:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Probability above which each label is given."""
+        """Decision threshold per label."""
         return {name: head.threshold for name, head in self.heads.items()}
 
     def predict(self, table: "pa.Table") -> dict[str, Float64[np.ndarray, " n"]]:
-        """Return the probability of each label for all rows of a manifest; NaN for rows that were not measured.
+        """Return the probability of each label for all rows of a manifest; NaN for unmeasured rows.
 
         Raises:
             UserError: the manifest lacks columns that the model reads.
@@ -133,7 +135,7 @@ class LabelModel:
         return self.predict_columns(columns)
 
     def predict_columns(self, columns: Mapping[str, Any]) -> dict[str, Float64[np.ndarray, " n"]]:
-        """Return the probabilities from columns by name. See `predict`."""
+        """Return the probabilities, computed from columns by name. See `predict`."""
         signals = signal_matrix(columns, self.columns)
         measured = np.isfinite(signals).any(1)
         result = {name: np.full(len(signals), np.nan) for name in self.heads}
@@ -151,7 +153,7 @@ class LabelModel:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Prepared features: signals without missing values, the same scaled, and the embedding."""
+    """Prepared features: signals with missing values filled, scaled signals, and the embedding."""
 
     filled: Float64[np.ndarray, "n d"]
     scaled: Float64[np.ndarray, "n d"]
@@ -159,12 +161,12 @@ class Inputs:
 
     @classmethod
     def of(cls, signals: np.ndarray, medians: np.ndarray, scales: np.ndarray, vectors: np.ndarray | None) -> "Inputs":
-        """Fill and scale signals."""
+        """Fill missing values and scale the signals."""
         filled = np.where(np.isfinite(signals), signals, medians)
         return cls(filled, np.tanh((filled - medians) / scales / 2), vectors)
 
     def rows(self, chosen: np.ndarray) -> "Inputs":
-        """Return some of the rows."""
+        """Return the chosen rows."""
         return Inputs(self.filled[chosen], self.scaled[chosen], None if self.vectors is None else self.vectors[chosen])
 
 
@@ -177,17 +179,17 @@ def train(
     """Train classifiers of all labels.
 
     Args:
-        table: rows of a manifest, with the columns of signals.
-        truth: 1, 0 or NaN (not known) for each row, by label (`features.truth_columns`).
-        groups: rows of one group stay together in cross-validation; by default the source of each row.
+        table: rows of a manifest, with the signal columns.
+        truth: ground truth of each label per row: 1, 0, or NaN if it is not known (`features.truth_columns`).
+        groups: group of each row; rows of one group stay together in cross-validation. The default is the source.
 
     Raises:
-        UserError: there are no signals or no embeddings, or no label has enough annotated clips.
+        UserError: the signals or embeddings are missing, or no label has enough annotated clips.
     """
     settings = settings or TrainSettings()
     columns, embedding = signal_columns(table), EMBEDDING if settings.kind == "embedding" else ""
     if not columns:
-        raise UserError("the manifest has no columns of signals: run `cogvideox curate` with signals")
+        raise UserError("the manifest has no signal columns: run `cogvideox curate` with signals")
     check_columns(table, columns, embedding)
     signals = signal_matrix({name: table[name] for name in columns}, columns)
     measured = np.asarray(np.isfinite(signals).any(axis=1))
@@ -210,28 +212,28 @@ def train(
             heads[name] = _train_head(inputs.rows(rows), truth[name][rows], names, settings)
     if not heads:
         raise UserError(
-            f"no label has {MIN_EXAMPLES} annotated clips with and {MIN_EXAMPLES} without it: annotate more clips"
+            f"no label has {MIN_EXAMPLES} annotated clips with it and {MIN_EXAMPLES} without it: annotate more clips"
         )
     return LabelModel(settings.kind, columns, medians, scales, embedding, heads)
 
 
 def _train_head(inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> Head:
-    """Train the classifier of one label, and calibrate it on the folds it was not trained on."""
-    outside = np.full(len(truth), np.nan)  # logits of the trees by the fold that did not see the clip
+    """Train the classifier of one label, and calibrate it on out-of-fold predictions."""
+    held_out_logits = np.full(len(truth), np.nan)  # out-of-fold logits
     folds = _folds(truth, groups, settings.seed)
     for fold, (seen, unseen) in enumerate(folds):
         part = _fit_trees(inputs.rows(seen), truth[seen], settings, fold + 1)
-        outside[unseen] = trees_logit(part, inputs.filled[unseen])
+        held_out_logits[unseen] = trees_logit(part, inputs.filled[unseen])
     trees = _fit_trees(inputs, truth, settings, 0)
     weights, bias = None, 0.0
     if settings.kind == "embedding":
-        features, logits = head_inputs(outside, inputs), outside
-        outside = np.empty(len(truth))
+        features, logits = head_inputs(held_out_logits, inputs), held_out_logits
+        held_out_logits = np.empty(len(truth))
         for seen, unseen in folds:
             part, offset = _fit_linear(features[seen], truth[seen], settings)
-            outside[unseen] = features[unseen] @ part + offset
+            held_out_logits[unseen] = features[unseen] @ part + offset
         weights, bias = _fit_linear(head_inputs(logits, inputs), truth, settings)
-    slope, intercept = fit_calibration(outside, truth)
+    slope, intercept = fit_calibration(held_out_logits, truth)
     positive = int(np.sum(truth > 0.5))
     return Head(trees, weights, bias, slope, intercept, positive / len(truth), positive, len(truth) - positive)
 
@@ -249,7 +251,7 @@ def _fit_linear(features: np.ndarray, truth: np.ndarray, settings: TrainSettings
 
 
 def _folds(truth: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the rows of each fold: those to train on, and those to predict."""
+    """Return the training rows and the held-out rows of each fold."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     number = min(_FOLDS, int(min(truth.sum(), len(truth) - truth.sum())))
@@ -261,10 +263,10 @@ def _folds(truth: np.ndarray, groups: np.ndarray, seed: int) -> list[tuple[np.nd
 
 
 def fit_calibration(logits: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    """Return slope and intercept of the sigmoid that fits probabilities to the truth (Platt 1999).
+    """Return slope and intercept of the sigmoid that maps logits to calibrated probabilities (Platt 1999).
 
-    The targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), as Platt proposes, so that few clips do
-    not lead to probabilities of 0 and 1.
+    The targets are (positives + 1) / (positives + 2) and 1 / (negatives + 2), as Platt proposes, which avoids
+    probabilities of 0 and 1 on small training sets.
     """
     from scipy.optimize import minimize
 
@@ -288,12 +290,12 @@ def trees_logit(trees: TreeEnsemble, filled: np.ndarray) -> Float64[np.ndarray, 
 
 
 def head_inputs(logits: np.ndarray, inputs: Inputs) -> Float64[np.ndarray, "n inputs"]:
-    """Return the features of the linear head, of similar size: answer of the trees, signals, embedding."""
+    """Return the features of the linear head, at a similar scale: logit of the trees, signals, embedding."""
     assert inputs.vectors is not None
     scaled_vectors = inputs.vectors * np.sqrt(inputs.vectors.shape[1])
     return np.concatenate([4.0 * logits[:, None], inputs.scaled, scaled_vectors], axis=1)
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """Return the logistic function, without overflow."""
+    """Return the logistic function, computed without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * values))

@@ -1,4 +1,4 @@
-"""Definitions of the six negative labels (paper, Section 3.4), and the results that the paper reports (Table 14).
+"""Definitions of the six negative labels (paper, Section 3.4), and the paper's results (Table 14).
 
 A clip may have several labels. A clip without a label is fit for training.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cogvideox.errors import UserError
 
 DEFINITIONS_VERSION = 1
-"""Version of the definitions below. Annotations record it, since a changed definition changes what they mean."""
+"""Version of the definitions below. Annotations record it, because their meaning depends on the definitions."""
 
 PREFIX = "labels."
 """Prefix of the manifest columns with the probabilities of the labels."""
@@ -17,7 +17,7 @@ PREFIX = "labels."
 
 @dataclass(frozen=True)
 class PaperResult:
-    """A row of Table 14: fractions of the test set of 2,000 clips, which a classifier got right and wrong."""
+    """A row of Table 14: the confusion matrix of a classifier, as fractions of the test set of 2,000 clips."""
 
     true_positive: float
     false_positive: float
@@ -37,7 +37,7 @@ class PaperResult:
 
     @property
     def constant_accuracy(self) -> float:
-        """Accuracy of a classifier that always answers with the more frequent class."""
+        """Accuracy of a classifier that always predicts the majority class."""
         positive = self.true_positive + self.false_negative
         return max(positive, 1.0 - positive)
 
@@ -48,10 +48,10 @@ class Label:
 
     Attributes:
         name: short name, used in columns and files; the name of Table 14 in lower case.
-        title: name for people.
-        definition: what annotators decide by.
-        question: question to a video-language model, answered by yes or no.
-        paper: the paper's result.
+        title: human-readable name.
+        definition: definition for annotators.
+        question: yes/no question for a video-language model.
+        paper: the paper's result for this label.
     """
 
     name: str
@@ -126,8 +126,8 @@ def check_labels(names: Collection[str]) -> tuple[str, ...]:
     """Return the names in the order of `LABELS`, each once.
 
     Raises:
-        UserError: a name is not a label.
+        UserError: a label is unknown.
     """
     if unknown := sorted(set(names) - set(LABELS)):
-        raise UserError(f"{', '.join(unknown)}: no such label; the labels are {', '.join(LABELS)}")
+        raise UserError(f"unknown label {', '.join(unknown)}; the labels are {', '.join(LABELS)}")
     return tuple(name for name in LABELS if name in names)

@@ -1,4 +1,4 @@
-"""What classifiers of labels read: the numbers that signals measured, and an embedding.
+"""Input features of label classifiers: numeric signals and an embedding.
 
 Axes: `n` clips, `d` features.
 """
@@ -19,11 +19,11 @@ EMBEDDING = "tags.embedding"
 """Column of the embedding, which the signal `tags` writes."""
 
 EXCLUDED = ("picture.bits_per_pixel",)
-"""Columns that depend on the encoder's settings more than on what is seen."""
+"""Columns that depend more on the encoder's settings than on the picture."""
 
 
 def signal_columns(table: "pa.Table") -> tuple[str, ...]:
-    """Return the columns of a manifest that are numbers measured by signals, without labels."""
+    """Return the numeric signal columns of a manifest, without the columns of label probabilities."""
     import pyarrow as pa
 
     numeric = (pa.float64(), pa.float32(), pa.int64(), pa.bool_())
@@ -38,10 +38,10 @@ def signal_columns(table: "pa.Table") -> tuple[str, ...]:
 
 
 def check_columns(table: "pa.Table", columns: Sequence[str], embedding: str = "") -> None:
-    """Check that a manifest has the columns of a model.
+    """Check that a manifest has the columns that a model reads.
 
     Raises:
-        UserError: a column is missing; the message names the signals that write the missing ones.
+        UserError: a column is missing; the message names the signals that write the missing columns.
     """
     wanted = [*columns, embedding] if embedding else columns
     if missing := [name for name in wanted if name not in table.column_names]:
@@ -53,7 +53,7 @@ def check_columns(table: "pa.Table", columns: Sequence[str], embedding: str = ""
 
 
 def signal_matrix(columns: Mapping[str, Any], names: Sequence[str]) -> Float64[np.ndarray, "n d"]:
-    """Return columns of numbers as a matrix; missing values are NaN.
+    """Return numeric columns as a matrix; missing values are NaN.
 
     Args:
         columns: Arrow arrays or sequences, by name.
@@ -65,7 +65,7 @@ def embedding_matrix(column: Any, size: int | None = None) -> Float32[np.ndarray
     """Return a column of lists as a matrix; rows without an embedding are 0.
 
     Args:
-        size: length of the embeddings, for rows of which none has one.
+        size: length of the embeddings if no row has an embedding.
 
     Raises:
         UserError: no row has an embedding, or their lengths differ.
@@ -83,14 +83,14 @@ def embedding_matrix(column: Any, size: int | None = None) -> Float32[np.ndarray
 def truth_columns(
     ids: Sequence[str], labels: Mapping[str, Mapping[str, bool | None]]
 ) -> dict[str, Float64[np.ndarray, " n"]]:
-    """Return the truth of each label for these clips: 1, 0, or NaN where it is not known.
+    """Return the ground truth of each label for these clips: 1, 0, or NaN if it is not known.
 
     Args:
-        labels: labels of the annotated clips, such as `AnnotationStore.majority()`.
+        labels: labels of the annotated clips, such as the result of `AnnotationStore.majority()`.
     """
-    nothing: Mapping[str, bool | None] = {}
+    unknown: Mapping[str, bool | None] = {}
     return {
-        name: np.array([_as_number(labels.get(clip_id, nothing).get(name)) for clip_id in ids], np.float64)
+        name: np.array([_as_number(labels.get(clip_id, unknown).get(name)) for clip_id in ids], np.float64)
         for name in LABELS
     }
 

@@ -1,7 +1,8 @@
-"""Metrics of binary classifiers: the columns of the paper's Table 14, and those that do not depend on frequencies.
+"""Metrics of binary classifiers: the columns of the paper's Table 14, and metrics insensitive to class imbalance.
 
-Plain accuracy says little where nearly all clips have a label: for Editing and Low quality, a constant answer is right
-in 0.89 of the paper's test set, as often as its classifiers. So the constant answer is reported beside every accuracy.
+Accuracy is not informative if nearly all clips have a label: for Editing and Low quality, a constant (majority-class)
+prediction is 89% accurate on the paper's test set, like the paper's classifiers. The accuracy of the constant
+prediction is therefore reported next to every accuracy.
 
 Axes: `n` clips.
 """
@@ -17,18 +18,18 @@ _CALIBRATION_BINS = 10
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of one label over the clips whose truth and probability are known.
+    """Metrics of one label over the clips with a known label and a prediction.
 
     Attributes:
-        num_clips: these clips; `num_positive` of them have the label.
+        num_clips: number of clips with a known label and a prediction.
+        num_positive: number of these clips that have the label.
         true_positive, false_positive, true_negative, false_negative: fractions of the clips, as in Table 14.
         accuracy, recall, specificity: as in Table 14.
-        balanced_accuracy: mean of recall and specificity; 0.5 for any constant answer.
-        constant_accuracy: accuracy of the better constant answer.
-        average_precision: area under the precision-recall curve, as average precision; a constant has the frequency of
-            the label.
-        mcc: Matthews correlation coefficient, -1 to 1; 0 for a constant answer.
-        calibration_error: expected calibration error over 10 bins of equal width.
+        balanced_accuracy: mean of recall and specificity; 0.5 for any constant prediction.
+        constant_accuracy: accuracy of a constant prediction of the majority class.
+        average_precision: area under the precision-recall curve; a constant prediction scores the label's prevalence.
+        mcc: Matthews correlation coefficient, -1 to 1; 0 for a constant prediction.
+        calibration_error: expected calibration error over 10 equal-width bins.
         brier: mean squared error of the probabilities.
     """
 
@@ -52,21 +53,21 @@ class Metrics:
 def compute_metrics(
     probabilities: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"], threshold: float
 ) -> Metrics | None:
-    """Return the metrics of a label; None if no clip has both a truth and a probability.
+    """Return the metrics of a label; None if no clip has both a ground-truth label and a prediction.
 
-    Metrics that are not defined, such as the recall without positive clips, are NaN.
+    Metrics that are not defined, such as recall without positive clips, are NaN.
 
     Args:
-        truth: 1, 0, or NaN where it is not known.
-        threshold: probability above which the label is given.
+        truth: ground-truth label of each clip: 1, 0, or NaN if it is not known.
+        threshold: probability above which the label is predicted.
     """
     known = np.isfinite(truth) & np.isfinite(probabilities)
     if not known.any():
         return None
     probability, positive = probabilities[known], truth[known] > 0.5
-    given = probability > threshold
-    tp, fp = np.mean(given & positive), np.mean(given & ~positive)
-    tn, fn = np.mean(~given & ~positive), np.mean(~given & positive)
+    predicted = probability > threshold
+    tp, fp = np.mean(predicted & positive), np.mean(predicted & ~positive)
+    tn, fn = np.mean(~predicted & ~positive), np.mean(~predicted & positive)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall, specificity = tp / np.float64(tp + fn), tn / np.float64(tn + fp)
         product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -91,12 +92,12 @@ def compute_metrics(
 
 
 def average_precision(probability: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """Return the mean over the positive clips of the precision at their probability; NaN without positive clips."""
+    """Return the mean of the precision at each positive clip's score; NaN without positive clips."""
     if not positive.any():
         return float("nan")
     order = np.argsort(-probability, kind="stable")
     ranked, sorted_probability = positive[order], probability[order]
-    # Clips of equal probability are taken together: the precision is that after the last of them.
+    # Clips with equal probabilities form one group, whose precision is measured after its last clip.
     last = np.append(np.flatnonzero(np.diff(sorted_probability)), len(ranked) - 1)
     hits = np.cumsum(ranked)[last]
     precision = hits / (last + 1)
@@ -104,7 +105,7 @@ def average_precision(probability: Float64[np.ndarray, " n"], positive: Bool[np.
 
 
 def calibration_error(probability: Float64[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """Return the mean difference of the mean probability and the frequency of the label in each bin, by its clips."""
+    """Return the bin-size-weighted mean absolute difference between mean probability and positive rate."""
     bins = np.minimum((probability * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     error = 0.0
     for number in np.unique(bins):
@@ -137,7 +138,7 @@ def slice_metrics(
 def worst_errors(
     probabilities: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"], threshold: float, number: int
 ) -> list[int]:
-    """Return the rows of the wrong answers, those with the largest error first."""
+    """Return the indices of misclassified clips, largest error first."""
     known = np.isfinite(truth) & np.isfinite(probabilities)
     wrong = known & ((probabilities > threshold) != (truth > 0.5))
     rows = np.flatnonzero(wrong)

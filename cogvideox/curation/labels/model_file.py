@@ -1,4 +1,4 @@
-"""Model files of labels: one safetensors file with JSON in its metadata. Nothing in it is executed."""
+"""Label classifier files: one safetensors file with JSON metadata. Loading executes no code from the file."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ MODEL = "labels.safetensors"
 
 _VERSION = 1
 _KEY = "cogvideox.labels"
-_NUMBERS = ("bias", "slope", "intercept", "threshold", "num_positive", "num_negative")
+_SCALARS = ("bias", "slope", "intercept", "threshold", "num_positive", "num_negative")
 
 
 def save_model(model: LabelModel, path: str | Path) -> None:
-    """Write a model atomically. Raises UserError if it cannot be written."""
+    """Write a model atomically. Raises UserError if the file cannot be written."""
     from safetensors.numpy import save_file
 
     tensors: dict[str, np.ndarray] = {"medians": model.medians, "scales": model.scales}
@@ -31,7 +31,7 @@ def save_model(model: LabelModel, path: str | Path) -> None:
         tensors |= head.trees.tensors(f"{name}.trees.")
         if head.weights is not None:
             tensors[f"{name}.weights"] = head.weights
-        heads[name] = {key: getattr(head, key) for key in _NUMBERS}
+        heads[name] = {key: getattr(head, key) for key in _SCALARS}
     record = {
         "version": _VERSION,
         "kind": model.kind,
@@ -49,26 +49,26 @@ def load_model(path: str | Path) -> LabelModel:
     """Read a model.
 
     Raises:
-        UserError: there is no such file, or it is not a model of labels of this version.
+        UserError: the file does not exist, or is not a label model of this format version.
     """
     from safetensors import safe_open
 
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"cannot read {path}: there is no such file; `cogvideox labels train` writes a model of labels")
-    with reading(path, "not a model of labels"):
+        raise UserError(f"cannot read {path}: there is no such file; `cogvideox labels train` writes a label model")
+    with reading(path, "not a label model"):
         with safe_open(path, framework="numpy") as file:
             record = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if record.get("version") != _VERSION:
-                raise UserError(f"cannot read {path}: it is not a model of labels of version {_VERSION}")
+                raise UserError(f"cannot read {path}: it is not a label model with format version {_VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         columns = tuple(map(str, record["columns"]))
         heads = {}
-        for name, numbers in record["heads"].items():
+        for name, scalars in record["heads"].items():
             if name not in LABELS:
-                raise UserError(f"cannot read {path}: it has the label {name}; the labels are {', '.join(LABELS)}")
+                raise UserError(f"cannot read {path}: unknown label {name}; the labels are {', '.join(LABELS)}")
             trees = TreeEnsemble.from_tensors(tensors, f"{name}.trees.", len(columns))
-            heads[name] = Head(trees, tensors.get(f"{name}.weights"), **{key: numbers[key] for key in _NUMBERS})
+            heads[name] = Head(trees, tensors.get(f"{name}.weights"), **{key: scalars[key] for key in _SCALARS})
         medians, scales = tensors["medians"], tensors["scales"]
         if not medians.shape == scales.shape == (len(columns),):
             raise ValueError("medians and scales do not match the columns")

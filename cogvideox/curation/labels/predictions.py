@@ -1,4 +1,4 @@
-"""Tables of predicted probabilities, in which all classifiers of labels write their answers."""
+"""Read and write Parquet tables of label probabilities, shared by all label classifiers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ def write_predictions(
     thresholds: Mapping[str, float],
     path: str | Path,
 ) -> None:
-    """Write a Parquet table: clip_id, and a column of probabilities per label (missing where there is no answer)."""
+    """Write a Parquet table: clip_id, and a column of probabilities per label (null where there is no prediction)."""
     import pyarrow as pa
     from pyarrow import parquet
 
     columns = {"clip_id": pa.array(list(ids), pa.string())}
     for name, values in probabilities.items():
-        columns[LABELS[name].column] = pa.array(values, pa.float64(), from_pandas=True)  # NaN becomes missing
+        columns[LABELS[name].column] = pa.array(values, pa.float64(), from_pandas=True)  # NaN becomes null
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(dict(thresholds)).encode()})
     with atomic_write(path) as temporary:
         parquet.write_table(table, temporary)
@@ -36,10 +36,10 @@ def write_predictions(
 def read_predictions(
     path: str | Path, ids: Sequence[str]
 ) -> tuple[dict[str, Float64[np.ndarray, " n"]], dict[str, float]]:
-    """Return the probabilities of these clips, NaN where there are none, and the thresholds.
+    """Return the probabilities of these clips (NaN where there is no prediction) and the thresholds.
 
     Raises:
-        UserError: there is no such file, or it is not a table of predictions.
+        UserError: the file does not exist or is not a table of predictions.
     """
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""One report for all classifiers of labels: the paper's Table 14 beside metrics that do not depend on frequencies."""
+"""Report on label classifiers: the columns of the paper's Table 14, and metrics insensitive to class imbalance."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,19 @@ from cogvideox.curation.labels.metrics import Metrics, compute_metrics, slice_me
 
 NUM_ERRORS = 8
 TEST_FRACTION = 0.1
-"""Fraction of the sources whose clips are kept for the test, as in the paper."""
+"""Fraction of the sources whose clips are held out, in the test split, as in the paper."""
 
 Probabilities = Mapping[str, Float64[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a classifier said about the rows of a manifest.
+    """A classifier's predictions for the rows of a manifest.
 
     Attributes:
         name: name of the classifier in the report.
-        probabilities: of each label, per row; NaN where there is no answer.
-        thresholds: probability above which each label is given.
+        probabilities: probability per label and row; NaN where there is no prediction.
+        thresholds: decision threshold per label.
     """
 
     name: str
@@ -37,9 +37,9 @@ class LabelReport:
     """Results of one label.
 
     Attributes:
-        metrics: by classifier.
-        slices: metrics of the first classifier by kind of slice, then slice, worst first.
-        errors: rows of the largest errors of the first classifier, with its probability and the truth.
+        metrics: metrics per classifier.
+        slices: metrics of the first classifier per kind of slice and per slice, worst slice first.
+        errors: the first classifier's largest errors, as (row, probability, ground-truth label).
     """
 
     label: str
@@ -51,23 +51,23 @@ class LabelReport:
 def build_report(
     predictions: Sequence[Predictions], truth: Probabilities, slices: Mapping[str, Sequence[str]] | None = None
 ) -> list[LabelReport]:
-    """Compare classifiers with the truth.
+    """Evaluate classifiers against ground truth.
 
     Args:
-        truth: 1, 0 or NaN (not known, or not in the test) per row, by label.
-        slices: name of each row's slice, by kind of slice.
+        truth: ground truth of each label per row: 1, 0, or NaN (not known, or not in the test split).
+        slices: name of each row's slice, per kind of slice.
     """
     reports = []
     for name in LABELS:
-        known = [given for given in predictions if name in given.probabilities]
+        available = [each for each in predictions if name in each.probabilities]
         metrics = {
-            given.name: found
-            for given in known
-            if (found := compute_metrics(given.probabilities[name], truth[name], given.thresholds[name])) is not None
+            each.name: values
+            for each in available
+            if (values := compute_metrics(each.probabilities[name], truth[name], each.thresholds[name])) is not None
         }
         if not metrics:
             continue
-        first = next(given for given in known if given.name in metrics)
+        first = next(each for each in available if each.name in metrics)
         arguments = (first.probabilities[name], truth[name], first.thresholds[name])
         parts = {kind: slice_metrics(*arguments, names) for kind, names in (slices or {}).items()}
         rows = worst_errors(*arguments, NUM_ERRORS)
@@ -79,7 +79,7 @@ def build_report(
 
 
 def is_test_source(source: str, fraction: float) -> bool:
-    """Return whether the clips of a source belong to the test: a fixed pseudo-random choice by its name."""
+    """Return whether a source is held out, in the test split: a fixed pseudo-random choice by its name."""
     return int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "big") < fraction * 2**32
 
 
@@ -87,11 +87,11 @@ HEADER = (
     *("label", "classifier", "TP", "FP", "TN", "FN", "acc", "const", "recall", "spec", "bal acc"),
     *("AP", "MCC", "ECE", "clips", "with"),
 )
-"""Columns of the table. `const` is the accuracy of the better constant answer, whose balanced accuracy is 0.5."""
+"""Columns of the table. `const` is the accuracy of the majority-class baseline; `with` is the number of positives."""
 
 
 def table_rows(reports: Sequence[LabelReport]) -> list[list[str]]:
-    """Return the rows of the table as text: a row per classifier, then the paper's, for each label."""
+    """Return the table as text cells: for each label, a row per classifier and a row of the paper's results."""
     rows = []
     for report in reports:
         for classifier, m in report.metrics.items():
@@ -111,7 +111,7 @@ def table_rows(reports: Sequence[LabelReport]) -> list[list[str]]:
 
 
 def format_report(reports: Sequence[LabelReport]) -> str:
-    """Format the table as text, with the worst slices below."""
+    """Format the table as text, followed by the slices with the lowest accuracy."""
     rows = [list(HEADER), *table_rows(reports)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     lines = []

@@ -1,4 +1,4 @@
-"""The report of labels as one self-contained HTML page, with thumbnails of the largest errors."""
+"""Report on label classifiers as one self-contained HTML page, with thumbnails of the largest errors."""
 
 import base64
 import html
@@ -33,21 +33,21 @@ figcaption { font-size: 11px; color: #52616f; overflow-wrap: anywhere; }
 
 
 def write_page(reports: Sequence[LabelReport], table: "pa.Table", raw: Path | None, path: str | Path) -> None:
-    """Write the page.
+    """Write the report page.
 
     Args:
-        table: the manifest that the rows of the errors refer to.
-        raw: folder of the raw files; None leaves out the pictures.
+        table: manifest whose rows the reports refer to.
+        raw: folder of the raw files; None omits the thumbnails.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the page cannot be written.
     """
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<title>Negative labels</title><style>{_STYLE}</style></head><body><h1>Negative labels</h1>",
         "<p>TP, FP, TN and FN are fractions of the test clips, as in Table 14 of the paper. const is the accuracy of "
-        "the better constant answer; its balanced accuracy is 0.50 and its MCC 0. AP is the area under the "
+        "the majority-class baseline, whose balanced accuracy is 0.50 and MCC 0. AP is the area under the "
         "precision-recall curve, ECE the expected calibration error over 10 bins.</p>",
         _table(reports),
         *(_section(report, table, raw) for report in reports),
@@ -88,9 +88,9 @@ def _figure(table: "pa.Table", row: int, raw: Path | None, probability: float, t
     source, start, end = (table[name][row].as_py() for name in ("source", "start", "end"))
     picture = None if raw is None or start is None else _thumbnail(raw / source, start, end)
     image = f"<img src='data:image/jpeg;base64,{picture}' alt=''>" if picture else "<span class='none'></span>"
-    said = f"probability {probability:.2f}, {'has' if truth else 'does not have'} the label"
+    description = f"probability {probability:.2f}, {'has' if truth else 'does not have'} the label"
     place = source if start is None else f"{source} at {start:.2f} s"
-    return f"<figure>{image}<figcaption>{said}<br>{html.escape(place)}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{description}<br>{html.escape(place)}</figcaption></figure>"
 
 
 def _thumbnail(path: Path, start: float, end: float) -> str | None:

@@ -1,4 +1,4 @@
-"""The stage `labels`: probabilities of the negative labels as columns of the manifest, from the columns of signals."""
+"""The `labels` stage: predicts the negative labels from signal columns, as probability columns of the manifest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from cogvideox.errors import UserError
 
 @dataclass(frozen=True)
 class Labels:
-    """Predicts the labels of all clips when the manifest is assembled.
+    """Label prediction for all clips when the manifest is assembled.
 
     Attributes:
-        model: path of a model that `cogvideox labels train` wrote; empty for no labels.
+        model: path of a model written by `cogvideox labels train`; empty disables the stage.
     """
 
     name: ClassVar[str] = "labels"
@@ -28,7 +28,7 @@ class Labels:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Columns that the stage writes: one per label that the model has learned."""
+        """Columns that the stage writes: one per label of the model."""
         if not self.model:
             return ()
         return tuple(
@@ -38,10 +38,10 @@ class Labels:
         )
 
     def check(self, columns: Sequence[str]) -> None:
-        """Check that the model exists and that these columns contain what it reads.
+        """Check that the model exists and that `columns` contains the columns that the model reads.
 
         Raises:
-            UserError: otherwise.
+            UserError: the model cannot be read, or a column is missing.
         """
         if not self.model:
             return
@@ -49,7 +49,7 @@ class Labels:
         wanted = [*model.columns, *([model.embedding] if model.embedding else [])]
         if missing := [name for name in wanted if name not in columns]:
             signals = ", ".join(sorted({name.partition(".")[0] for name in missing}))
-            raise UserError(f"labels.model={self.model} reads columns of signals that do not run: {signals}")
+            raise UserError(f"labels.model={self.model} reads columns of signals that are not enabled: {signals}")
 
     def weights_hash(self) -> str:
         """Return a hash of the model file; empty without a model."""
@@ -58,7 +58,7 @@ class Labels:
         return hashlib.sha256(Path(self.model).read_bytes()).hexdigest() if self.model else ""
 
     def predict(self, columns: Mapping[str, Any]) -> dict[str, list[float | None]]:
-        """Return the columns of all rows; None for rows that were not measured."""
+        """Return the probabilities of all rows by column name; None for unmeasured rows."""
         if not self.model:
             return {}
         found = load_model(self.model).predict_columns(columns)

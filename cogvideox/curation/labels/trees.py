@@ -13,14 +13,14 @@ from jaxtyping import Float32, Float64, Int32
 
 @dataclass(frozen=True, eq=False)
 class TreeEnsemble:
-    """Decision trees, whose leaves hold the probability of a label. Children have larger numbers than their parent.
+    """Decision trees whose leaves hold the probability of a label. Children have larger indices than their parent.
 
     Attributes:
-        feature: feature that a node compares; -1 in a leaf.
-        threshold: rows up to it go left, others right.
-        left, right: numbers of the children.
+        feature: index of the feature that a node compares; -1 in a leaf.
+        threshold: threshold of a node; rows with feature <= threshold go left, the rest go right.
+        left, right: indices of the children.
         value: probability in a leaf.
-        roots: number of each tree's root.
+        roots: index of each tree's root.
     """
 
     feature: Int32[np.ndarray, " k"]
@@ -31,7 +31,7 @@ class TreeEnsemble:
     roots: Int32[np.ndarray, " trees"]
 
     def predict(self, matrix: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, " n"]:
-        """Return the mean probability over the trees. The matrix has no NaN."""
+        """Return the mean probability over the trees. The matrix must not contain NaN."""
         matrix = matrix.astype(np.float32)  # as scikit-learn does, so that thresholds compare equally
         rows = np.arange(len(matrix))
         total = np.zeros(len(matrix))
@@ -44,15 +44,15 @@ class TreeEnsemble:
         return total / len(self.roots)
 
     def tensors(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the arrays by name, for a file."""
+        """Return the arrays by tensor name, for writing to a file."""
         return {f"{prefix}{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], prefix: str, num_features: int) -> "TreeEnsemble":
-        """Read the arrays of a file.
+        """Build the ensemble from the tensors of a file.
 
         Raises:
-            ValueError: they are not an ensemble over this number of features.
+            ValueError: the tensors are not an ensemble over this number of features.
         """
         trees = cls(**{field.name: tensors[prefix + field.name] for field in fields(cls)})
         size = len(trees.feature)
@@ -62,7 +62,7 @@ class TreeEnsemble:
         equal = all(len(getattr(trees, field.name)) == size for field in fields(cls) if field.name != "roots")
         known = bool((trees.feature < num_features).all() and (trees.roots >= 0).all() and (trees.roots < size).all())
         if not (equal and known and bool(later[inner].all()) and len(trees.roots)):
-            raise ValueError(f"{prefix}: not an ensemble of trees")
+            raise ValueError(f"{prefix}: not a tree ensemble")
         return trees
 
 
@@ -80,7 +80,7 @@ def fit_trees(
 
 
 def from_sklearn(forest: Any) -> TreeEnsemble:
-    """Convert a trained forest of scikit-learn with two classes."""
+    """Convert a trained scikit-learn forest with two classes."""
     parts: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(TreeEnsemble)}
     offset = 0
     for estimator in forest.estimators_:

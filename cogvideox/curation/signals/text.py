@@ -1,9 +1,9 @@
-"""Text in the frame: how much there is, and whether it is an overlay or part of the scene.
+"""Amount of text in the frame, classified as an overlay or part of the scene.
 
 Text that keeps its position while the camera moves is an overlay: a title, subtitle or watermark. Text that moves with
-its surroundings is part of the scene, and useful for captions. Under a still camera, position does not distinguish
-them, so this text has its own column. Text is detected and recognized by PP-OCR; the package `rapidocr` contains its
-models.
+its surroundings is part of the scene, and useful for captions. Under a static camera, position does not distinguish
+overlays from scene text, so text under a static camera has its own column. Text is detected and recognized by PP-OCR,
+whose models are included in the package `rapidocr`.
 """
 
 import logging
@@ -31,13 +31,13 @@ _PATCH = 48  # pixels
 
 @dataclass(frozen=True)
 class Text:
-    """Detected text, and whether it moves with the scene. See `signals.base.Signal`.
+    """Area of detected text, split by whether the text moves with the scene. See `signals.base.Signal`.
 
     Attributes:
-        num_frames: number of evenly spaced frames in which text is detected.
+        num_frames: number of evenly spaced frames used for text detection.
         longest_side: longest side of these frames, in pixels.
         min_score: minimum confidence of a line of text.
-        step: seconds between the frames that are compared to detect motion.
+        step: interval in seconds between the frames that are compared to detect motion.
     """
 
     name: ClassVar[str] = "text"
@@ -84,10 +84,10 @@ class Text:
     def measure(
         self, sampled: SampledFrames, read: Callable[[UInt8[np.ndarray, "h w 3"]], list[tuple[Box, str]]]
     ) -> dict[str, Value]:
-        """Return the columns.
+        """Return the value of each column for a clip.
 
         Args:
-            read: returns the box and the content of each line in a frame.
+            read: function that returns the box and the content of each line of text in a frame.
         """
         frames = sampled.frames
         later = max(1, round(1.0 / self.step))
@@ -101,8 +101,8 @@ class Text:
             others = [frames[step] for step in (index + 1, index - 1, index + later) if 0 <= step < len(frames)]
             kinds = classify_boxes(frame, others, boxes)
             for kind, values in areas.items():
-                of_kind = [box for box, its_kind in zip(boxes, kinds, strict=True) if its_kind == kind]
-                values.append(float(cover(of_kind, frame.shape[:2]).mean()))
+                matching = [box for box, box_kind in zip(boxes, kinds, strict=True) if box_kind == kind]
+                values.append(float(cover(matching, frame.shape[:2]).mean()))
             total.append(float(cover(boxes, frame.shape[:2]).mean()))
             counts.append(len(boxes))
             content += [line for _, line in lines if line not in content]
@@ -140,26 +140,30 @@ def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list
 def classify_boxes(
     frame: UInt8[np.ndarray, "h w 3"], others: list[UInt8[np.ndarray, "h w 3"]], boxes: list[Box]
 ) -> list[Kind]:
-    """Classify text as overlay, scene text, or text under a still camera.
+    """Classify boxes of text as overlay, scene text, or text under a static camera.
 
     Args:
-        others: nearby frames, in which the boxes and the background are searched for.
+        others: nearby frames in which to look for the boxes and the background.
     """
     text = cover(boxes, frame.shape[:2])
     distances = [background_motion(frame, other, text) for other in others]
     if any(len(each) and np.median(each) <= _MOVED for each in distances):
-        # A still background does not jump far within a second: the picture was replaced.
+        # A static background does not jump far within a second; such a jump means that the picture was replaced.
         distances = [each[each < _JUMP] for each in distances]
-    moves = [bool(len(each) and np.median(each) > _MOVED) for each in distances]
-    return [_classify_box(frame, list(zip(others, moves)), box) for box in boxes]
+    camera_moved = [bool(len(each) and np.median(each) > _MOVED) for each in distances]
+    return [_classify_box(frame, list(zip(others, camera_moved)), box) for box in boxes]
 
 
 def _classify_box(frame: UInt8[np.ndarray, "h w 3"], others: list[tuple[np.ndarray, bool]], box: Box) -> Kind:
-    """Classify a box. Each of the other frames comes with whether the camera moved in between."""
+    """Classify a box of text.
+
+    Args:
+        others: (frame, camera_moved) pairs.
+    """
     clear = [displacement(frame, other, box, _MIN_CLEAR_MATCH) for other, _ in others]
     if any(distance is not None and distance > _MOVED for distance in clear):
         return "scene"
-    moving = [displacement(frame, other, box) for other, camera_moves in others if camera_moves]
+    moving = [displacement(frame, other, box) for other, camera_moved in others if camera_moved]
     if any(distance is not None and distance <= _MOVED for distance in moving):
         return "overlay"
     return "scene" if moving else "still"
@@ -168,7 +172,7 @@ def _classify_box(frame: UInt8[np.ndarray, "h w 3"], others: list[tuple[np.ndarr
 def background_motion(
     frame: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarray, "h w 3"], text: Bool[np.ndarray, "h w"]
 ) -> Float64[np.ndarray, " patches"]:
-    """Return the displacement in pixels of each background patch that is found again."""
+    """Return the displacement in pixels of each background patch with a match."""
     distances = []
     height, width = text.shape
     for top in range(0, height - _PATCH + 1, _PATCH):
@@ -201,7 +205,7 @@ def displacement(
 
 
 def cover(boxes: list[Box], size: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    """Return a mask, of this height and width, of the pixels in any of the boxes."""
+    """Return a mask of the given height and width that marks the pixels inside any box."""
     covered = np.zeros(size, bool)
     for left, top, right, bottom in boxes:
         covered[top:bottom, left:right] = True

@@ -1,4 +1,4 @@
-"""Settings of filters on a video-language model."""
+"""Settings for fine-tuning a video-language model into a label classifier."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,20 +8,22 @@ from cogvideox.errors import UserError
 
 @dataclass(frozen=True)
 class VlmLabelsConfig:
-    """How a video-language model is fine-tuned to find labels.
+    """Settings for fine-tuning a video-language model to predict the negative labels.
 
-    The paper does not say whether its filters are heads or answers of the model, so both can be trained and compared.
+    The paper does not say whether its filters are classification heads or text answers, so both are supported.
 
     Attributes:
-        answer: "head" is a linear layer on the last hidden state, trained by binary cross-entropy, for all labels at
-            once; "chat" lets the model answer a question per label by yes or no, trained by next-token cross-entropy.
-        num_frames: evenly spaced frames of a clip that the model sees.
-        longest_side: of these frames, in pixels.
-        rank, alpha: of LoRA; its layers are `target_modules`, of the language model and the vision encoder.
-        learning_rate, weight_decay: of AdamW; the rate decays linearly to 0.
-        num_steps, batch_size: of the training. Clips with and without a label are drawn equally often.
-        max_grad_norm: largest norm of the gradient.
-        seed: of the order of the clips and of the initial weights.
+        answer: "head" is a linear layer on the last hidden state for all labels, trained with binary cross-entropy;
+            "chat" answers a yes/no question per label as text, trained with next-token cross-entropy.
+        num_frames: number of evenly spaced frames per clip.
+        longest_side: longest side of these frames, in pixels.
+        rank, alpha: rank and scale (alpha) of LoRA.
+        target_modules: names of the layers with LoRA, in the language model and the vision encoder.
+        learning_rate, weight_decay: settings of AdamW; the learning rate decays linearly to 0.
+        num_steps: number of training steps.
+        batch_size: number of clips per step. Clips with and without a label are drawn equally often.
+        max_grad_norm: gradient norm above which gradients are clipped.
+        seed: seed of the clip order and of the initial weights.
     """
 
     answer: Literal["head", "chat"] = "head"

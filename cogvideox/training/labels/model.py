@@ -1,9 +1,9 @@
-"""A video-language model that answers about labels: loading, inputs, and probabilities.
+"""Video-language model that predicts labels: loading, inputs and probabilities.
 
-The model is any that transformers loads as an image-text-to-text model, such as Qwen2-VL, LLaVA or LLaVA-OneVision. It
-sees the frames of a clip as images, each after its time, since this is what all of them accept.
+Any image-text-to-text model of transformers can be used, such as Qwen2-VL, LLaVA or LLaVA-OneVision. The frames of a
+clip are passed as images, each preceded by its time, because all of these models accept images.
 
-Axes: `b` clips, `n` tokens, `d` width of the language model.
+Axes: `b` clips, `d` width of the language model.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ _HEAD_QUESTION = "Which defects does this video have? " + "; ".join(label.title 
 
 
 class VlmLabels(nn.Module):
-    """A video-language model with LoRA, and a head for all labels if they are not answered as text.
+    """A video-language model with LoRA, and a classification head if `config.answer` is "head".
 
     Args:
-        network: model of transformers, with or without LoRA.
-        processor: its processor.
+        network: transformers model, with or without LoRA.
+        processor: processor of the model.
     """
 
     def __init__(self, network: nn.Module, processor: Any, config: VlmLabelsConfig) -> None:
@@ -40,7 +40,7 @@ class VlmLabels(nn.Module):
         self.yes, self.no = (_answer_token(processor.tokenizer, word) for word in (YES, NO))
 
     def inputs(self, clips: Sequence[SampledFrames], questions: Sequence[str]) -> dict[str, Any]:
-        """Return the model's inputs for a question about each clip."""
+        """Return the model's inputs for one question per clip."""
         texts, images = [], []
         for clip, question in zip(clips, questions, strict=True):
             content: list[dict[str, str]] = []
@@ -55,20 +55,20 @@ class VlmLabels(nn.Module):
         return {name: value.to(device) for name, value in inputs.items()}
 
     def head_logits(self, clips: Sequence[SampledFrames]) -> Float[Tensor, "b labels"]:
-        """Return the logits of all labels from the head."""
+        """Return the logits of all labels, computed by the head."""
         assert self.head is not None
         inputs = self.inputs(clips, [_HEAD_QUESTION] * len(clips))
         hidden = self.network(**inputs, output_hidden_states=True).hidden_states[-1][:, -1]  # b d
         return self.head(hidden.float())
 
     def chat_logits(self, clips: Sequence[SampledFrames], labels: Sequence[str]) -> Float[Tensor, "b vocabulary"]:
-        """Return the logits of the first token of the answers to one label's question per clip."""
+        """Return the logits of the first answer token, for one label's question per clip."""
         inputs = self.inputs(clips, [LABELS[name].question for name in labels])
         return self.network(**inputs).logits[:, -1].float()
 
     @torch.inference_mode()
     def probabilities(self, clip: SampledFrames) -> dict[str, float]:
-        """Return the probability of each label; from answers, that of yes against no."""
+        """Return the probability of each label; in chat mode, the probability of yes relative to no."""
         if self.head is not None:
             return dict(zip(LABELS, self.head_logits([clip])[0].sigmoid().tolist(), strict=True))
         logits = self.chat_logits([clip] * len(LABELS), list(LABELS))
@@ -79,7 +79,7 @@ def load_network(folder: str | Path, device: torch.device) -> tuple[nn.Module, A
     """Load a video-language model and its processor from a folder, in bfloat16 on a GPU.
 
     Raises:
-        UserError: transformers is not installed, or the folder is no such model.
+        UserError: transformers is not installed, or the folder is not an image-text-to-text model.
     """
     try:
         from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -87,22 +87,22 @@ def load_network(folder: str | Path, device: torch.device) -> tuple[nn.Module, A
         raise UserError("video-language models need transformers: pip install 'cogvideox[llm]'") from None
 
     if not (Path(folder) / "config.json").is_file():
-        raise UserError(f"{folder} is not a model folder of transformers: it has no config.json")
+        raise UserError(f"{folder} is not a transformers model folder: it has no config.json")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         network = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=dtype)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot load {folder} as a model of images and text: {reason}") from None
+        raise UserError(f"cannot load {folder} as an image-text-to-text model: {reason}") from None
     return network.to(device), processor
 
 
 def add_lora(network: nn.Module, config: VlmLabelsConfig) -> nn.Module:
-    """Freeze a network, and add LoRA to the layers of the config.
+    """Freeze a network, and add LoRA to `config.target_modules`.
 
     Raises:
-        UserError: peft is not installed, or the network has no such layers.
+        UserError: peft is not installed, or the network has no layers with these names.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -120,7 +120,7 @@ def add_lora(network: nn.Module, config: VlmLabelsConfig) -> nn.Module:
 
 
 def _answer_token(tokenizer: Any, word: str) -> int:
-    """Return the token that an answer begins with."""
+    """Return the first token of an answer."""
     tokens = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not tokens or tokens[0] == tokenizer.unk_token_id:
         raise UserError(f"the model's tokenizer has no token for the answer {word}")

@@ -1,4 +1,4 @@
-"""Fine-tuning of a video-language model on annotated clips, and prediction with the result.
+"""Fine-tuning of a video-language model on annotated clips, and prediction with the fine-tuned model.
 
 A trained filter is a folder: LoRA weights as peft writes them, `labels.safetensors` with the head, and `labels.json`
 with the config, the path of the base model and the thresholds.
@@ -32,7 +32,7 @@ RECORD, HEAD = "labels.json", "labels.safetensors"
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a training: the number of the step, from 1, and its loss."""
+    """Training progress: number of the step, from 1, and its loss."""
 
     number: int
     loss: float
@@ -48,15 +48,16 @@ def train(
     device: torch.device | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, float]:
-    """Fine-tune a model and write the filter.
+    """Fine-tune a model, and write the trained filter to a folder.
 
     Args:
         base: folder of the video-language model.
-        rows: clips: `path`, `start`, `end` and `is_image`.
-        truth: 1, 0 or NaN (not known) per row, by label.
+        rows: clips, with `path`, `start`, `end` and `is_image`.
+        truth: ground truth of each label per row: 1, 0, or NaN if it is not known.
+        output: folder of the trained filter.
 
     Returns:
-        The probability above which each label is given, by the labels that were learned.
+        The decision threshold of each trained label.
 
     Raises:
         UserError: the model cannot be loaded, no label has enough annotations, or a clip cannot be read.
@@ -64,10 +65,10 @@ def train(
     config, device = config or VlmLabelsConfig(), device or torch.device("cpu")
     known = np.stack([truth[name] for name in LABELS], axis=1)  # clips, labels
     counts = np.nansum(known, axis=0), np.nansum(1 - known, axis=0)
-    learned = [name for name, have, lack in zip(LABELS, *counts) if min(have, lack) >= MIN_EXAMPLES]
+    learned = [name for name, *per_class in zip(LABELS, *counts) if min(per_class) >= MIN_EXAMPLES]
     if not learned:
         raise UserError(
-            f"no label has {MIN_EXAMPLES} annotated clips with and {MIN_EXAMPLES} without it: annotate more clips"
+            f"no label has {MIN_EXAMPLES} annotated clips with it and {MIN_EXAMPLES} without it: annotate more clips"
         )
     torch.manual_seed(config.seed)
     network, processor = load_network(base, device)
@@ -75,7 +76,7 @@ def train(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, config.learning_rate, weight_decay=config.weight_decay)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, config.num_steps)
-    # Both classes of a label have the same weight in the loss, so half is the threshold of the balanced accuracy.
+    # Both classes of a label have the same weight in the loss, so a threshold of 0.5 maximizes balanced accuracy.
     thresholds = dict.fromkeys(learned, 0.5)
     class_weights = _class_weights(known, [name in learned for name in LABELS])
     rng = np.random.default_rng(config.seed)
@@ -100,14 +101,14 @@ def train(
 
 
 def load(folder: str | Path, device: torch.device | None = None) -> tuple[VlmLabels, dict[str, float]]:
-    """Load a filter and its thresholds.
+    """Load a trained filter and its thresholds.
 
     Raises:
-        UserError: the folder is not a filter, or its base model cannot be loaded.
+        UserError: the folder is not a trained filter, or its base model cannot be loaded.
     """
     folder, device = Path(folder), device or torch.device("cpu")
     path = folder / RECORD
-    with reading(path, "not the record of a filter on a video-language model"):
+    with reading(path, "not the record of a label filter"):
         record = parse_json(read_text(path))
         config = configs.from_dict(VlmLabelsConfig, record["config"], where=str(path))
         base, thresholds = (
@@ -133,26 +134,26 @@ def predict(
             clip = read_clip(row, model.config)
         except UserError:
             continue
-        answers = model.probabilities(clip)
+        probabilities = model.probabilities(clip)
         for name in names:
-            result[name][index] = answers[name]
+            result[name][index] = probabilities[name]
     return result
 
 
 def read_clip(row: Mapping[str, Any], config: VlmLabelsConfig) -> SampledFrames:
-    """Return the frames of a clip that the model sees. Raises UserError if it cannot be read."""
+    """Return the sampled frames of a clip. Raises UserError if the clip cannot be read."""
     sampling = Sampling(num_frames=config.num_frames, longest_side=config.longest_side)
     return sample_frames(row, [sampling])[0]
 
 
 def _draw(rng: np.random.Generator, truth: Float64[np.ndarray, " n"]) -> int:
-    """Return a clip whose label is known, with it or without it by equal chance."""
+    """Return a random clip with a known label, positive or negative with equal probability."""
     positive = rng.random() < 0.5
     return int(rng.choice(np.flatnonzero(truth > 0.5 if positive else truth <= 0.5)))
 
 
 def _class_weights(known: np.ndarray, learned: list[bool]) -> np.ndarray:
-    """Return weights per clip and label with which the drawn clips with and without a label weigh the same.
+    """Return loss weights per clip and label that balance the drawn positive and negative clips of each label.
 
     Clips whose label is not known have weight 0.
     """
@@ -164,7 +165,7 @@ def _class_weights(known: np.ndarray, learned: list[bool]) -> np.ndarray:
 
 
 def _head_loss(model: VlmLabels, clips: list[SampledFrames], truth: np.ndarray, weights: np.ndarray) -> torch.Tensor:
-    """Weighted mean of the binary cross-entropy over clips and labels."""
+    """Return the weighted mean binary cross-entropy over clips and labels."""
     logits = model.head_logits(clips)
     targets, scale = (torch.from_numpy(np.nan_to_num(values)).to(logits) for values in (truth, weights))
     losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
@@ -172,7 +173,7 @@ def _head_loss(model: VlmLabels, clips: list[SampledFrames], truth: np.ndarray, 
 
 
 def _chat_loss(model: VlmLabels, clips: list[SampledFrames], names: list[str], positive: list[bool]) -> torch.Tensor:
-    """Cross-entropy of the first token of the answer, over the whole vocabulary."""
+    """Return the cross-entropy of the first answer token, over the whole vocabulary."""
     logits = model.chat_logits(clips, names)
     targets = torch.tensor([model.yes if has else model.no for has in positive], device=logits.device)
     return functional.cross_entropy(logits, targets)

@@ -1,7 +1,7 @@
-"""Labels asked from a model with vision that was not trained for them: an endpoint, or a local model.
+"""Zero-shot labels from a vision-language model that was not trained for them: an endpoint or a local model.
 
-One request per clip shows its frames and asks for a number from 0 to 100 per label, as JSON. Answers that cannot be
-read are counted and have no probabilities: a failed call is not a clip without defects.
+One request per clip contains its frames and asks for a number from 0 to 100 per label, as JSON. Malformed answers are
+counted as failures and yield no probabilities: a failed request does not mean that the clip has no defects.
 """
 
 import json
@@ -22,7 +22,7 @@ from cogvideox.llm.client import Client, ask_all
 from cogvideox.video.jpeg import encode_jpeg
 
 THRESHOLD = 0.5
-_BATCH = 64  # requests held in memory
+_BATCH = 64  # maximum number of requests in memory
 _INSTRUCTIONS = (
     "The pictures are frames of one video, in order. Judge which defects it has:\n{definitions}\n"
     "Answer with a JSON object that gives each name a whole number from 0 (certainly not) to 100 (certainly)."
@@ -31,12 +31,12 @@ _INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class ZeroShotSettings:
-    """What a request shows.
+    """Settings of a request.
 
     Attributes:
-        num_frames: evenly spaced frames of a clip.
-        longest_side: of these frames, in pixels.
-        max_tokens: longest answer.
+        num_frames: number of evenly spaced frames per clip.
+        longest_side: longest side of these frames, in pixels.
+        max_tokens: maximum length of the answer in tokens.
     """
 
     num_frames: int = 8
@@ -46,11 +46,11 @@ class ZeroShotSettings:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Answers of a model.
+    """Zero-shot predictions of a model.
 
     Attributes:
-        probabilities: per label and row; NaN where there is no answer.
-        failures: rows without an answer, by reason.
+        probabilities: probability per label and row; NaN where there is no prediction.
+        failures: number of rows without a prediction, by reason.
     """
 
     probabilities: dict[str, Float64[np.ndarray, " n"]]
@@ -58,13 +58,13 @@ class ZeroShot:
 
 
 def ask_labels(client: Client, rows: Sequence[Mapping[str, Any]], settings: ZeroShotSettings | None = None) -> ZeroShot:
-    """Ask a model about clips. Answers are cached by clip, frames, model and prompt.
+    """Ask a model for the labels of clips. Answers are cached by clip, frames, model and prompt.
 
     Args:
-        rows: clips: `id`, `path`, `start`, `end` and `is_image`.
+        rows: clips, with `id`, `path`, `start`, `end` and `is_image`.
 
     Raises:
-        UserError: the budget is exhausted, or no request can succeed. What was answered is in the cache.
+        UserError: the budget is exhausted, or no request can succeed. Answers received so far are cached.
     """
     settings = settings or ZeroShotSettings()
     probabilities = {name: np.full(len(rows), np.nan) for name in LABELS}
@@ -88,7 +88,7 @@ def ask_labels(client: Client, rows: Sequence[Mapping[str, Any]], settings: Zero
 
 
 def build_request(row: Mapping[str, Any], settings: ZeroShotSettings) -> ChatRequest:
-    """Return the request about a clip. Raises UserError if it cannot be read."""
+    """Return the request for a clip. Raises UserError if the clip cannot be read."""
     sampling = Sampling(num_frames=settings.num_frames, longest_side=settings.longest_side)
     sampled = sample_frames(row, [sampling])[0]
     frames = tuple(
@@ -110,7 +110,7 @@ def build_request(row: Mapping[str, Any], settings: ZeroShotSettings) -> ChatReq
 
 
 def parse_answer(answer: Answer) -> dict[str, float] | str:
-    """Return the probabilities of an answer, or why there are none."""
+    """Return the probabilities in an answer, or the reason why there are none."""
     if answer.error:
         return "the model did not answer"
     text = answer.text

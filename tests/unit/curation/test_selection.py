@@ -31,8 +31,8 @@ COLUMNS = (
     Column("cluster", "str", ""),
     Column("duplicate_of", "str", ""),
 )
-STEPS = Schedule((0, 100), (0.0, 1.0))
-MOVING = Policy((Bound("motion.flow_mean", at_least=STEPS),), labels={"editing": 0.5})
+SCHEDULE = Schedule((0, 100), (0.0, 1.0))
+SCHEDULED = Policy((Bound("motion.flow_mean", at_least=SCHEDULE),), labels={"editing": 0.5})
 
 
 def write_manifest(folder: Path, num_rows: int = 40) -> Path:
@@ -71,8 +71,8 @@ def test_the_selected_clips_are_listed_with_their_scores(tmp_path):
     assert config.load(Policy, tmp_path / "out/policy.yaml") == policy
 
 
-def test_moving_thresholds_list_what_passes_at_any_step(tmp_path):
-    selector = ManifestSelector(write_manifest(tmp_path), MOVING)
+def test_scheduled_thresholds_select_clips_that_pass_at_any_step(tmp_path):
+    selector = ManifestSelector(write_manifest(tmp_path), SCHEDULED)
     assert len(selector.rows) == 39  # all but the failed file
     assert selector.kept_at(0).clips == 34 and selector.kept_at(50).clips == 19
     assert selector.kept_at(0).alone == {"motion.flow_mean": 39, "labels.editing": 35}
@@ -80,7 +80,7 @@ def test_moving_thresholds_list_what_passes_at_any_step(tmp_path):
 
 
 def test_near_duplicates_and_clusters_are_selected_again(tmp_path):
-    """Another member of a group of near-duplicates may be the one that passes."""
+    """A different member of a group of near-duplicates may be the one that passes."""
     curated = write_manifest(tmp_path)
     for lowest, expected in ((0.05, [1, 2, 4]), (0.06, [1, 3, 4])):
         selector = ManifestSelector(curated, Policy((Bound("motion.flow_mean", at_least=lowest),)))
@@ -92,7 +92,7 @@ def test_near_duplicates_and_clusters_are_selected_again(tmp_path):
 
 def test_a_clip_is_explained(tmp_path, capsys):
     curated, file = write_manifest(tmp_path / "curated"), tmp_path / "policy.yaml"
-    config.save(MOVING, file)
+    config.save(SCHEDULED, file)
     assert main(["select", str(curated), "--policy", str(file), "--explain", "0010", "--step", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split("  ")[0] == "motion.flow_mean"
@@ -118,7 +118,7 @@ def test_the_step_from_which_a_clip_passes():
 def test_invalid_selections_are_rejected(tmp_path, capsys):
     curated = write_manifest(tmp_path / "curated")
     file = tmp_path / "policy.yaml"
-    config.save(MOVING, file)
+    config.save(SCHEDULED, file)
     assert main(["select", str(curated), str(curated), "--policy", str(file)]) == 2
     assert "OUT must differ" in capsys.readouterr().err
     assert main(["select", str(curated), str(tmp_path / "out"), "--policy", str(file)]) == 2
@@ -132,7 +132,7 @@ def test_invalid_selections_are_rejected(tmp_path, capsys):
 
 def test_the_funnel_page_shows_the_thresholds(tmp_path, capsys):
     curated, file = write_manifest(tmp_path / "curated"), tmp_path / "policy.yaml"
-    config.save(MOVING, file)
+    config.save(SCHEDULED, file)
     assert main(["funnel", str(curated), "--policy", str(file), "--html"]) == 0
     assert "kept at step 100" in capsys.readouterr().out
     page = (curated / "funnel.html").read_text()

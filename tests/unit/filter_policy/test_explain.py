@@ -1,4 +1,4 @@
-"""The steps at which a row passes equal those found by trying every step."""
+"""Explanations of selections: passing steps match a brute-force search over all steps."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("bound", BOUNDS, ids=str)
-def test_passing_steps_equal_those_of_trying_every_step(bound):
+def test_passing_steps_matches_brute_force(bound):
     rows = Rows(COLUMNS, 8)
     expected = np.array([bound.mask(rows, step) for step in range(80)])
     for row in range(8):

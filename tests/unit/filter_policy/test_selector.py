@@ -1,4 +1,4 @@
-"""Selections with moving thresholds, quantiles, labels, near-duplicates, clusters and a target fraction."""
+"""Selections with scheduled thresholds, quantiles, labels, near-duplicates, clusters and a target fraction."""
 
 import math
 from itertools import pairwise
@@ -26,7 +26,7 @@ def random_columns(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"flow": rng.gamma(2, 1, num_rows), "aesthetic": rng.normal(5, 1, num_rows), "text": rng.random(num_rows)}
 
 
-def test_thresholds_move_with_the_step():
+def test_thresholds_can_be_scheduled():
     linear = Schedule((10, 20), (1.0, 3.0))
     assert [linear(step) for step in (0, 10, 15, 20, 99)] == [1, 1, 2, 3, 3]
     constant = Schedule((10, 20), (1.0, 3.0), "constant")
@@ -63,7 +63,7 @@ def test_labels_have_thresholds():
         Policy(labels={"editing": 1.5})
 
 
-def test_quantiles_keep_the_fraction_that_they_name():
+def test_quantiles_keep_the_requested_fraction():
     columns = random_columns(1000)
     assert len(kept(Policy((Bound("flow", best=0.2),)), columns)) == 200
     assert kept(Policy((Bound("flow", at_least=0.8, scale="quantile"),)), columns) == kept(
@@ -72,18 +72,18 @@ def test_quantiles_keep_the_fraction_that_they_name():
     band = Policy((Bound("flow", at_least=0.1, at_most=0.95, scale="quantile"),))
     low, high = np.sort(columns["flow"])[[100, 949]]
     assert kept(band, columns) == np.flatnonzero((columns["flow"] >= low) & (columns["flow"] <= high)).tolist()
-    moving = Policy((Bound("flow", best=Schedule((0, 10, 1000), (1.0, 0.5, 0.1))),))
-    selector = Selector(moving, columns, 1000)
+    scheduled = Policy((Bound("flow", best=Schedule((0, 10, 1000), (1.0, 0.5, 0.1))),))
+    selector = Selector(scheduled, columns, 1000)
     for step, fraction in ((0, 1.0), (5, 0.75), (10, 0.5), (500, 0.302), (1000, 0.1), (5000, 0.1)):
         assert selector.mask(step).mean() == pytest.approx(fraction, abs=0.01 if step == 500 else 1e-9)
 
 
-def test_a_resolved_policy_selects_the_same_rows_elsewhere(tmp_path):
-    """Also in another order, and from a part of the rows: the thresholds are values, and survive the file."""
+def test_resolved_policy_selects_the_same_rows_from_any_subset(tmp_path):
+    """The rows may be shuffled or a subset, because a resolved policy has absolute thresholds, also after saving."""
     columns = random_columns(500)
-    moving = Bound("aesthetic", at_least=Schedule((0, 100), (0.1, 0.5)), scale="quantile")
+    scheduled = Bound("aesthetic", at_least=Schedule((0, 100), (0.1, 0.5)), scale="quantile")
     adaptive = Policy(target=Target(Schedule((0, 100), (0.8, 0.2)), ("flow", "aesthetic"), ("text",)))
-    for policy in (Policy((Bound("flow", best=0.3), moving)), adaptive):
+    for policy in (Policy((Bound("flow", best=0.3), scheduled)), adaptive):
         resolved = resolve(policy, Rows(columns, 500))
         assert resolved.is_resolved and resolved.resolved.num_rows == 500
         assert from_dict(Policy, resolved.resolved.original) == policy

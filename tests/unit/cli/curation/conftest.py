@@ -1,4 +1,4 @@
-"""A curation whose clips are annotated, and a model of labels trained on it."""
+"""Fixtures: an annotated curation folder and a label classifier trained on it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ NUMBER = 24
 
 @pytest.fixture(scope="session")
 def blurred_raw(tmp_path_factory) -> Path:
-    """Clips of which every second is blurred."""
+    """Clips, every other one of which is blurred."""
     folder = tmp_path_factory.mktemp("labels") / "raw"
     folder.mkdir()
     for index in range(NUMBER):

@@ -1,4 +1,4 @@
-"""`cogvideox labels`: from annotations of a curation to columns of its manifest."""
+"""`cogvideox labels`: training on annotations, reports, predictions and label columns of the manifest."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_predictions_are_reported_like_models(labelled, tmp_path, capsys):
     assert "low_quality  p  " in capsys.readouterr().out
 
 
-def test_curate_adds_the_labels_and_selects_by_them(labelled, blurred_raw):
+def test_curate_adds_label_columns_and_applies_bounds_on_them(labelled, blurred_raw):
     recipe = blurred_raw.parent / "labelled.yaml"
     recipe.write_text(
         (blurred_raw.parent / "recipe.yaml").read_text()

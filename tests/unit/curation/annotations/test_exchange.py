@@ -1,4 +1,4 @@
-"""Annotations travel to Label Studio, CSV and Parquet and back."""
+"""Round trips through Label Studio, CSV and Parquet."""
 
 import json
 from xml.etree import ElementTree as ET
@@ -41,11 +41,11 @@ def test_label_studio_round_trip(store, tmp_path):
     with AnnotationStore(tmp_path / "other.db") as other:
         assert import_tasks(other, tmp_path / "tasks.json") == 4
         assert contents(other) == contents(store)
-        assert import_tasks(other, tmp_path / "tasks.json") == 0, "a file that is imported again adds nothing"
+        assert import_tasks(other, tmp_path / "tasks.json") == 0, "importing a file again adds nothing"
 
 
-def test_an_export_of_label_studio_is_read(tmp_path):
-    """As Label Studio writes it: numeric annotators, times with Z, fields that we do not use."""
+def test_label_studio_export_is_imported(tmp_path):
+    """Label Studio writes numeric annotators, times with Z, and fields that are ignored."""
     annotation = {
         "id": 7,
         "completed_by": 3,
@@ -82,7 +82,7 @@ def test_table_round_trip(store, tmp_path, name):
         assert import_table(other, tmp_path / name) == 0
 
 
-def test_a_table_by_hand_needs_few_columns(tmp_path):
+def test_handwritten_table_needs_only_required_columns(tmp_path):
     (tmp_path / "hand.csv").write_text("clip_id,annotator,text\na,ann,true\nb,ann,\n")
     with AnnotationStore(tmp_path / "annotations.db") as store:
         assert import_table(store, tmp_path / "hand.csv") == 2
@@ -93,9 +93,9 @@ def test_a_table_by_hand_needs_few_columns(tmp_path):
     ("content", "message"),
     [
         ("clip_id,text\na,true\n", "no column annotator"),
-        ("clip_id,annotator\na,ann\n", "no column of a label"),
+        ("clip_id,annotator\na,ann\n", "no label column"),
         ("clip_id,annotator,text\na,ann,maybe\n", "must be true or false"),
-        ("", "damaged, or not a table"),
+        ("", "damaged, or not an annotation table"),
     ],
 )
 def test_invalid_tables_are_rejected(tmp_path, content, message):
@@ -118,15 +118,15 @@ def test_invalid_exports_are_rejected(tmp_path, content):
 def test_unknown_choices_are_rejected(tmp_path):
     result = [{"type": "choices", "value": {"choices": ["Blurry"]}}]
     (tmp_path / "export.json").write_text(json.dumps([{"data": {"clip_id": "a"}, "annotations": [{"result": result}]}]))
-    with AnnotationStore(tmp_path / "annotations.db") as store, pytest.raises(UserError, match="Blurry: no such label"):
+    with AnnotationStore(tmp_path / "annotations.db") as store, pytest.raises(UserError, match="unknown label Blurry"):
         import_tasks(store, tmp_path / "export.json")
 
 
-def test_a_table_without_times_is_imported_once_and_does_not_undo_later_answers(tmp_path):
-    (tmp_path / "answers.csv").write_text("clip_id,annotator,text\na,007,true\n")
+def test_table_without_timestamps_is_imported_once_and_keeps_later_annotations(tmp_path):
+    (tmp_path / "table.csv").write_text("clip_id,annotator,text\na,007,true\n")
     with AnnotationStore(tmp_path / "annotations.db") as store:
-        assert import_table(store, tmp_path / "answers.csv") == 1
-        assert [event.annotator for event in store.events()] == ["007"], "names are not read as numbers"
+        assert import_table(store, tmp_path / "table.csv") == 1
+        assert [event.annotator for event in store.events()] == ["007"], "annotator names are not parsed as numbers"
         store.annotate("a", "007", ["editing"])
-        assert import_table(store, tmp_path / "answers.csv") == 0
+        assert import_table(store, tmp_path / "table.csv") == 0
         assert store.majority()["a"]["editing"] and not store.majority()["a"]["text"]

@@ -1,4 +1,4 @@
-"""The annotation store: what is valid follows from an append-only log."""
+"""Current annotations are derived from an append-only log."""
 
 import sqlite3
 import subprocess
@@ -17,7 +17,7 @@ def store(tmp_path):
         yield store
 
 
-def test_the_last_answer_of_each_annotator_is_valid(store):
+def test_latest_answer_wins(store):
     store.annotate("a", "ann", ["text", "editing"], seconds=2.0)
     store.annotate("a", "bob", [])
     store.annotate("a", "ann", ["lecture"])
@@ -26,7 +26,7 @@ def test_the_last_answer_of_each_annotator_is_valid(store):
     assert store.events()[0].seconds == 2.0
 
 
-def test_undo_is_an_event_and_restores_the_earlier_answer(store):
+def test_undo_is_an_event_and_restores_the_previous_annotation(store):
     store.annotate("a", "ann", ["text"])
     store.annotate("a", "ann", ["lecture"])
     store.annotate("b", "bob", [])
@@ -38,7 +38,7 @@ def test_undo_is_an_event_and_restores_the_earlier_answer(store):
     assert [event.kind for event in store.events()] == ["annotation"] * 3 + ["undo"] * 2
 
 
-def test_a_skip_hides_the_earlier_answer(store):
+def test_skip_replaces_the_previous_annotation(store):
     store.annotate("a", "ann", ["text"])
     store.annotate("a", "ann", [], kind="skip")
     assert store.annotations() == []
@@ -70,21 +70,21 @@ def test_events_are_never_changed_or_removed(store):
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        (("a", "ann", ["blurry"]), {}, "blurry: no such label"),
+        (("a", "ann", ["blurry"]), {}, "unknown label blurry"),
         (("", "ann", []), {}, "needs a clip id"),
         (("a", "ann", ["text"]), {"kind": "skip"}, "has no labels"),
         (("a", "ann", []), {"kind": "undo"}, "must be annotation, skip or gold"),
         (("a", "ann", []), {"time": "yesterday"}, "must be ISO 8601"),
     ],
 )
-def test_invalid_answers_are_rejected(store, arguments, keywords, message):
+def test_invalid_annotations_are_rejected(store, arguments, keywords, message):
     with pytest.raises(UserError, match=message):
         store.annotate(*arguments, **keywords)
     assert store.events() == []
 
 
-def test_other_files_are_not_opened(tmp_path):
-    (tmp_path / "text.db").write_text("not a database, but long enough to be taken for one\n" * 20)
+def test_files_that_are_not_stores_are_rejected(tmp_path):
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one\n" * 20)
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("CREATE TABLE events (number INTEGER)")
     other.close()

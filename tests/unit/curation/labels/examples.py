@@ -1,4 +1,4 @@
-"""Small manifests of measured clips with known labels."""
+"""Synthetic manifests of measured clips with known labels."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from cogvideox.curation.labels.definitions import LABELS
 
 
 def measured_clips(number: int, seed: int = 0, noise: float = 0.5) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """Return rows whose signals depend on their labels, and the labels; `text` alone depends on the embedding."""
+    """Return a manifest and its labels. `text` affects only the embedding, all other labels only the signals."""
     rng = np.random.default_rng(seed)
     truth = {name: (rng.random(number) < 0.4).astype(np.float64) for name in LABELS}
     embedding = rng.normal(size=(number, 16)) * 0.3

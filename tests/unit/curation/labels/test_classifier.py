@@ -1,4 +1,4 @@
-"""Classifiers of labels: they learn, are calibrated, and say the same after they were stored."""
+"""Label classifiers: accuracy, calibration, and identical predictions after saving and loading."""
 
 import numpy as np
 import pyarrow as pa
@@ -28,21 +28,21 @@ def test_trees_equal_scikit_learn():
     np.testing.assert_allclose(from_sklearn(forest).predict(probe), forest.predict_proba(probe)[:, 1], atol=1e-6)
 
 
-def test_signals_are_numbers_of_signals():
+def test_signal_columns_are_numeric():
     table, _ = measured_clips(10)
     table = table.append_column("labels.text", pa.array([0.5] * 10))
     assert signal_columns(table) == tuple(f"signal.{name}" for name in (*LABELS, "sometimes"))
 
 
 @pytest.mark.parametrize("kind", ["signals", "embedding"])
-def test_held_out_labels_are_found_and_calibrated(kind):
+def test_held_out_labels_are_predicted_and_calibrated(kind):
     table, truth = measured_clips(300, noise=0.3)
     model = train(table, truth, TrainSettings(kind=kind, **FAST))
-    held_out, answers = measured_clips(300, seed=1, noise=0.3)
+    held_out, labels = measured_clips(300, seed=1, noise=0.3)
     probabilities = model.predict(held_out)
     for name in LABELS:
-        metrics = compute_metrics(probabilities[name], answers[name], model.thresholds[name])
-        if kind == "signals" and name == "text":  # only the embedding shows it
+        metrics = compute_metrics(probabilities[name], labels[name], model.thresholds[name])
+        if kind == "signals" and name == "text":  # only the embedding depends on this label
             assert abs(metrics.balanced_accuracy - 0.5) < 0.1
         else:
             assert metrics.balanced_accuracy > 0.85, name
@@ -81,7 +81,7 @@ def test_unknown_labels_and_unmeasured_rows_are_left_out():
 
 
 def test_clips_of_a_group_stay_together():
-    """Clips that are copies of each other must not make the classifier look better calibrated than it is."""
+    """Copies of a clip must not make the classifier look better calibrated than it is."""
     table, _ = measured_clips(60, noise=1.0)
     rng = np.random.default_rng(2)
     noise = {name: (rng.random(60) < 0.5).astype(np.float64) for name in LABELS}
@@ -101,7 +101,7 @@ def test_calibration_recovers_a_known_sigmoid():
     assert slope == pytest.approx(0.5, abs=0.03) and intercept == pytest.approx(-1.0, abs=0.05)
 
 
-def test_truth_of_clips():
+def test_ground_truth_columns():
     truth = truth_columns(["a", "b", "c"], {"a": {"text": True, "static": False}, "b": {"text": None}})
     np.testing.assert_array_equal(truth["text"], [1.0, np.nan, np.nan])
     np.testing.assert_array_equal(truth["static"], [0.0, np.nan, np.nan])
@@ -131,10 +131,10 @@ def test_damaged_models_are_rejected(tmp_path):
     save_model(train(table, truth, TrainSettings(**FAST)), path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="not a model of labels"):
+    with pytest.raises(UserError, match="not a label model"):
         load_model(path)
     save_file({"medians": np.zeros(3)}, path)
-    with pytest.raises(UserError, match="of version 1"):
+    with pytest.raises(UserError, match="format version 1"):
         load_model(path)
     path.write_bytes(content)
     from safetensors import safe_open
@@ -144,5 +144,5 @@ def test_damaged_models_are_rejected(tmp_path):
     tensors = load_file(path)
     tensors["text.trees.left"] = np.zeros_like(tensors["text.trees.left"])  # the trees would never end
     save_file(tensors, path, metadata)
-    with pytest.raises(UserError, match="not a model of labels"):
+    with pytest.raises(UserError, match="not a label model"):
         load_model(path)

@@ -1,4 +1,4 @@
-"""Metrics by hand, and the report that compares classifiers."""
+"""Metrics against hand-computed values, and the report on label classifiers."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from cogvideox.errors import UserError
 from tests.unit.curation.labels.examples import measured_clips
 
 
-def test_metrics_by_hand():
+def test_metrics_match_hand_computed_values():
     truth = np.array([1, 1, 1, 0, 0, 0, 0, 0, np.nan, 1])
     probability = np.array([0.9, 0.8, 0.2, 0.1, 0.6, 0.1, 0.1, 0.1, 0.9, np.nan])
     metrics = compute_metrics(probability, truth, 0.5)
@@ -41,14 +41,14 @@ def test_metrics_agree_with_scikit_learn():
     truth = (rng.random(500) < 0.3).astype(np.float64)
     probability = np.clip(0.4 * truth + 0.6 * rng.random(500), 0, 1).round(2)  # with ties
     found = compute_metrics(probability, truth, 0.5)
-    given = probability > 0.5
-    assert found.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, given))
-    assert found.mcc == pytest.approx(reference.matthews_corrcoef(truth, given))
+    predicted = probability > 0.5
+    assert found.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, predicted))
+    assert found.mcc == pytest.approx(reference.matthews_corrcoef(truth, predicted))
     assert found.average_precision == pytest.approx(reference.average_precision_score(truth, probability))
     assert found.brier == pytest.approx(reference.brier_score_loss(truth, probability))
 
 
-def test_a_constant_answer():
+def test_constant_prediction():
     truth = np.array([1.0] * 9 + [0.0])
     metrics = compute_metrics(np.full(10, 0.9), truth, 0.5)
     assert metrics.accuracy == metrics.constant_accuracy == pytest.approx(0.9)
@@ -57,14 +57,14 @@ def test_a_constant_answer():
     assert metrics.calibration_error == pytest.approx(0.0)
 
 
-def test_metrics_that_are_not_defined():
+def test_undefined_metrics_are_nan():
     assert compute_metrics(np.array([0.5]), np.array([np.nan]), 0.5) is None
     metrics = compute_metrics(np.array([0.2, 0.8]), np.zeros(2), 0.5)
     assert np.isnan(metrics.recall) and np.isnan(metrics.average_precision) and metrics.specificity == 0.5
     assert average_precision(np.array([0.1]), np.array([True])) == 1.0
 
 
-def test_calibration_error_by_hand():
+def test_calibration_error_matches_hand_computed_value():
     probability = np.array([0.05, 0.05, 0.95, 0.95])
     positive = np.array([False, True, True, True])
     assert calibration_error(probability, positive) == pytest.approx(0.5 * abs(0.05 - 0.5) + 0.5 * abs(0.95 - 1.0))
@@ -79,7 +79,7 @@ def test_slices_and_errors_are_sorted():
     assert worst_errors(probability, truth, 0.5, 3) == [4, 20, 21]
 
 
-def test_the_papers_table():
+def test_table_of_the_paper():
     """Balanced accuracies, computed from the rounded fractions of Table 14."""
     expected = {"editing": 0.86, "static": 0.92, "lecture": 0.99, "text": 0.95, "screenshot": 0.98, "low_quality": 0.86}
     assert {name: round(LABELS[name].paper.balanced_accuracy, 2) for name in expected} == pytest.approx(
@@ -128,5 +128,5 @@ def test_test_sources_are_a_fixed_fraction():
 
 def test_labels_are_checked():
     assert check_labels(["text", "editing", "text"]) == ("editing", "text")
-    with pytest.raises(UserError, match="blurry: no such label; the labels are editing"):
+    with pytest.raises(UserError, match="unknown label blurry; the labels are editing"):
         check_labels(["blurry"])

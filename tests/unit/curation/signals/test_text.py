@@ -1,4 +1,4 @@
-"""The text signal against renders: overlays stay, text of the scene moves with it, and both are found and read."""
+"""Text signal on rendered clips: static overlays and moving scene text are detected, classified and recognized."""
 
 import numpy as np
 import pytest
@@ -44,20 +44,20 @@ def sign_clip(seed):
     return camera.film(canvas, camera_path(seed), SIZE)
 
 
-def test_an_overlay_is_found_read_and_not_taken_for_text_of_the_scene(read):
+def test_overlay_is_detected_recognized_and_not_classified_as_scene_text(read):
     measured = measure(overlay_clip(4), read)
     assert measured["text.overlay_area"] > 0.01
     assert measured["text.scene_area"] == 0.0
     assert text.sentence(4, 2).replace(" ", "") in measured["text.content"].replace(" ", "")
 
 
-def test_text_of_the_scene_is_not_an_overlay(read):
+def test_scene_text_is_not_classified_as_overlay(read):
     measured = measure(sign_clip(4), read)
     assert measured["text.scene_area"] > 0.01
     assert measured["text.overlay_area"] == 0.0
 
 
-def test_text_under_a_still_camera_is_neither(read):
+def test_text_under_a_static_camera_is_neither(read):
     measured = measure(scenes.slides(FRAMES, SIZE, 1, num_pages=1), read)
     assert measured["text.still_area"] == measured["text.area"] > 0.05
 
@@ -68,7 +68,7 @@ def test_a_picture_without_text(read):
     assert measured["text.content"] is None
 
 
-def test_boxes_are_classified_by_what_they_move_with():
+def test_boxes_are_classified_by_their_motion():
     path = camera.pan(2, (6.0, 0.0))
     canvas = text.paint(camera.texture(1, (400, 700)), "SIGN", (330, 190), SIZE[0], SIGN)
     plain = camera.film(canvas, path, SIZE)
@@ -85,18 +85,18 @@ def test_boxes_are_classified_by_what_they_move_with():
 
 
 @pytest.mark.slow
-def test_95_percent_of_overlays_are_found_and_no_text_of_the_scene_is_called_overlay(read):
+def test_95_percent_of_overlays_are_detected_and_no_scene_text_is_classified_as_overlay(read):
     overlays = [measure(overlay_clip(seed), read) for seed in range(100, 120)]
     signs = [measure(sign_clip(seed), read) for seed in range(200, 220)]
     found = sum(values["text.overlay_area"] > 0.002 for values in overlays)
     mistaken = sum(values["text.overlay_area"] > 0.002 for values in signs)
-    print(f"overlays found: {found} of 20; text of the scene called overlay: {mistaken} of 20")
+    print(f"overlays found: {found} of 20; scene text classified as overlay: {mistaken} of 20")
     assert found >= 19
     assert mistaken == 0
 
 
 @pytest.mark.slow
-def test_slides_that_change_are_not_text_of_the_scene_and_subtitles_that_change_are_overlays(read):
+def test_changing_slides_are_not_scene_text_and_changing_subtitles_are_overlays(read):
     lines = ["the first line", "and something else", "third one"]
     slides = [measure(scenes.slides(12, SIZE, seed, num_pages=3), read, 3) for seed in range(300, 306)]
     films = [camera.film(camera.texture(seed, (600, 800)), camera.pan(12, (6.0, 3.0)), SIZE) for seed in range(5)]

@@ -1,4 +1,4 @@
-"""Filters on a tiny random video-language model: they train, are stored, and answer as before."""
+"""Label filters on a tiny random video-language model: training, saving, and identical predictions after loading."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> list[dict]:
-    """Clips that are bright or dark."""
+    """Bright and dark clips, alternating."""
     folder = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(0)
     rows = []
@@ -43,7 +43,7 @@ def rows(tmp_path_factory) -> list[dict]:
 
 
 def bright() -> dict[str, np.ndarray]:
-    """Return the truth: `text` is brightness, `static` its opposite, and the rest is not known."""
+    """Return the ground truth: `text` means bright, `static` means dark, and all other labels are unknown."""
     truth = {name: np.full(NUMBER, np.nan) for name in LABELS}
     truth["text"] = np.arange(NUMBER) % 2 * 1.0
     truth["static"] = 1.0 - truth["text"]
@@ -51,7 +51,7 @@ def bright() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("answer", ["head", "chat"])
-def test_a_filter_learns_and_is_stored(base, rows, tmp_path, answer):
+def test_filter_is_trained_and_saved(base, rows, tmp_path, answer):
     losses = []
     config = VlmLabelsConfig(answer=answer, **SETTINGS)
     thresholds = trainer.train(base, rows, bright(), tmp_path, config, on_step=lambda step: losses.append(step.loss))
@@ -74,7 +74,7 @@ def test_only_lora_and_the_head_are_trained(base):
     assert all("lora_" in name or name.startswith("head.") for name in names) and len(names) > 10
 
 
-def test_clips_that_cannot_be_read_have_no_answer(base, rows):
+def test_unreadable_clips_have_no_prediction(base, rows):
     network, processor = trainer.load_network(base, torch.device("cpu"))
     model = trainer.VlmLabels(network, processor, VlmLabelsConfig(answer="chat", **SETTINGS)).eval()
     found = trainer.predict(model, [rows[0], rows[1] | {"path": "nowhere.mp4"}], ["text"])
@@ -94,7 +94,7 @@ def test_errors_say_what_to_do(base, rows, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_drawn_clips_with_and_without_a_label_weigh_the_same():
+def test_drawn_positive_and_negative_clips_have_equal_total_weight():
     known = np.full((200, 2), np.nan)
     known[:, 0] = np.arange(200) < 10
     known[:120, 1] = np.arange(120) % 4 == 0

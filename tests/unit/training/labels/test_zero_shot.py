@@ -1,4 +1,4 @@
-"""Labels asked from a model: what the request shows, and which answers count."""
+"""Zero-shot labels from a VLM: request and answer parsing."""
 
 import json
 
@@ -15,7 +15,7 @@ from cogvideox.video.jpeg import decode_jpeg
 
 
 class BrightnessModel:
-    """Says that bright clips are text-dominated; a chat model without weights, behind the real client and cache."""
+    """Fake chat model that labels bright clips as text."""
 
     model_id, concurrency, calls = "brightness", 2, 0
 
@@ -42,7 +42,7 @@ def rows(tmp_path) -> list[dict]:
     return [*rows, rows[0] | {"id": "gone", "path": "nowhere.mp4"}]
 
 
-def test_answers_become_probabilities_and_are_cached(rows, tmp_path):
+def test_answers_are_converted_to_probabilities_and_cached(rows, tmp_path):
     model = BrightnessModel()
     cache = ResponseCache(tmp_path / "answers.db")
     for _ in range(2):
@@ -53,7 +53,7 @@ def test_answers_become_probabilities_and_are_cached(rows, tmp_path):
     cache.close()
 
 
-def test_the_request_names_the_labels_and_its_frames(rows):
+def test_request_contains_the_labels_and_frames(rows):
     request = build_request(rows[0], ZeroShotSettings(num_frames=3, longest_side=24))
     assert [frame.time for frame in request.frames] == sorted(frame.time for frame in request.frames)
     assert len(request.frames) == 3 and decode_jpeg(request.frames[0].jpeg).shape == (16, 24, 3)
@@ -72,7 +72,7 @@ def test_the_request_names_the_labels_and_its_frames(rows):
         (json.dumps(dict.fromkeys(LABELS, float("nan"))), "between 0 and 100"),
     ],
 )
-def test_other_answers_are_failures(text, reason):
+def test_malformed_answers_are_rejected(text, reason):
     assert reason in parse_answer(Answer(text=text))
 
 

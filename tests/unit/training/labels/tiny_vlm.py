@@ -1,4 +1,4 @@
-"""A tiny random model of images and text, in the folder format of transformers."""
+"""A tiny random image-text-to-text model, in the folder format of transformers."""
 
 from pathlib import Path
 
