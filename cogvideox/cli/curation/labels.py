@@ -122,7 +122,7 @@ def report(arguments: list[str]) -> None:
     compared += [_read_predictions(path, table) for path in options.predictions]
     names, files = [each.name for each in compared], [*paths, *options.predictions]
     if len(set(files)) < len(files):
-        raise UserError("the same model or table is given twice: remove one")
+        raise UserError("the same model or table is passed twice: remove one")
     compared = [
         replace(each, name=str(file)) if names.count(each.name) > 1 else each for each, file in zip(compared, files)
     ]

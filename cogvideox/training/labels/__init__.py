@@ -1,1 +1,1 @@
-"""Labels from video-language models: LoRA with a head or answers, as the paper trains its filters, and zero-shot."""
+"""Label prediction with video-language models: LoRA fine-tuning with a head or text answers, and zero-shot."""
