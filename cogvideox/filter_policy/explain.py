@@ -66,7 +66,7 @@ def explain(selector: Selector, row: int, step: int = 0) -> Explanation:
     if selector.groups is not None:
         distinct = selector.groups.drop(passing)
         dropped = bool(passing[row] and not distinct[row])
-        rule = f"{_kept_duplicate(selector, distinct, row)} is kept" if dropped else "no other clip of its group is kept"
+        rule = f"{_kept_duplicate(selector, distinct, row)} is kept" if dropped else "no other clip is kept"
         value = str(rows.strings(DUPLICATE_OF)[row]) or None
         conditions.append(Condition("near-duplicate", value, rule, not dropped, None))
         passing = distinct
