@@ -1,6 +1,6 @@
-"""Serve CogVLM2-Caption behind an OpenAI-compatible endpoint, for the rung `direct` of `cogvideox caption`.
+"""Serve CogVLM2-Caption behind an OpenAI-compatible endpoint, for the stage `direct` of `cogvideox caption`.
 
-The model needs its own code, an old transformers (4.42) and a GPU, so it runs in an environment of its own:
+The model needs its own code, an old transformers (4.42) and a GPU, so it runs in a separate environment:
 
     pip install "transformers==4.42" torch pillow fastapi uvicorn decord pytorchvideo
     python cogvlm2_server.py /models/cogvlm2-llama3-caption --port 8000

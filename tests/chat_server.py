@@ -1,7 +1,7 @@
-"""A small OpenAI-compatible server on this machine, in a process of its own, for tests.
+"""A local OpenAI-compatible server in a separate process, for tests.
 
-It answers what the last message asks for: `say: TEXT` answers the rest of the line, and a word such as `broken-json`
-misbehaves as its name says. Everything else is answered by the number of words and images. All answers are logged.
+The last message controls the response: `say: TEXT` returns TEXT; keywords such as `broken-json` trigger that failure.
+Any message without a keyword returns its number of words and images. All computed responses are logged.
 """
 
 import json
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class ChatServer:
-    """The server process. `kill` ends it at once, `start` starts it again at the same port."""
+    """The server process. `kill` sends SIGKILL; `start` restarts the server at the same port."""
 
     def __init__(self, folder: Path, *, delay: float = 0.0, key: str = "") -> None:
         with socket.socket() as free:
@@ -49,12 +49,12 @@ class ChatServer:
         self._process.wait()
 
     def requests(self) -> list[dict]:
-        """Return the requests that were answered, as they were received."""
+        """Return the logged requests."""
         lines = self.log.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
     def computed(self) -> Counter:
-        """Return how often each request was computed, by its idempotency key."""
+        """Return the number of computations per idempotency key."""
         return Counter(request["key"] for request in self.requests())
 
 
@@ -78,50 +78,50 @@ def app():
     async def complete(request: Request):
         body, key = await request.json(), request.headers["idempotency-key"]
         attempts[key] += 1
-        given = request.headers.get("authorization", "")
-        if secret and given != f"Bearer {secret}":
-            return JSONResponse({"error": {"message": f"Incorrect API key provided: {given}"}}, 401)
+        authorization = request.headers.get("authorization", "")
+        if secret and authorization != f"Bearer {secret}":
+            return JSONResponse({"error": {"message": f"Incorrect API key provided: {authorization}"}}, 401)
         content = body["messages"][-1]["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        asked = " ".join(part["text"] for part in parts if part["type"] == "text")
-        response = misbehave(asked, attempts[key], body)
+        message = " ".join(part["text"] for part in parts if part["type"] == "text")
+        response = failure_response(message, attempts[key], body)
         if response is not None:
             return response
         if key not in known:
             await asyncio.sleep(delay)
-            known[key] = answer(asked, parts)
+            known[key] = response_text(message, parts)
             with log.open("a", encoding="utf-8") as file:
-                line = {"key": key, "text": known[key], "body": body, "asked": asked}
+                line = {"key": key, "text": known[key], "body": body, "asked": message}
                 file.write(json.dumps(line) + "\n")
-        reason = "length" if "cut-off" in asked else "stop"
+        reason = "length" if "cut-off" in message else "stop"
         choice = {"index": 0, "message": {"role": "assistant", "content": known[key]}, "finish_reason": reason}
-        tokens = {"prompt_tokens": len(asked.split()), "completion_tokens": len(known[key].split())}
+        tokens = {"prompt_tokens": len(message.split()), "completion_tokens": len(known[key].split())}
         return {"model": body["model"], "choices": [choice], "usage": tokens}
 
-    def misbehave(asked: str, attempt: int, body: dict):
-        if "overloaded" in asked and attempt < 3:
+    def failure_response(message: str, attempt: int, body: dict):
+        if "overloaded" in message and attempt < 3:
             return JSONResponse({"error": {"message": "slow down"}}, 429, headers={"Retry-After": "0.05"})
-        if "always-fails" in asked:
+        if "always-fails" in message:
             return JSONResponse({"error": {"message": "a bug"}}, 500)
-        if "refused" in asked:
+        if "refused" in message:
             return JSONResponse({"error": {"message": "the image is too large"}}, 400)
-        if "no-schema" in asked and "response_format" in body:
+        if "no-schema" in message and "response_format" in body:
             return JSONResponse({"error": {"message": "response_format is not supported"}}, 400)
-        if "broken-json" in asked:
+        if "broken-json" in message:
             return Response("{'choices': [", media_type="application/json")
-        if "other-json" in asked:
+        if "other-json" in message:
             return JSONResponse([1, {"choices": 3}])
-        if "huge-body" in asked:
+        if "huge-body" in message:
             return Response(b"[" * 9_000_000, media_type="application/json")
         return None
 
-    def answer(asked: str, parts: list[dict]) -> str:
-        if "empty-answer" in asked:
+    def response_text(message: str, parts: list[dict]) -> str:
+        if "empty-answer" in message:
             return ""
-        if "megabyte" in asked:
+        if "megabyte" in message:
             return "word " * 200_000
-        if "say: " in asked:
-            return asked.rpartition("say: ")[2].partition("\n")[0]
-        return f"{len(asked.split())} words, {sum(part['type'] == 'image_url' for part in parts)} images"
+        if "say: " in message:
+            return message.rpartition("say: ")[2].partition("\n")[0]
+        return f"{len(message.split())} words, {sum(part['type'] == 'image_url' for part in parts)} images"
 
     return api

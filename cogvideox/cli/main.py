@@ -20,7 +20,7 @@ COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
     "evaluate": "score a model or a folder of videos, with intervals and a report",
     "curate": "split raw videos into clips, measure them, and list the usable ones",
-    "caption": "caption clips by a ladder of models, and show the captions",
+    "caption": "caption clips with a pipeline of models, and show the captions",
     "funnel": "show what a curation kept and dropped, and why",
     "select": "select clips of a curation with a policy, or explain the selection of one clip",
     "labels": "train and apply classifiers of clips that are unfit for training, and exchange annotations",

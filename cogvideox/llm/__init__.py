@@ -1,4 +1,4 @@
-"""Language models, with or without vision: OpenAI-compatible endpoints, and local models by path.
+"""Clients for language and vision-language models: OpenAI-compatible endpoints and local models by path.
 
     ChatRequest --Client--> cached? --budget, rate limit--> ChatModel (endpoint, llama.cpp, transformers) --> Answer
 

@@ -1,7 +1,7 @@
-"""Stored responses: a SQLite file with one row per answer, and a journal of all calls.
+"""Response cache: a SQLite file with one row per answer, and a journal of all calls.
 
 A call is written to the journal before it starts, and its answer is committed before the next call of the same thread.
-If the process is killed, calls in progress stay in the journal without an end: they may have been paid, and count
+If the process is killed, calls in progress have no end time in the journal; such calls may have been charged and count
 towards the budget.
 """
 
@@ -31,12 +31,13 @@ CREATE INDEX IF NOT EXISTS calls_ended ON calls (ended);
 
 @dataclass(frozen=True)
 class Spent:
-    """Totals of all calls in a cache file, of all runs.
+    """Totals of all calls of all runs that share a cache file.
 
     Attributes:
-        calls: calls that were started, including failed attempts.
-        unknown: calls whose process was killed before they ended: they may have been paid.
-        cost: of all answers, and the largest possible cost of unknown calls.
+        calls: number of started calls, including failed attempts.
+        unknown: number of calls interrupted by a killed process, which may have been charged.
+        prompt_tokens, completion_tokens: token counts of all answers.
+        cost: cost of all answers plus the maximum cost of unknown calls.
     """
 
     calls: int = 0
@@ -47,18 +48,18 @@ class Spent:
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompts and answers."""
+        """Prompt and completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
 
 class ResponseCache:
-    """The responses in a file; safe for several threads of one process."""
+    """Thread-safe response cache in a SQLite file, for use by one process."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open or create the file; ":memory:" keeps responses for the lifetime of the object only.
+        """Open or create the file; ":memory:" keeps responses in memory.
 
         Raises:
-            UserError: the file cannot be opened, or is something else.
+            UserError: the file cannot be opened, or is not a response cache of this version.
         """
         self.path = path
         self._lock = threading.Lock()
@@ -77,17 +78,18 @@ class ResponseCache:
             raise UserError(f"cannot open {path} as a file of stored responses: {error}") from error
 
     def get(self, key: str) -> Answer | None:
-        """Return a stored answer."""
+        """Return the stored answer for a key, or None."""
         names = "text, raw, model, prompt_tokens, completion_tokens, finish_reason, seconds, attempts, cost, error"
         with self._lock:
             row = self._database.execute(f"SELECT {names} FROM responses WHERE key = ?", (key,)).fetchone()
         return None if row is None else Answer(*row, cached=True)
 
     def start(self, key: str, reserved: float, tokens: int) -> int:
-        """Record that a call starts, and return its number.
+        """Record the start of a call, and return its id.
 
         Args:
-            reserved, tokens: largest possible cost and number of tokens.
+            key: cache key of the request.
+            reserved, tokens: maximum cost and maximum number of tokens.
         """
         with self._lock:
             values = (key, time.time(), reserved, tokens)
@@ -97,13 +99,13 @@ class ResponseCache:
         return number
 
     def end(self, call: int, outcome: str) -> None:
-        """Record that a call ended without an answer, and why."""
+        """Record that a call ended without an answer, with the reason."""
         with self._lock:
             query = "UPDATE calls SET ended = ?, outcome = ? WHERE id = ?"
             self._database.execute(query, (time.time(), outcome[:500], call))
 
     def put(self, call: int, key: str, model_id: str, request: ChatRequest, answer: Answer) -> None:
-        """Store the answer of a call, in one transaction with its end."""
+        """Store the answer and the end of a call in one transaction."""
         now = time.time()
         values = (
             *(key, now, model_id, request.prompt_id, request.prompt_version, request.clip),
@@ -119,12 +121,12 @@ class ResponseCache:
             self._database.execute("COMMIT")
 
     def forget_errors(self) -> int:
-        """Remove stored errors, so that these requests are sent again, and return their number."""
+        """Delete stored errors, so that the failed requests are sent again, and return the number of deleted rows."""
         with self._lock:
             return self._database.execute("DELETE FROM responses WHERE error IS NOT NULL").rowcount
 
     def spent(self) -> Spent:
-        """Return the totals."""
+        """Return the totals of all calls."""
         with self._lock:
             calls = self._database.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
             unknown, reserved = self._database.execute(

@@ -1,6 +1,6 @@
-"""Requests to chat models and their answers.
+"""Chat requests and answers, and the protocol of chat models.
 
-A request names the clip and frames that it shows, so that its cache key does not depend on how frames are encoded.
+A request identifies its frames by clip and index, so that its cache key does not depend on the encoding of the frames.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ class Frame:
 
     Attributes:
         time: seconds from the start of the clip; None for an image.
-        key: identifies the picture in the cache key: clip id, frame index and size; if empty, a hash of the JPEG does.
+        jpeg: encoded image.
+        key: identity of the frame in the cache key (clip id, time, size); empty uses a hash of the JPEG.
     """
 
     jpeg: bytes = field(repr=False)
@@ -29,7 +30,7 @@ class Frame:
 
     @property
     def identity(self) -> str:
-        """What stands for the picture in the cache key."""
+        """Identity of the frame in the cache key."""
         return self.key or hashlib.sha256(self.jpeg).hexdigest()
 
 
@@ -43,12 +44,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Parameters of generation.
+    """Decoding parameters.
 
     Attributes:
-        temperature: 0 decodes greedily.
-        max_tokens: longest answer, in tokens.
-        seed: for models that sample; None leaves it to the model.
+        temperature: sampling temperature; 0 is greedy decoding.
+        max_tokens: maximum number of completion tokens.
+        top_p: probability mass of nucleus sampling.
+        seed: sampling seed; None leaves the seed to the model.
     """
 
     temperature: float = 0.0
@@ -66,9 +68,11 @@ class ChatRequest:
     """A request to a chat model.
 
     Attributes:
-        prompt_id, prompt_version: name of the prompt; increase the version when its text changes.
-        clip: content hash of the clip that the request is about; empty if there is none.
-        frame_indices: indices of the frames that the request is about.
+        messages: messages of the conversation.
+        prompt_id, prompt_version: name and version of the prompt; increase the version when the text changes.
+        clip: content hash of the clip; empty for a request without a clip.
+        frame_indices: indices of the frames in the clip.
+        sampling: decoding parameters.
         schema: JSON schema of the answer; None for plain text.
     """
 
@@ -82,7 +86,7 @@ class ChatRequest:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """All frames of all messages."""
+        """Frames of all messages, in order."""
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Frame))
 
     def description(self) -> dict[str, Any]:
@@ -113,15 +117,17 @@ class Answer:
     """The answer to a request.
 
     Attributes:
-        text: content of the answer; empty if there is an error.
-        raw: the response as received.
+        text: content of the answer; empty on error.
+        raw: raw response body.
+        model: model name reported by the server.
+        prompt_tokens, completion_tokens: token counts.
         finish_reason: "stop", "length" (cut off at `max_tokens`), "content_filter", ...; empty if unknown.
-        seconds: time from sending the request to the whole answer.
-        attempts: number of calls that it took.
-        cost: in the currency of the model's prices; 0 if it has none.
-        error: why there is no answer; None if there is one.
-        final: whether the error is stored, so that the call is not repeated by later runs.
-        cached: whether no call was made.
+        seconds: duration of the last call.
+        attempts: number of calls, including retries.
+        cost: cost in the currency of the model's prices; 0 if the model has no prices.
+        error: why there is no answer; None on success.
+        final: whether the error is stored, so that later runs do not repeat the call.
+        cached: whether the answer came from the cache.
     """
 
     text: str = ""
@@ -139,11 +145,11 @@ class Answer:
 
 
 class RetryableError(Exception):
-    """A call failed in a way that another attempt may not: overload, a broken connection, a server that restarts.
+    """A call failed, but a retry may succeed: overload, broken connection, server restart.
 
     Attributes:
-        wait: seconds that the server asks to wait; None if it does not say.
-        unavailable: the server could not be reached, so that the call was certainly not made.
+        wait: seconds to wait, as requested by the server; None if not specified.
+        unavailable: whether the server was unreachable, so that the call was certainly not processed.
     """
 
     def __init__(self, reason: str, wait: float | None = None, unavailable: bool = False) -> None:
@@ -153,11 +159,11 @@ class RetryableError(Exception):
 
 @runtime_checkable
 class ChatModel(Protocol):
-    """A model that answers requests; `complete` may be called by `concurrency` threads at once.
+    """A chat model; `complete` may be called by `concurrency` threads concurrently.
 
     Attributes:
-        model_id: identifies the model in cache keys; for local models, it includes a hash of the weights.
-        concurrency: number of requests that it answers at once.
+        model_id: identity of the model in cache keys; for local models, includes a hash of the weights.
+        concurrency: maximum number of concurrent requests.
     """
 
     @property
@@ -167,16 +173,16 @@ class ChatModel(Protocol):
     def concurrency(self) -> int: ...
 
     def complete(self, request: ChatRequest) -> Answer:
-        """Answer one request; an answer that cannot be used, but may have been paid, has an error.
+        """Answer one request; an unusable answer that may have been charged has an error.
 
         Raises:
-            RetryableError: another attempt may succeed.
-            UserError: no request can succeed: a wrong key, no such model.
+            RetryableError: a retry may succeed.
+            UserError: no request can succeed, for example because of a wrong key or an unknown model.
         """
         ...
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of a call."""
+        """Return the cost of a call."""
         ...
 
     def close(self) -> None:

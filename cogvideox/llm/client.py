@@ -1,4 +1,4 @@
-"""The client: answers from the cache, or else by calls with retries, a rate limit and a budget."""
+"""Chat client with a response cache, retries, a rate limit and a budget."""
 
 import random
 import threading
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TOKENS_PER_FRAME = 1600
-"""Assumed when a call's largest price is reserved; models use about 85 to 1600 for a frame of 768 pixels."""
+"""Upper bound used to reserve the maximum cost of a call; models use about 85 to 1600 per frame of 768 pixels."""
 
 
 class Stopped(Exception):
@@ -27,12 +27,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """When a call is repeated.
+    """Retry policy.
 
     Attributes:
-        attempts: calls per request, at most. Attempts that do not reach the server do not count.
-        first_wait, longest_wait: seconds before the second call, doubled for each further one (with jitter).
-        patience: seconds after which the run ends if the server cannot be reached.
+        attempts: maximum number of calls per request. Attempts that do not reach the server do not count.
+        first_wait, longest_wait: initial and maximum backoff in seconds; doubled on each retry (with jitter).
+        patience: seconds after which the run fails if the server is unreachable.
     """
 
     attempts: int = 5
@@ -43,7 +43,7 @@ class Retries:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a client did in this run."""
+    """Calls, tokens and cost of a client in this run."""
 
     calls: int = 0
     cached: int = 0
@@ -53,14 +53,14 @@ class Usage:
     seconds: float = 0.0
     cost: float = 0.0
 
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+    def __add__(self, usage: "Usage") -> "Usage":
+        return Usage(*(getattr(self, name) + getattr(usage, name) for name in self.__dataclass_fields__))
 
 
 class Client:
-    """Answers requests by a model; `ask` may be called by several threads.
+    """Sends requests to a model through the response cache. Thread-safe.
 
-    Several clients may share one cache and account, so that a budget holds for all models together.
+    Several clients may share one cache and account, so that one budget applies to all models.
     """
 
     def __init__(
@@ -83,19 +83,19 @@ class Client:
         self._in_progress: dict[str, threading.Lock] = {}
 
     def stop(self) -> None:
-        """Start no further call: requests that need one raise `Stopped`. Calls in progress end normally."""
+        """Start no further calls: uncached requests raise `Stopped`. Calls in progress finish normally."""
         self._stop.set()
 
     def ask(self, request: ChatRequest) -> Answer:
-        """Return the answer to a request, from the cache if it is there. Equal requests are sent once.
+        """Return the answer to a request, from the cache if available. Identical requests are sent once.
 
-        An answer with an error has no text: the server refused the request, sent something else than an answer, or
-        failed repeatedly.
+        An answer with an error has no text: the server rejected the request, sent an invalid response, or failed
+        repeatedly.
 
         Raises:
-            BudgetExhausted: the call does not fit the budget.
+            BudgetExhausted: the call would exceed the budget.
             Stopped: `stop` was called.
-            UserError: no request can succeed: wrong key, unknown model, unreachable server.
+            UserError: no request can succeed: wrong key, unknown model or unreachable server.
         """
         key = request.key(self.model.model_id)
         with self._only_one(key):
@@ -142,10 +142,10 @@ class Client:
                 self.account.settle(reserved, tokens, cost, answer.prompt_tokens + answer.completion_tokens)
                 return answer
 
-    def _back_off(self, attempts: int, asked: float | None) -> None:
+    def _back_off(self, attempts: int, retry_after: float | None) -> None:
         seconds = min(self.retries.longest_wait, self.retries.first_wait * 2 ** (attempts - 1))
-        if asked is not None:
-            seconds = min(max(asked, 0.0), 10 * self.retries.longest_wait)
+        if retry_after is not None:
+            seconds = min(max(retry_after, 0.0), 10 * self.retries.longest_wait)
             self._rate.pause(seconds)
         with self._lock:
             seconds *= 1.0 + 0.25 * self._random.random()
@@ -165,7 +165,7 @@ class Client:
 
     @contextmanager
     def _only_one(self, key: str) -> Iterator[None]:
-        """Let only one thread at a time handle a key."""
+        """Hold a lock for the key, so that one thread at a time handles a request."""
         with self._lock:
             lock = self._in_progress.setdefault(key, threading.Lock())
         try:
@@ -179,10 +179,10 @@ class Client:
 def run_concurrently(
     function: Callable[[Item], Result], items: Iterable[Item], concurrency: int, on_error: Callable[[], Any]
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield the results of a function in threads, in the order in which they finish.
+    """Apply a function to items in a thread pool, and yield (item, result) pairs in order of completion.
 
-    If the function or the consumer raises, `on_error` is called, calls in progress end, and the error is raised; no
-    item is started afterwards. Results that were finished by then are yielded first.
+    If the function or the consumer raises, `on_error` is called, no further items are started, calls in progress
+    finish, and the error is re-raised. Completed results are yielded first.
     """
     remaining = iter(items)
     pending: dict[Future[Result], Item] = {}
@@ -215,7 +215,7 @@ def run_concurrently(
 
 
 def ask_all(client: Client, requests: Sequence[ChatRequest]) -> list[Answer]:
-    """Return the answers to several requests, sent `model.concurrency` at a time."""
+    """Return the answers to several requests, with `model.concurrency` requests in flight."""
     answers: dict[int, Answer] = {}
     indices = range(len(requests))
 
@@ -228,7 +228,7 @@ def ask_all(client: Client, requests: Sequence[ChatRequest]) -> list[Answer]:
 
 
 def estimate_tokens(request: ChatRequest) -> tuple[int, int]:
-    """Return upper estimates of the tokens of the prompt and of the answer."""
+    """Return conservative estimates of the number of prompt and completion tokens."""
     num_chars = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
     schema = 0 if request.schema is None else len(str(request.schema))
     prompt = 50 + (num_chars + schema) // 2 + TOKENS_PER_FRAME * len(request.frames)

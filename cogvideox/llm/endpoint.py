@@ -1,7 +1,7 @@
-"""Models behind an OpenAI-compatible HTTP endpoint: OpenAI, vLLM, SGLang, llama.cpp, `transformers serve` and others.
+"""Client for OpenAI-compatible HTTP endpoints: OpenAI, vLLM, SGLang, llama.cpp, `transformers serve` and others.
 
-Frames are sent as base64 JPEGs, each after its time, which all servers with image input accept. With
-`frames=video_url` they are sent as one video, which vLLM and SGLang accept.
+By default, frames are sent as base64 JPEGs, each after its timestamp; all servers with image input accept this format.
+With `frames=video_url`, frames are sent as one video, which vLLM and SGLang accept.
 """
 
 import base64
@@ -29,20 +29,20 @@ _FATAL = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible endpoint.
+    """Config of an OpenAI-compatible endpoint.
 
     Attributes:
-        url: base address, such as http://127.0.0.1:8000/v1.
+        url: base URL, such as http://127.0.0.1:8000/v1.
         model: name of the model at the endpoint.
-        key_variable: environment variable that holds the key; empty if the endpoint needs none.
-        concurrency: calls at once.
-        per_minute: calls per minute, at most; None is unlimited.
-        timeout: seconds to wait for an answer.
+        key_variable: environment variable that holds the API key; empty if the endpoint needs no key.
+        concurrency: maximum number of concurrent calls.
+        per_minute: maximum number of calls per minute; None is unlimited.
+        timeout: seconds to wait for a response.
         frames: "images" sends each frame as an image, "video_url" all frames as one video.
-        structured: how a JSON schema is sent: "json_schema", "json_object", "prompt" (in the text only), or "auto"
+        structured: how to send a JSON schema: "json_schema", "json_object", "prompt" (in the text only), or "auto"
             (`json_schema`; the text only if the endpoint rejects it).
-        price_prompt, price_completion: price of a million tokens.
-        extra: further entries of each request, such as {"top_k": 1}.
+        price_prompt, price_completion: price per million tokens.
+        extra: additional fields of each request body, such as {"top_k": 1}.
     """
 
     url: str
@@ -59,9 +59,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https"):
-            raise UserError(f"url={self.url!r} is not an address: write http://HOST:PORT/v1")
+            raise UserError(f"url={self.url!r} is not an address: use the form http://HOST:PORT/v1")
         if self.concurrency < 1 or self.timeout <= 0 or (self.per_minute is not None and self.per_minute <= 0):
-            raise UserError("concurrency must be 1 or more, timeout and per_minute above 0")
+            raise UserError("concurrency must be 1 or more, and timeout and per_minute above 0")
         if min(self.price_prompt, self.price_completion) < 0:
             raise UserError("prices must be 0 or more")
 
@@ -94,7 +94,7 @@ class EndpointModel:
         self._http = httpx.Client(
             timeout=httpx.Timeout(endpoint.timeout, connect=10.0),
             limits=httpx.Limits(max_connections=endpoint.concurrency),
-            trust_env=not _is_loopback(endpoint.url),  # a proxy cannot reach this machine's own addresses
+            trust_env=not _is_loopback(endpoint.url),  # proxies cannot reach loopback addresses
         )
 
     @property
@@ -128,9 +128,9 @@ class EndpointModel:
         return Answer(raw=body, error=reason)
 
     def _post(self, body: dict[str, Any], request: ChatRequest) -> tuple[int, str, float | None]:
-        """Return status, content, and the seconds that the server asks to wait."""
+        """Return the status, the body, and the delay requested by the server in seconds."""
         url = self.endpoint.url.rstrip("/") + "/chat/completions"
-        # Servers that know the header answer a repeated request without computing, and charging, it again.
+        # Servers that support the header answer a repeated request from storage, without charging for it again.
         headers = {"Idempotency-Key": request.key(self.model_id)[:48]}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -179,7 +179,7 @@ class EndpointModel:
 
 
 def parse_completion(body: str) -> Answer:
-    """Return the answer in a chat completion, or an answer with an error if it is none."""
+    """Parse a chat completion; return an answer with an error if the body is invalid."""
     if not body:
         return Answer(error=f"the response is empty or larger than {MAX_RESPONSE_BYTES:,} bytes")
     try:
@@ -198,7 +198,7 @@ def parse_completion(body: str) -> Answer:
 
 
 def error_message(body: str) -> str:
-    """Return the message in the body of an error, in at most 300 characters."""
+    """Return the message of an error response, truncated to 300 characters."""
     try:
         error = json.loads(body)["error"]
         message = error["message"] if isinstance(error, dict) else error
@@ -208,7 +208,7 @@ def error_message(body: str) -> str:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None if there is none, or it is a date that cannot be read."""
+    """Parse a Retry-After header to seconds; None if the header is missing or invalid."""
     if value is None:
         return None
     try:
@@ -228,8 +228,8 @@ def _content(parts: Sequence[str | Frame], frames: Literal["images", "video_url"
         return "".join(part for part in parts if isinstance(part, str))
     content: list[dict[str, Any]] = []
     if frames == "video_url":
-        pictures = [base64.b64encode(part.jpeg).decode() for part in parts if isinstance(part, Frame)]
-        content.append({"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(pictures)}})
+        images = [base64.b64encode(part.jpeg).decode() for part in parts if isinstance(part, Frame)]
+        content.append({"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(images)}})
     for part in parts:
         if isinstance(part, str):
             content.append({"type": "text", "text": part})

@@ -9,17 +9,17 @@ from cogvideox.llm.cache import Spent
 
 
 class BudgetExhausted(UserError):
-    """No further call fits the budget."""
+    """The next call would exceed the budget."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on all calls of a cache file, of all runs together; None is unlimited.
+    """Limits on the calls of all runs that share a cache file; None is unlimited.
 
     Attributes:
-        cost: in the currency of the model's prices.
-        tokens: of prompts and answers.
-        calls: including failed attempts.
+        cost: maximum total cost, in the currency of the model's prices.
+        tokens: maximum number of prompt and completion tokens.
+        calls: maximum number of calls, including failed attempts.
     """
 
     cost: float | None = None
@@ -32,7 +32,7 @@ class Budget:
 
 
 class Account:
-    """Reserves the largest possible price of each call before it starts, so that a budget is never exceeded."""
+    """Reserves the maximum cost of each call before it starts, so that the budget is never exceeded."""
 
     def __init__(self, budget: Budget, spent: Spent) -> None:
         self.budget = budget
@@ -40,10 +40,10 @@ class Account:
         self._lock = threading.Lock()
 
     def reserve(self, cost: float, tokens: int) -> None:
-        """Reserve one call.
+        """Reserve the cost and tokens of one call.
 
         Raises:
-            BudgetExhausted: it does not fit.
+            BudgetExhausted: the call would exceed the budget.
         """
         with self._lock:
             for name, used, bound in (
@@ -54,19 +54,19 @@ class Account:
                 if bound is not None and used > bound:
                     raise BudgetExhausted(
                         f"the budget of {bound:g} {name} would be exceeded by the next call: raise budget.{name} and "
-                        "run the same command again; what was paid is stored and not asked again"
+                        "run the same command again; paid responses are stored and reused"
                     )
             self._cost, self._tokens, self._calls = self._cost + cost, self._tokens + tokens, self._calls + 1
 
-    def settle(self, cost: float, tokens: int, true_cost: float, true_tokens: int) -> None:
-        """Replace a reservation by what the call took."""
+    def settle(self, cost: float, tokens: int, actual_cost: float, actual_tokens: int) -> None:
+        """Replace a reservation by the actual cost and tokens of the call."""
         with self._lock:
-            self._cost += true_cost - cost
-            self._tokens += true_tokens - tokens
+            self._cost += actual_cost - cost
+            self._tokens += actual_tokens - tokens
 
 
 class RateLimit:
-    """Spaces calls evenly, and delays all of them when the server asks for it."""
+    """Spaces calls evenly, and delays all calls when the server requests a pause."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._interval = 60.0 / per_minute if per_minute else 0.0
@@ -74,13 +74,13 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def wait(self, stop: threading.Event) -> None:
-        """Wait for the next free time, or until `stop` is set."""
+        """Wait until the next call is allowed, or until `stop` is set."""
         with self._lock:
             start = max(time.monotonic(), self._next)
             self._next = start + self._interval
         stop.wait(max(0.0, start - time.monotonic()))
 
     def pause(self, seconds: float) -> None:
-        """Start no call for some seconds."""
+        """Delay all further calls by at least the given number of seconds."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)

@@ -10,19 +10,19 @@ from cogvideox.errors import UserError
 from cogvideox.llm.chat import Answer, ChatRequest, Frame
 from cogvideox.llm.endpoint import Endpoint, EndpointModel
 
-_SAMPLE = 2**20  # bytes that are hashed at the start, middle and end of a file
+_SAMPLE = 2**20  # bytes hashed at the start, middle and end of a file
 
 
 @dataclass(frozen=True)
 class LlamaCpp:
-    """A GGUF file, served by llama.cpp (package `xllamacpp`) at an address of this machine.
+    """A GGUF file, served by llama.cpp (package `xllamacpp`) on localhost.
 
     Attributes:
         path: the GGUF file.
         mmproj: GGUF file of the vision encoder, for models that read images.
-        context: longest prompt and answer together, in tokens, per call.
-        concurrency: calls at once; each has its own context.
-        threads: CPU threads; 0 chooses the number of cores.
+        context: context length per call (prompt and completion), in tokens.
+        concurrency: number of concurrent calls, each with its own context.
+        threads: number of CPU threads; 0 uses all cores.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class LlamaCpp:
         """Load the model and start the server.
 
         Raises:
-            UserError: a package or the file is missing, or it is not a model.
+            UserError: a package or the file is missing, or the file is not a model.
         """
         return LlamaCppModel(self)
 
@@ -82,13 +82,13 @@ class LlamaCppModel(EndpointModel):
 
 @dataclass(frozen=True)
 class Transformers:
-    """A model folder, or a GGUF file, that the library transformers reads.
+    """A model folder or GGUF file, loaded with transformers.
 
     Attributes:
         path: folder in the layout of the Hugging Face hub, or a GGUF file of a text model.
-        device: "cpu", "cuda", ...
-        dtype: "float32", "bfloat16" or "float16".
-        trust_code: run Python code that is part of the model folder.
+        device: torch device, such as "cpu" or "cuda".
+        dtype: data type of the weights: "float32", "bfloat16" or "float16".
+        trust_code: whether to run Python code from the model folder.
     """
 
     path: Path
@@ -100,7 +100,7 @@ class Transformers:
         """Load the model.
 
         Raises:
-            UserError: a package or the folder is missing, or it is not a model.
+            UserError: a package or the folder is missing, or the folder is not a model.
         """
         return TransformersModel(self)
 
@@ -117,7 +117,7 @@ class TransformersModel:
         except ImportError as error:
             raise UserError("transformers is not installed: pip install 'cogvideox[llm]'") from error
         if not config.path.exists():
-            raise UserError(f"cannot read {config.path}: it does not exist; name a model folder or a GGUF file")
+            raise UserError(f"cannot read {config.path}: it does not exist; specify a model folder or a GGUF file")
         is_file = config.path.is_file()
         if is_file:
             _check_gguf(config.path)
@@ -126,9 +126,11 @@ class TransformersModel:
         options |= {"local_files_only": True, "trust_remote_code": config.trust_code}
         try:
             settings = transformers.AutoConfig.from_pretrained(folder, **options)
-            self._sees = not is_file and hasattr(settings, "vision_config")
-            reader = transformers.AutoProcessor if self._sees else transformers.AutoTokenizer
-            network = transformers.AutoModelForImageTextToText if self._sees else transformers.AutoModelForCausalLM
+            self._has_vision = not is_file and hasattr(settings, "vision_config")
+            reader = transformers.AutoProcessor if self._has_vision else transformers.AutoTokenizer
+            network = (
+                transformers.AutoModelForImageTextToText if self._has_vision else transformers.AutoModelForCausalLM
+            )
             self._processor = reader.from_pretrained(folder, **options)
             dtype = getattr(torch, config.dtype)
             self._network = network.from_pretrained(folder, dtype=dtype, **options).to(config.device).eval()
@@ -150,7 +152,7 @@ class TransformersModel:
 
         with self._lock, torch.inference_mode():
             messages, images = self._messages(request)
-            if not self._sees and images:
+            if not self._has_vision and images:
                 raise UserError(f"{self.model_id} reads no images: choose a vision-language model for frames")
             template = {"add_generation_prompt": True, "tokenize": False}
             prompt = self._processor.apply_chat_template(messages, **template)
@@ -171,7 +173,7 @@ class TransformersModel:
         return Answer(text, text, self.model_id, int(inputs["input_ids"].shape[1]), len(new), reason)
 
     def _messages(self, request: ChatRequest) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Return the messages for the chat template, and the pictures."""
+        """Return the messages for the chat template, and the images."""
         from cogvideox.video.jpeg import decode_jpeg
 
         messages, images = [], []
@@ -185,7 +187,7 @@ class TransformersModel:
                 else:
                     content.append({"type": "text", "text": part})
             plain = "".join(part for part in message.parts if isinstance(part, str))
-            messages.append({"role": message.role, "content": content if self._sees else plain})
+            messages.append({"role": message.role, "content": content if self._has_vision else plain})
         return messages, images
 
 
@@ -194,8 +196,8 @@ def file_digest(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        for place in (0, size // 2, max(0, size - _SAMPLE)):
-            file.seek(place)
+        for offset in (0, size // 2, max(0, size - _SAMPLE)):
+            file.seek(offset)
             digest.update(file.read(_SAMPLE))
     return digest.hexdigest()[:12]
 

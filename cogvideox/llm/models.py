@@ -1,4 +1,4 @@
-"""The kinds of models, and a client for any of them."""
+"""Model config: selects an endpoint, llama.cpp or transformers, and opens a client for the model."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,13 @@ from cogvideox.llm.local import LlamaCpp, Transformers
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model: exactly one of its kinds.
+    """Config of one model: exactly one of `endpoint`, `llama_cpp` and `transformers`.
 
     Attributes:
-        endpoint: an OpenAI-compatible endpoint.
-        llama_cpp: a GGUF file, served by llama.cpp in this process.
-        transformers: a model folder, run by transformers in this process.
-        retries: when calls are repeated.
+        endpoint: config of an OpenAI-compatible endpoint.
+        llama_cpp: config of a GGUF file, served by llama.cpp in this process.
+        transformers: config of a model folder, run by transformers in this process.
+        retries: retry policy of failed calls.
     """
 
     endpoint: Endpoint | None = None
@@ -36,7 +36,7 @@ class ModelConfig:
         """Open the model.
 
         Raises:
-            UserError: it cannot be opened.
+            UserError: the model cannot be opened.
         """
         kind = self.endpoint or self.llama_cpp or self.transformers
         assert kind is not None
@@ -46,7 +46,7 @@ class ModelConfig:
         """Open the model, and return a client for it.
 
         Raises:
-            UserError: it cannot be opened.
+            UserError: the model cannot be opened.
         """
         per_minute = self.endpoint.per_minute if self.endpoint else None
         return Client(self.open(), cache, account, retries=self.retries, per_minute=per_minute)

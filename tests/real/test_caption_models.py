@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.curation.captions.back_ends.models import ModelSummarizer
 from cogvideox.curation.captions.back_ends.prompts import SUMMARY
+from cogvideox.curation.captions.back_ends.summarizers import ModelSummarizer
 from cogvideox.curation.captions.base import CaptionInput, TimedCaption
 from cogvideox.curation.captions.facts import ClipFacts
 from cogvideox.curation.captions.quality.qa import Question, accuracy, grade

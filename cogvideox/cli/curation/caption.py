@@ -1,4 +1,4 @@
-"""`cogvideox caption IN OUT --ladder FILE`: caption clips; `cogvideox caption report OUT`: the page that shows them."""
+"""`cogvideox caption IN OUT --ladder FILE`: caption clips; `cogvideox caption report OUT`: write an HTML report."""
 
 import sys
 import time
@@ -16,42 +16,43 @@ PROGRESS_INTERVAL = 5.0  # seconds between progress lines
 
 
 def run(arguments: list[str]) -> None:
-    """Caption a folder, or write the report of one."""
+    """Caption a folder, or write the report of a captioned folder."""
     options = parser().parse(arguments)
     if options.source == Path("report"):
         _report(options)
         return
     if options.source is None or options.output is None or options.ladder is None:
-        raise UserError("caption needs IN, OUT and --ladder FILE: clips, the folder to write to, and the ladder")
+        raise UserError("caption needs IN, OUT and --ladder FILE: folder with clips, output folder and pipeline config")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} must be 1 or more")
 
     from cogvideox import config
     from cogvideox.cli.writable import check_writable
-    from cogvideox.curation.captions.config import Ladder
+    from cogvideox.curation.captions.config import CaptionPipelineConfig
     from cogvideox.curation.captions.outputs import CAPTIONS
     from cogvideox.curation.captions.run import caption_folder
     from cogvideox.llm.limits import Budget
 
-    ladder = config.load(Ladder, options.ladder)
+    pipeline_config = config.load(CaptionPipelineConfig, options.ladder)
     if options.budget is not None:
-        budget = config.to_dict(ladder.budget) | {"cost": options.budget}
-        ladder = config.from_dict(Ladder, config.to_dict(ladder) | {"budget": config.to_dict(Budget(**budget))})
+        budget = Budget(**(config.to_dict(pipeline_config.budget) | {"cost": options.budget}))
+        data = config.to_dict(pipeline_config) | {"budget": config.to_dict(budget)}
+        pipeline_config = config.from_dict(CaptionPipelineConfig, data)
     check_writable(options.output / CAPTIONS, 2**20)
     result = caption_folder(
         options.source,
         options.output,
-        ladder,
+        pipeline_config,
         limit=options.limit,
         retry_failed=options.retry_failed,
         on_progress=ProgressPrinter(),
     )
-    for name, needs in result.missing.items():
-        print_note(f"{name} was not measured: it needs {', '.join(needs)}")
+    for name, requirements in result.missing.items():
+        print_note(f"{name} was not measured: missing {', '.join(requirements)}")
     print(", ".join(f"{number} {status}" for status, number in sorted(result.statuses.items())))
-    for rung, problems in result.problems.items():
+    for stage, problems in result.problems.items():
         listed = ", ".join(f"{kind} {number}" for kind, number in sorted(problems.items()))
-        print(f"  {rung}: {listed or 'no problems'}")
+        print(f"  {stage}: {listed or 'no problems'}")
     usage = result.usage
     print(
         f"{usage.calls} calls, {usage.cached} stored responses reused, {usage.prompt_tokens} + "
@@ -59,13 +60,13 @@ def run(arguments: list[str]) -> None:
         f"{result.spent.cost:.4g}; {result.seconds:.1f} s"
     )
     if result.spent.unknown:
-        print_note(f"{result.spent.unknown} calls were in progress when a run was killed; they may have been paid")
-    print(f"{options.output / CAPTIONS} has all captions; `cogvideox caption report {options.output}` shows them")
+        print_note(f"{result.spent.unknown} calls were interrupted by a killed process; they may have been charged")
+    print(f"{options.output / CAPTIONS} contains all captions; view: `cogvideox caption report {options.output}`")
 
 
 def _report(options) -> None:
     if options.output is None:
-        raise UserError("caption report needs OUT, the folder that `cogvideox caption` wrote")
+        raise UserError("caption report needs OUT, the output folder of `cogvideox caption`")
     from cogvideox.curation.captions.page import write_page
 
     print(write_page(options.output, options.limit or 100))
@@ -79,13 +80,13 @@ def _report(options) -> None:
 
 
 class ProgressPrinter:
-    """Prints progress to stderr at intervals."""
+    """Prints progress to stderr every `PROGRESS_INTERVAL` seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
 
     def __call__(self, progress: "CaptionProgress") -> None:
-        """Print a line if the interval is over."""
+        """Print a progress line if the interval has elapsed."""
         if time.monotonic() < self._next:
             return
         from cogvideox.formatting import format_duration
@@ -106,21 +107,21 @@ def parser() -> Parser:
     p = Parser(
         "caption",
         "IN OUT --ladder FILE | report OUT",
-        "Caption the clips of IN (a folder that `curate` wrote, or any folder of videos and images) by the rungs of a "
-        "ladder: short caption, captions of frames, summary. OUT then has captions.parquet (all captions and what is "
-        "wrong with them) and metadata.parquet (clips with usable captions; `encode OUT` and `train` read it). Every "
-        "response of a model is stored, so a run that was stopped goes on where it was. `caption report OUT` writes "
-        "OUT/captions.html, which shows clips with all captions side by side.",
+        "Caption the clips of IN (an output folder of `curate`, or any folder of videos and images) in up to four "
+        "stages: short caption, frame captions, summary, direct caption. Writes captions.parquet (all captions and "
+        "their problems) and metadata.parquet (clips with usable captions, for `encode OUT` and `train`) to OUT. Every "
+        "model response is stored, so an interrupted run resumes. `caption report OUT` writes OUT/captions.html with "
+        "all captions side by side.",
     )
     p.add_argument("source", nargs="?", type=Path, metavar="IN", help="folder with the clips")
-    p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="folder to write to")
-    p.add_argument("--ladder", type=Path, metavar="FILE", help="models, rungs and checks, as YAML or JSON")
-    p.add_argument("--limit", type=int, metavar="N", help="caption, or show, at most N clips")
-    p.add_argument("--budget", type=float, metavar="COST", help="largest cost of all calls; replaces budget.cost")
+    p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="output folder")
+    p.add_argument("--ladder", type=Path, metavar="FILE", help="config of models, stages and checks, as YAML or JSON")
+    p.add_argument("--limit", type=int, metavar="N", help="maximum number of clips to caption or show")
+    p.add_argument("--budget", type=float, metavar="COST", help="maximum total cost of all calls; replaces budget.cost")
     quality = p.add_argument_group("quality, for caption report")
-    quality.add_argument("--questions", type=Path, metavar="FILE", help="JSON of questions and answers about clips")
+    quality.add_argument("--questions", type=Path, metavar="FILE", help="questions with reference answers, as JSON")
     quality.add_argument("--judge", type=Path, metavar="FILE", help="model that answers and grades, as YAML or JSON")
     quality.add_argument("--references", type=Path, metavar="FILE", help="JSON object of reference captions by clip")
     quality.add_argument("--encoder", type=Path, metavar="FOLDER", help="sentence encoder, such as all-MiniLM-L6-v2")
-    p.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    p.add_argument("--retry-failed", action="store_true", help="retry clips that failed in earlier runs")
     return p

@@ -1,9 +1,9 @@
-"""Captions: the paper's ladder (Section 3.4, Appendix G), with several back-ends for each rung.
+"""Captioning pipeline of the paper (Section 3.4, Appendix G), with several back-ends for each stage.
 
-    clip --short--> caption of a sentence --+
+    clip --short--> one-sentence caption  --+
          --frames--> a caption every 2 s  --+--summary--> long caption
          --direct--> long caption of an end-to-end captioner
 
-Every caption is checked (`quality.checks`), and models are asked again with the reason if it fails. `config` has the
-settings, `run` captions a folder, `back_ends.registry` lists the back-ends.
+Every caption is checked (`quality.checks`); if a check fails, the model is called again with the reason. `config` has
+the settings, `run` captions a folder, `back_ends.registry` lists the back-ends.
 """

@@ -1,6 +1,6 @@
-"""What the rungs of the caption ladder get and return, and their protocols.
+"""Inputs, outputs and protocols of the captioning stages.
 
-A rung reads frames (and, as hints for models, measurements of them); it never sees the record of a renderer.
+A stage reads frames (and, as hints for models, measured facts); it never reads the renderer's ground truth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ class CaptionInput:
 
     Attributes:
         id: content hash of the clip.
-        frames: frames of the whole clip, for the samplings that the rungs and measurements need.
-        facts: measurements of the clip.
-        times: seconds from the start of the clip of the frames to caption.
+        frames: frames of the whole clip, by the samplings that the stages and measurements require.
+        facts: measured facts of the clip.
+        times: timestamps of the frames to caption, in seconds from the start of the clip.
+        is_image: whether the clip is a still image.
     """
 
     id: str
@@ -31,7 +32,7 @@ class CaptionInput:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A caption that failed the checks, and why; the next attempt is asked to avoid it."""
+    """A caption that failed the checks and the reason, passed to the retry so that it avoids the problem."""
 
     text: str
     reason: str
@@ -42,9 +43,12 @@ class Draft:
     """A caption as written by a back-end, before the checks.
 
     Attributes:
-        error: why there is no text; None if there is one.
+        error: why there is no text; None on success.
         finish_reason: "length" if the text was cut off.
-        cached: whether no model was called.
+        prompt_tokens, completion_tokens: token counts of the model call.
+        seconds: duration of the model call.
+        cost: cost of the model call.
+        cached: whether the response came from the cache.
     """
 
     text: str = ""
@@ -67,15 +71,15 @@ class TimedCaption:
 
 @runtime_checkable
 class Captioner(Protocol):
-    """Writes a caption of a whole clip: the short caption, or the long one of an end-to-end captioner.
+    """Captions a whole clip, for the stages `short` and `direct`.
 
     Attributes:
-        samplings: frames that it needs.
-        repairs: whether another attempt can give another text.
-        identity: name of the model or method and hash of its weights; other values are other captions.
+        samplings: frame samplings that the captioner requires.
+        can_retry: whether a retry can produce different text.
+        identity: name of the model or method and hash of its weights; a changed identity invalidates stored captions.
     """
 
-    repairs: ClassVar[bool]
+    can_retry: ClassVar[bool]
 
     @property
     def samplings(self) -> tuple[Sampling, ...]: ...
@@ -90,9 +94,9 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class FrameCaptioner(Protocol):
-    """Writes a caption of one frame. For the attributes see `Captioner`."""
+    """Captions one frame. For the attributes see `Captioner`."""
 
-    repairs: ClassVar[bool]
+    can_retry: ClassVar[bool]
 
     @property
     def samplings(self) -> tuple[Sampling, ...]: ...
@@ -107,9 +111,9 @@ class FrameCaptioner(Protocol):
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """Merges the short caption and the captions of frames. For the attributes see `Captioner`."""
+    """Merges the short caption and the frame captions. For the attributes see `Captioner`."""
 
-    repairs: ClassVar[bool]
+    can_retry: ClassVar[bool]
 
     @property
     def identity(self) -> str: ...
@@ -119,8 +123,3 @@ class Summarizer(Protocol):
     ) -> Draft:
         """Write the long caption."""
         ...
-
-
-def frame_at(sampled: SampledFrames, time: float) -> int:
-    """Return the index of the frame that is shown at a time in seconds from the start of the clip."""
-    return max(0, int((sampled.times <= time + 1e-6).sum()) - 1)

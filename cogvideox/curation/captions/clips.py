@@ -1,4 +1,4 @@
-"""The clips of a folder: those of a curated manifest with their measurements, or whole files of any other folder."""
+"""List the clips of a folder: the clips and measurements of a curated manifest, or whole video and image files."""
 
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ _METADATA = "metadata.parquet"
 
 
 def list_clips(folder: Path, output: Path) -> list[dict[str, Any]]:
-    """Return the clips, each with id, source, path, start and end in seconds, is_image, and the columns it has.
+    """Return the clips, each with id, source, path, start and end in seconds, is_image, and measured columns.
 
-    Files that cannot be read are left out of folders without a manifest.
+    In folders without a manifest, unreadable files are skipped.
 
     Raises:
-        UserError: there is no such folder, it has no clips, or its manifest is damaged.
+        UserError: the folder does not exist or has no clips, or the manifest is damaged.
     """
     clips = _curated(folder) if (folder / MANIFEST).is_file() else _whole_files(folder, output)
     if not clips:

@@ -1,4 +1,4 @@
-"""The config of a caption ladder: a YAML or JSON file with models, rungs, checks and the budget."""
+"""Config of the captioning pipeline: a YAML or JSON file with models, stages, checks and the budget."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,23 +11,23 @@ from cogvideox.llm.chat import Sampling
 from cogvideox.llm.limits import Budget
 from cogvideox.llm.models import ModelConfig
 
-RUNGS = ("short", "frames", "summary", "direct")
+STAGES = ("short", "frames", "summary", "direct")
 MIX_COLUMN = "caption_mix"
 
 
 @dataclass(frozen=True)
-class RungConfig:
-    """A rung of the ladder.
+class StageConfig:
+    """Config of one captioning stage.
 
     Attributes:
-        kind: back-end: "model", or one that needs none ("tags", "toybox", "rules").
-        model: name of the model in `Ladder.models`, for the kind "model".
-        prompt: replaces the default prompt.
-        max_words: longest caption, in words; the short caption's default is 40.
-        decoding: parameters of generation.
-        longest_side: of the frames that are sent to a model, in pixels.
-        num_frames: frames of a clip that are sent at once; 0 is 8, or 24 for `direct`.
-        hints: whether measured facts (text, objects, camera) are added to prompts with frames.
+        kind: back-end: "model", or one without a model ("tags", "toybox", "rules").
+        model: name of the model in `CaptionPipelineConfig.models`, required for the kind "model".
+        prompt: prompt that replaces the default.
+        max_words: maximum number of words; short captions have at most 40.
+        decoding: decoding parameters.
+        longest_side: longest side of the frames sent to a model, in pixels.
+        num_frames: number of frames of a clip per request; 0 means 8, or 24 for `direct`.
+        hints: whether to add measured facts (text, objects, camera) to prompts with frames.
     """
 
     kind: str
@@ -41,31 +41,32 @@ class RungConfig:
 
     def __post_init__(self) -> None:
         if (self.kind == "model") != bool(self.model):
-            raise UserError("a rung of the kind model needs the name of a model, and other kinds need none")
+            raise UserError("a stage of kind model needs the name of a model; tags, toybox and rules take no model")
         if self.max_words < 2 or self.longest_side < 16 or self.num_frames < 0:
             raise UserError("max_words must be 2 or more, longest_side 16 or more, num_frames 0 or more")
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """A caption ladder.
+class CaptionPipelineConfig:
+    """Config of the captioning pipeline.
 
     Attributes:
         models: models by name.
-        short, frames, summary, direct: the rungs; those that are None are left out.
-        interval: seconds between the frames that are captioned (2 in the paper).
-        repairs: how often a model is asked again after a caption failed the checks.
-        budget: of all calls in the output folder, of all runs.
-        short_fraction: fraction of the clips that are trained with their short caption, a number or a function of the
-            training step; None trains on long captions only.
-        measure: signals that are measured where the clips have no such columns.
+        short, frames, summary, direct: stage configs; None disables a stage.
+        interval: seconds between captioned frames (2 in the paper).
+        checks: limits of the caption checks.
+        repairs: maximum number of retries after a caption failed the checks.
+        budget: limits on the calls of all runs with the output folder.
+        short_fraction: fraction of clips trained with the short caption, a number or a function of the training step;
+            None trains on long captions only.
+        measure: signals to measure where the input lacks their columns.
     """
 
     models: dict[str, ModelConfig] = field(default_factory=dict)
-    short: RungConfig | None = None
-    frames: RungConfig | None = None
-    summary: RungConfig | None = None
-    direct: RungConfig | None = None
+    short: StageConfig | None = None
+    frames: StageConfig | None = None
+    summary: StageConfig | None = None
+    direct: StageConfig | None = None
     interval: float = 2.0
     checks: CheckConfig = field(default_factory=CheckConfig)
     repairs: int = 2
@@ -74,38 +75,38 @@ class Ladder:
     measure: tuple[str, ...] = ("faces", "objects", "tags", "text")
 
     def __post_init__(self) -> None:
-        if not self.rungs:
-            raise UserError(f"a ladder needs at least one of the rungs {', '.join(RUNGS)}")
+        if not self.stages:
+            raise UserError(f"the pipeline config needs at least one of the stages {', '.join(STAGES)}")
         if self.summary is not None and self.short is None and self.frames is None:
             raise UserError("summary needs short or frames, whose captions it merges")
-        for name, rung in self.rungs.items():
-            if rung.model and rung.model not in self.models:
+        for name, stage in self.stages.items():
+            if stage.model and stage.model not in self.models:
                 known = ", ".join(self.models) or "none"
-                raise UserError(f"{name}.model={rung.model} is not in models; available: {known}")
+                raise UserError(f"{name}.model={stage.model} is not in models; available: {known}")
         if self.interval <= 0 or self.repairs < 0:
             raise UserError("interval must be above 0, and repairs 0 or more")
         if self.short_fraction is not None:
-            if self.short is None or self.long_rung is None:
-                raise UserError("short_fraction needs the rung short, and summary or direct")
+            if self.short is None or self.long_stage is None:
+                raise UserError("short_fraction needs the stage short, and summary or direct")
             if not all(0 <= fraction <= 1 for fraction in _values(self.short_fraction)):
                 raise UserError("short_fraction must be between 0 and 1")
 
     @property
-    def rungs(self) -> dict[str, RungConfig]:
-        """The rungs that are not left out, in the order in which they run."""
-        rungs = {"short": self.short, "frames": self.frames, "summary": self.summary, "direct": self.direct}
-        return {name: rung for name, rung in rungs.items() if rung is not None}
+    def stages(self) -> dict[str, StageConfig]:
+        """Configs of the enabled stages, in execution order."""
+        stages = {"short": self.short, "frames": self.frames, "summary": self.summary, "direct": self.direct}
+        return {name: stage for name, stage in stages.items() if stage is not None}
 
     @property
-    def long_rung(self) -> str | None:
-        """The rung whose caption is the long one: `direct`, otherwise `summary`."""
+    def long_stage(self) -> str | None:
+        """Name of the stage that writes the long caption: `direct`, otherwise `summary`."""
         return "direct" if self.direct is not None else "summary" if self.summary is not None else None
 
     def mix_policy(self) -> Policy:
-        """Return the filter policy that selects one row per clip, so that `short_fraction` holds at every step.
+        """Return the filter policy that selects one row per clip and applies `short_fraction` at every step.
 
         The short row of a clip has `caption_mix` = u and the long row u + 1, where u in [0, 1) is a hash of its id. A
-        window of width 1 that starts at 1 - fraction has exactly one of them.
+        window of width 1 that starts at 1 - fraction contains exactly one of the two rows.
         """
         fraction = 0.0 if self.short_fraction is None else self.short_fraction
         low, high = (_minus(start, fraction) for start in (1.0, 2.0 - 1e-9))

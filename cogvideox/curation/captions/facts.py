@@ -1,7 +1,7 @@
 """Measured facts of clips: text, objects, tags, faces, colors, directions of motion.
 
-They are hints for models, the only input of the `tags` captioner, and what captions are checked against. Columns of a
-curated manifest are used where it has them; the rest is measured here, as far as packages and models are installed.
+Facts are hints for models, the only input of the `tags` captioner, and the reference for caption checks. Existing
+columns of a curated manifest are reused; missing ones are measured if the required packages and models are installed.
 """
 
 import re
@@ -23,8 +23,8 @@ MEASURED = ("faces", "objects", "tags", "text")
 MOTION_SAMPLING = Sampling(fps=8.0, longest_side=256)
 MAX_TEXTS = 8
 
-_STILL = 0.01  # diagonals per second, below which nothing moves
-_MOVING = 0.03  # above which a direction is certain
+_STILL = 0.01  # diagonals per second; slower motion counts as still
+_MOVING = 0.03  # diagonals per second; a direction is reported above this speed
 _COLORS = (
     *("black", "dark gray", "gray", "light gray", "white", "red", "dark red", "orange", "brown", "beige", "yellow"),
     *("green", "dark green", "teal", "light blue", "blue", "dark blue", "purple", "pink"),
@@ -33,16 +33,16 @@ _COLORS = (
 
 @dataclass(frozen=True)
 class ClipFacts:
-    """Facts of a clip or a frame. None and empty mean not measured, or not certain.
+    """Measured facts of a clip or a frame. None or empty means not measured or uncertain.
 
     Attributes:
-        texts: lines of text that were read; None if text was not measured.
-        counts: mean number of objects of each kind; None if objects were not measured.
-        tags: probabilities of ImageNet classes.
+        texts: recognized lines of text; None if text was not measured.
+        counts: mean number of objects by class; None if objects were not measured.
+        tags: ImageNet class probabilities.
         faces: mean number of faces; None if not measured.
         colors: names of the dominant colors, most frequent first.
-        camera: "left", "right", "up" or "down": the way the camera moves; "still"; None if it is neither.
-        motion: the way that most of what moves in front of the camera goes: a direction, "still", or None.
+        camera: direction of camera motion: "left", "right", "up", "down" or "still"; None if uncertain.
+        motion: dominant direction of object motion, with the same values as `camera`.
     """
 
     texts: tuple[str, ...] | None = None
@@ -55,13 +55,13 @@ class ClipFacts:
 
 
 class Measurer:
-    """Measures facts; models are loaded once, and used by one thread at a time."""
+    """Measures facts. Models are loaded once and used by one thread at a time."""
 
     def __init__(self, names: Sequence[str] = MEASURED) -> None:
         """Load the signals whose packages and models are installed.
 
         Args:
-            names: signals to measure, of `MEASURED`.
+            names: signals to measure, a subset of `MEASURED`.
         """
         signals = {name: SIGNALS[name]() for name in names}
         self.missing = {name: needs for name, signal in signals.items() if (needs := signal.missing_requirements())}
@@ -71,17 +71,17 @@ class Measurer:
 
     @property
     def identity(self) -> str:
-        """Names, versions and weights of the signals that are measured."""
+        """Names, versions and weight hashes of the measured signals."""
         parts = [f"{name} {signal.version} {signal.weights_hash()[:12]}" for name, signal in self.signals.items()]
         return ", ".join(parts)
 
     @property
     def samplings(self) -> tuple[Sampling, ...]:
-        """Frames that the signals need."""
+        """Frame samplings that the signals require."""
         return (MOTION_SAMPLING, *(sampling for signal in self.signals.values() for sampling in signal.samplings))
 
     def clip(self, row: Row, frames: Mapping[Sampling, SampledFrames]) -> ClipFacts:
-        """Return the facts of a clip, from the columns of its row where there are any."""
+        """Return the facts of a clip, reusing the columns of its row where present."""
         values: dict[str, Value] = {}
         for name, signal in self.signals.items():
             columns = [column.name for column in signal.columns]
@@ -97,7 +97,8 @@ class Measurer:
         """Return the facts of a frame.
 
         Args:
-            moving: directions of camera and objects around the time of the frame.
+            frame: pixels of the frame.
+            moving: directions of camera and object motion around the time of the frame.
         """
         single = SampledFrames(frame[None], np.zeros(1), 0.0)
         values: dict[str, Value] = {}
@@ -178,10 +179,11 @@ def name_colors(pixels: UInt8[np.ndarray, "n 3"]) -> Int64[np.ndarray, " n"]:
 def directions(
     sampled: SampledFrames, start: float | None = None, end: float | None = None
 ) -> tuple[str | None, str | None]:
-    """Return the directions of the camera and of what moves in front of it; None where they are not certain.
+    """Return the directions of camera and object motion; None where uncertain.
 
     Args:
-        start, end: part in seconds; None is the whole clip.
+        sampled: frames of the clip.
+        start, end: time range in seconds; None is unbounded.
     """
     chosen = np.ones(len(sampled.times), bool)
     if start is not None:
@@ -202,9 +204,9 @@ def directions(
     for index, flow in enumerate(flows):
         explained = global_motion(flow, frames[index])
         seconds = max(float(times[index + 1] - times[index]), 1e-3)
-        camera.append(-explained.flow.mean((0, 1)) / diagonal / seconds)  # the picture moves against the camera
+        camera.append(-explained.flow.mean((0, 1)) / diagonal / seconds)  # the image moves opposite to the camera
         speeds = np.hypot(explained.residual[..., 0], explained.residual[..., 1])
-        # What the camera explains to a pixel has no residual that means anything.
+        # Residuals under one pixel are noise of the camera motion estimate.
         fast = speeds > max(1.0, float(np.quantile(speeds, 0.95)))
         residual = explained.residual[fast].mean(0) if fast.sum() > 8 else np.zeros(2)
         moving.append(residual / diagonal / seconds)
@@ -219,7 +221,7 @@ def _direction(velocities: np.ndarray) -> str | None:
         return "still"
     length = float(np.hypot(*mean))
     if length < max(_MOVING, 0.7 * speed):
-        return None  # back and forth, or too slow to tell
+        return None  # oscillating, or too slow for a reliable direction
     x, y = mean / length
     if max(abs(x), abs(y)) < 0.85:
         return None  # diagonal

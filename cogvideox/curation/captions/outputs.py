@@ -1,4 +1,4 @@
-"""The tables that a captioning writes: all captions, and the clips for training with short and long captions."""
+"""Output tables: all captions, and the training clips with short or long captions."""
 
 import hashlib
 import os
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cogvideox.curation.captions.config import MIX_COLUMN, Ladder
-from cogvideox.curation.captions.ladder import ALL_COLUMNS
+from cogvideox.curation.captions.config import MIX_COLUMN, CaptionPipelineConfig
+from cogvideox.curation.captions.stages import ALL_COLUMNS
 from cogvideox.curation.manifest import arrow_type
 from cogvideox.curation.stage import Column, Row
 from cogvideox.filter_policy.schedule import Schedule
@@ -26,7 +26,7 @@ CLIP_COLUMNS = (
     Column("start", "float", "Start of the clip in its file.", "s", 0.0),
     Column("end", "float", "End of the clip in its file.", "s", 0.0),
     Column("is_image", "bool", "Whether the clip is a still image."),
-    Column("status", "str", "ok, rejected (problems remain after all repairs), failed or pending."),
+    Column("status", "str", "ok, rejected (problems remain after all retries), failed or pending."),
     Column("reason", "str", "Reason why the caption was rejected or failed."),
 )
 _NOT_SCORES = ("start", "end", "index", "attempts", "file_bytes", "clip_bytes")
@@ -44,22 +44,25 @@ def captions_table(rows: Sequence[Row]) -> "pa.Table":
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Path) -> "pa.Table":
-    """Return the clips that can be trained on; with `short_fraction`, two rows per clip: short and long caption.
+def training_table(
+    rows: Sequence[Row], pipeline_config: CaptionPipelineConfig, source: Path, output: Path
+) -> "pa.Table":
+    """Return the table of training clips; with `short_fraction`, two rows per clip: short and long caption.
 
-    The column `caption_mix` is a hash of the clip's id in [0, 1) for short captions, and 1 more for long ones.
+    The column `caption_mix` is a hash of the clip's id in [0, 1) for short captions, and the hash plus 1 for long
+    captions.
     """
     import pyarrow as pa
 
     relative = os.path.relpath(source.resolve(), output.resolve()).replace(os.sep, "/")
-    rung = ladder.long_rung or ("short" if ladder.short is not None else None)
-    usable = [row for row in rows if row["status"] == "ok"] if rung is not None else []
+    stage = pipeline_config.long_stage or ("short" if pipeline_config.short is not None else None)
+    usable = [row for row in rows if row["status"] == "ok"] if stage is not None else []
     listed: list[tuple[Row, str, bool]] = []
     for row in usable:
         short = row.get("caption.short") if not row.get("caption.short_problems") else None
-        if ladder.short_fraction is not None:
-            listed.append((row, short or row[f"caption.{rung}"], True))
-        listed.append((row, row[f"caption.{rung}"], rung == "short"))
+        if pipeline_config.short_fraction is not None:
+            listed.append((row, short or row[f"caption.{stage}"], True))
+        listed.append((row, row[f"caption.{stage}"], stage == "short"))
     scores = sorted(
         {
             name
@@ -93,25 +96,25 @@ def training_table(rows: Sequence[Row], ladder: Ladder, source: Path, output: Pa
 
 @dataclass(frozen=True)
 class WrittenStyle:
-    """The style of the captions that are trained on, with the fields of `generation.enhance.CaptionStyle`."""
+    """Style of the training captions, with the fields of `generation.enhance.CaptionStyle`."""
 
     words: tuple[int, int, int]
     short_fraction: float
     examples: tuple[str, ...]
 
 
-def caption_style(rows: Sequence[Row], ladder: Ladder) -> WrittenStyle:
-    """Return the length of the long captions, the last fraction of short ones, and examples."""
-    rung = ladder.long_rung or "short"
-    captions = [row[f"caption.{rung}"] for row in rows if row["status"] == "ok" and row.get(f"caption.{rung}")]
+def caption_style(rows: Sequence[Row], pipeline_config: CaptionPipelineConfig) -> WrittenStyle:
+    """Return length percentiles of the long captions, the final fraction of short captions, and examples."""
+    stage = pipeline_config.long_stage or "short"
+    captions = [row[f"caption.{stage}"] for row in rows if row["status"] == "ok" and row.get(f"caption.{stage}")]
     lengths = [len(caption.split()) for caption in captions] or [0]
     low, middle, high = (round(float(value)) for value in np.percentile(lengths, (10, 50, 90)))
-    fraction = ladder.short_fraction or 0.0
+    fraction = pipeline_config.short_fraction or 0.0
     last = fraction.values[-1] if isinstance(fraction, Schedule) else fraction
     examples = sorted(captions, key=lambda caption: abs(len(caption.split()) - middle))[:3]
     return WrittenStyle((low, middle, high), last, tuple(examples))
 
 
 def mix_value(id: str) -> float:
-    """Return a number in [0, 1) that depends on the id only, and is evenly distributed."""
+    """Return a uniformly distributed hash of the id in [0, 1)."""
     return int.from_bytes(hashlib.sha256(f"caption mix {id}".encode()).digest()[:6], "big") / 2**48

@@ -1,1 +1,1 @@
-"""Back-ends of the rungs: chat models, detectors and tags, the reading of toybox clips; `registry` lists them."""
+"""Back-ends of the captioning stages: chat models, detectors and tags, the toybox judge; `registry` lists them."""

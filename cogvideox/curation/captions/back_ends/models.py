@@ -1,30 +1,30 @@
-"""Back-ends that call a chat model, local or behind an endpoint, and a summary by rules without one."""
+"""Captioning back-ends that call a chat model, local or behind an endpoint."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, repair_request, summary_material
-from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, TimedCaption, frame_at
+from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, repair_request
+from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
+from cogvideox.curation.captions.frame_times import frame_at
 from cogvideox.curation.signals.base import SampledFrames, Sampling
 from cogvideox.llm.chat import ChatRequest, Frame, Message
 from cogvideox.llm.chat import Sampling as Decoding
 from cogvideox.llm.client import Client
 
 MAX_SHOWN = 1_000
-"""Longest part of a rejected answer that is shown to the model again, in characters."""
+"""Maximum number of characters of a rejected caption that are included in the retry prompt."""
 
 
 @dataclass(frozen=True)
-class ModelRung:
-    """What the rungs with a model have in common.
+class ModelBackEnd:
+    """Base class of the back-ends that call a chat model.
 
     Attributes:
-        max_words: named in the prompt.
-        longest_side: of the frames that are sent, in pixels.
-        num_frames: frames of the clip that are sent, evenly spaced; for captions of a whole clip.
-        use_hints: whether measured facts are added to prompts with frames.
+        max_words: word limit stated in the prompt.
+        longest_side: longest side of the frames sent to the model, in pixels.
+        num_frames: number of evenly spaced frames sent for a caption of the whole clip.
+        use_hints: whether to add measured facts to prompts with frames.
     """
 
     client: Client
@@ -35,7 +35,7 @@ class ModelRung:
     num_frames: int = 8
     use_hints: bool = True
 
-    repairs: ClassVar[bool] = True
+    can_retry: ClassVar[bool] = True
 
     @property
     def identity(self) -> str:
@@ -44,14 +44,14 @@ class ModelRung:
         return f"{self.client.model.model_id} {self.prompt} {self.decoding} {self.max_words} {sides}"
 
     def ask(self, clip: CaptionInput, content: Sequence[str | Frame], rejected: Sequence[Rejected]) -> Draft:
-        """Send the prompt with the content, and the last rejected answer with the reason."""
+        """Send the prompt with the content; on a retry, add the last rejected caption and the reason."""
         instruction = self.prompt.text.replace("{words}", str(self.max_words))
         messages = [Message("user", (instruction + "\n\n", *content) if content else (instruction,))]
         for attempt in rejected[-1:]:
             messages.append(Message("assistant", (attempt.text[:MAX_SHOWN],)))
             messages.append(Message("user", (repair_request(attempt, self.max_words),)))
         decoding = self.decoding
-        if rejected:  # greedy decoding would give the same answer again
+        if rejected:  # greedy decoding would repeat the rejected caption
             temperature = max(decoding.temperature, min(1.0, 0.4 * len(rejected)))
             decoding = replace(decoding, temperature=temperature, seed=len(rejected))
         request = ChatRequest(tuple(messages), self.prompt.id, self.prompt.version, clip.id, sampling=decoding)
@@ -68,7 +68,7 @@ class ModelRung:
         )
 
     def show(self, clip: CaptionInput, sampled: SampledFrames, index: int, timed: bool) -> Frame:
-        """Return a frame as it is sent."""
+        """Encode a frame for the request."""
         from cogvideox.video.jpeg import encode_jpeg
 
         time = float(sampled.times[index])
@@ -76,13 +76,13 @@ class ModelRung:
         return Frame(encode_jpeg(sampled.frames[index], self.longest_side), time if timed else None, key)
 
     def facts(self, clip: CaptionInput) -> list[str]:
-        """Return the hints as content."""
+        """Return the measured facts as message content; empty without hints."""
         text = hints(clip.facts) if self.use_hints else ""
         return [f"\nMeasurements, which may be wrong: <data>{text}</data>"] if text else []
 
 
-class ModelCaptioner(ModelRung):
-    """A caption of the clip from several frames: the short caption, or that of an end-to-end captioner."""
+class ModelCaptioner(ModelBackEnd):
+    """Captions a clip from several frames, for the stages `short` and `direct`."""
 
     @property
     def samplings(self) -> tuple[Sampling, ...]:
@@ -95,8 +95,8 @@ class ModelCaptioner(ModelRung):
         return self.ask(clip, [*frames, *self.facts(clip)], rejected)
 
 
-class ModelFrameCaptioner(ModelRung):
-    """A caption of one frame by a vision-language model."""
+class ModelFrameCaptioner(ModelBackEnd):
+    """Captions one frame with a vision-language model."""
 
     @property
     def samplings(self) -> tuple[Sampling, ...]:
@@ -106,37 +106,3 @@ class ModelFrameCaptioner(ModelRung):
         """See `base.FrameCaptioner`."""
         sampled = clip.frames[self.samplings[0]]
         return self.ask(clip, [self.show(clip, sampled, frame_at(sampled, time), False), *self.facts(clip)], rejected)
-
-
-class ModelSummarizer(ModelRung):
-    """A summary by a language model."""
-
-    def summarize(
-        self, clip: CaptionInput, short: str | None, frames: Sequence[TimedCaption], rejected: Sequence[Rejected] = ()
-    ) -> Draft:
-        """See `base.Summarizer`."""
-        return self.ask(clip, [summary_material(short, frames, clip.facts)], rejected)
-
-
-class RulesSummarizer:
-    """The first caption, then what is new in each of the others. See `base.Summarizer`."""
-
-    repairs: ClassVar[bool] = False
-    identity = "rules 1"
-    max_words = 100
-
-    def summarize(
-        self, clip: CaptionInput, short: str | None, frames: Sequence[TimedCaption], rejected: Sequence[Rejected] = ()
-    ) -> Draft:
-        words: list[str] = []
-        said: set[str] = set()
-        for text in ([] if short is None else [short]) + [frame.text for frame in frames]:
-            for sentence in re.split(r"(?<=[.!?])\s+", text.strip()):
-                phrases = [phrase for phrase in sentence.rstrip(".").split(", ") if phrase.lower() not in said]
-                said |= {phrase.lower() for phrase in phrases}
-                added = ", ".join(phrases).split()
-                if added and len(words) + len(added) <= self.max_words:
-                    added[0] = added[0][0].upper() + added[0][1:]
-                    added[-1] += "" if added[-1][-1] in ".!?" else "."
-                    words += added
-        return Draft(" ".join(words))

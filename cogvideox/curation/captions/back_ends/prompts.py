@@ -1,7 +1,7 @@
-"""Prompts of the ladder's models. Increase a version when its text changes: stored responses belong to a version.
+"""Prompts of the captioning models. Increase the version when the text changes: it is part of the response cache key.
 
-The constraints of the summary are those of the paper (Appendix G): chronological, plain statements without openers such
-as "The video shows", no line breaks, at most 100 English words.
+The summary prompt follows the constraints of the paper (Appendix G): chronological, plain statements without openers
+such as "The video shows", no line breaks, at most 100 English words.
 """
 
 import re
@@ -15,10 +15,12 @@ from cogvideox.curation.captions.facts import ClipFacts
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt with a name and a version.
+    """A versioned prompt.
 
     Attributes:
-        text: instruction; `{words}` is replaced by the largest number of words.
+        id: name of the prompt.
+        version: version of the text.
+        text: instruction; `{words}` is replaced by the word limit.
     """
 
     id: str
@@ -59,18 +61,18 @@ _INSTRUCTION = re.compile(
 
 
 def looks_like_instruction(text: str) -> bool:
-    """Whether recognized text addresses a language model; such text is not passed on as a hint."""
+    """Whether recognized text is addressed to a language model, and thus must not be used as a hint."""
     return _INSTRUCTION.search(text) is not None
 
 
 def usable_texts(facts: ClipFacts) -> tuple[str, ...]:
-    """Return the recognized lines of text that are passed to models. If one looks like an instruction, none is."""
+    """Return the recognized text lines for a prompt; empty if any text looks like an instruction."""
     texts = facts.texts or ()
     return () if looks_like_instruction(" ".join(texts)) else texts
 
 
 def hints(facts: ClipFacts) -> str:
-    """Return measured facts as lines of text for a model; empty if nothing certain was measured."""
+    """Return measured facts as text lines for a prompt; empty without reliable measurements."""
     lines = []
     if subjects := count_phrases(facts):
         lines.append(f"detected: {', '.join(subjects)}")
@@ -82,7 +84,7 @@ def hints(facts: ClipFacts) -> str:
 
 
 def summary_material(short: str | None, frames: Sequence[TimedCaption], facts: ClipFacts) -> str:
-    """Return the input of the summary: short caption, timed captions and hints, as data."""
+    """Return the input of the summary prompt: short caption, timed captions and hints, marked as data."""
     lines = [] if short is None else [f"short caption: {_data(short)}"]
     lines += [f"{frame.time:g}s: {_data(frame.text)}" for frame in frames]
     if extra := hints(facts):
@@ -91,7 +93,7 @@ def summary_material(short: str | None, frames: Sequence[TimedCaption], facts: C
 
 
 def repair_request(rejected: Rejected, words: int) -> str:
-    """Return the message that asks for another answer."""
+    """Return the retry message with the reason for the rejection."""
     return (
         f"This answer cannot be used: {rejected.reason}. Write the description again, in at most {words} words, and "
         "avoid this. Answer with the description only."

@@ -1,26 +1,22 @@
-"""The back-ends of each rung by name. To add one, write a class with the members of its protocol and list it here."""
+"""Back-ends of each stage by name. To add one, implement the protocol of its stage and register the class here."""
 
 from collections.abc import Callable
 from typing import Any
 
-from cogvideox.curation.captions.back_ends.models import (
-    ModelCaptioner,
-    ModelFrameCaptioner,
-    ModelSummarizer,
-    RulesSummarizer,
-)
+from cogvideox.curation.captions.back_ends.models import ModelCaptioner, ModelFrameCaptioner
 from cogvideox.curation.captions.back_ends.prompts import DIRECT, FRAME, SHORT, SUMMARY, Prompt
+from cogvideox.curation.captions.back_ends.summarizers import ModelSummarizer, RulesSummarizer
 from cogvideox.curation.captions.back_ends.tags import TagsCaptioner, TagsFrameCaptioner
 from cogvideox.curation.captions.back_ends.toybox import ToyboxCaptioner, ToyboxFrameCaptioner
-from cogvideox.curation.captions.config import RungConfig
+from cogvideox.curation.captions.config import StageConfig
 from cogvideox.curation.captions.facts import Measurer
 from cogvideox.llm.client import Client
 
-Factory = Callable[[RungConfig, Client | None, Measurer], Any]
+Factory = Callable[[StageConfig, Client | None, Measurer], Any]
 
 
 def _model(kind: Callable[..., Any], prompt: Prompt, num_frames: int = 8) -> Factory:
-    def build(config: RungConfig, client: Client | None, measurer: Measurer) -> Any:
+    def build(config: StageConfig, client: Client | None, measurer: Measurer) -> Any:
         assert client is not None
         return kind(
             client,
@@ -57,4 +53,4 @@ BACK_ENDS: dict[str, dict[str, Factory]] = {
     "summary": SUMMARIZERS,
     "direct": DIRECT_CAPTIONERS,
 }
-"""Back-ends by rung and name."""
+"""Back-end factories by stage and name."""

@@ -1,14 +1,15 @@
 """Captions without a language model: one plain sentence from detectors, tags, recognized text, colors and motion.
 
-They are as good as the detectors: wrong or missing kinds of objects, no actions, no relations. They give summarizers of
-real footage a true input where no vision-language model is at hand.
+The captions are limited by the detectors: object classes may be wrong or missing, and actions and relations are absent.
+They let the summary stage run on real footage without a vision-language model.
 """
 
 from collections.abc import Sequence
 from typing import ClassVar
 
-from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, frame_at
+from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
 from cogvideox.curation.captions.facts import MOTION_SAMPLING, ClipFacts, Measurer, directions
+from cogvideox.curation.captions.frame_times import frame_at
 from cogvideox.curation.signals.base import Sampling
 
 FRAME_SAMPLING = Sampling(fps=2.0, longest_side=640)
@@ -19,9 +20,9 @@ _IRREGULAR |= {"sheep": "sheep", "skis": "skis", "scissors": "scissors", "wine g
 
 
 class TagsCaptioner:
-    """A sentence about a clip. See `base.Captioner`."""
+    """Captions a clip in one sentence. See `base.Captioner`."""
 
-    repairs: ClassVar[bool] = False
+    can_retry: ClassVar[bool] = False
 
     def __init__(self, measurer: Measurer, min_tag: float = MIN_TAG) -> None:
         self.measurer, self.min_tag = measurer, min_tag
@@ -39,9 +40,9 @@ class TagsCaptioner:
 
 
 class TagsFrameCaptioner:
-    """A sentence about a frame. See `base.FrameCaptioner`."""
+    """Captions a frame in one sentence. See `base.FrameCaptioner`."""
 
-    repairs: ClassVar[bool] = False
+    can_retry: ClassVar[bool] = False
 
     def __init__(self, measurer: Measurer, min_tag: float = MIN_TAG) -> None:
         self.measurer, self.min_tag = measurer, min_tag
@@ -62,7 +63,7 @@ class TagsFrameCaptioner:
 
 
 def describe_facts(facts: ClipFacts, min_tag: float = MIN_TAG) -> str:
-    """Return a sentence that names the facts."""
+    """Describe the facts in one sentence."""
     subjects = count_phrases(facts)
     parts = [_join(subjects)] if subjects else []
     tags = [name for name, value in facts.tags.items() if value >= min_tag]
@@ -87,7 +88,7 @@ def describe_facts(facts: ClipFacts, min_tag: float = MIN_TAG) -> str:
 
 
 def count_phrases(facts: ClipFacts) -> list[str]:
-    """Return phrases such as "two people", of kinds that are in at least half of the frames."""
+    """Return phrases such as "two people", for object classes with a mean count that rounds to 1 or more; at most 4."""
     phrases = []
     counts = dict(facts.counts or {})
     if facts.faces is not None and round(facts.faces) > round(counts.get("person", 0.0)):

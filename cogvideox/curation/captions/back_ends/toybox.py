@@ -1,6 +1,6 @@
-"""Captions of toybox clips that are read back from pixels by the toybox judge.
+"""Captions of toybox clips from the facts that the toybox judge predicts from pixels.
 
-They show what a ladder can reach where every frame caption is right. Nothing comes from the scene's own record.
+They test the captioning pipeline with correct frame captions. The scene's ground truth is not used.
 """
 
 from collections.abc import Sequence
@@ -8,16 +8,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, frame_at
+from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
+from cogvideox.curation.captions.frame_times import frame_at
 from cogvideox.curation.signals.base import Sampling
 
 SAMPLING = Sampling(fps=8.0, longest_side=None)
 
 
 class ToyboxCaptioner:
-    """A sentence with color, shape, size, motion and background. See `base.Captioner`."""
+    """Captions a clip with color, shape, size, motion and background. See `base.Captioner`."""
 
-    repairs: ClassVar[bool] = False
+    can_retry: ClassVar[bool] = False
     identity = "toybox 1"
     samplings = (SAMPLING,)
 
@@ -26,9 +27,9 @@ class ToyboxCaptioner:
 
 
 class ToyboxFrameCaptioner:
-    """A sentence about a frame, which shows no motion. See `base.FrameCaptioner`."""
+    """Captions a frame, without motion. See `base.FrameCaptioner`."""
 
-    repairs: ClassVar[bool] = False
+    can_retry: ClassVar[bool] = False
     identity = "toybox frames 1"
     samplings = (SAMPLING,)
 
@@ -39,7 +40,7 @@ class ToyboxFrameCaptioner:
 
 
 def read(frames: np.ndarray) -> dict[str, str | None]:
-    """Return the facts that the judge of the core grammar reads from frames [t h w 3]."""
+    """Return the facts that the judge of the core grammar predicts from frames [t h w 3]."""
     import torch
 
     from cogvideox.toybox.judge.core import read_facts
@@ -48,7 +49,7 @@ def read(frames: np.ndarray) -> dict[str, str | None]:
 
 
 def describe_reading(facts: dict[str, str | None]) -> str:
-    """Return a sentence with the facts that could be read."""
+    """Describe the predicted facts in one sentence."""
     words = [facts[name] for name in ("size", "color", "shape") if facts.get(name)]
     subject = " ".join(["a", *(word for word in words if word)]) if facts.get("shape") else None
     if subject is None:

@@ -1,7 +1,8 @@
-"""Checks of captions: what is wrong with one, with a reason that a model can act on.
+"""Caption checks; each failure has a reason that is fed back to the model on retry.
 
-Kinds are columns of the result and are counted per run. The contradictions are conservative: detectors are weak, so a
-caption fails only if it states the opposite of a clear measurement.
+Problems are stored in the column `caption.<stage>_problems`, one "kind: reason" per line, and counted per run. Checks
+against measured facts are conservative because detectors are unreliable: a caption fails only if it contradicts a clear
+measurement.
 """
 
 import difflib
@@ -29,7 +30,7 @@ KINDS = (
     "contradicts_counts",
     "contradicts_motion",
 )
-"""What can be wrong with a caption."""
+"""Kinds of problems."""
 
 _OPENER = re.compile(
     r"^\W*(in |throughout |during )?(the|this|these|a) (short |given )?(video|clip|footage|frames?|images?|captions?|"
@@ -71,11 +72,11 @@ _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a caption.
+    """A failed check of a caption.
 
     Attributes:
         kind: one of `KINDS`.
-        reason: a sentence for the model and the reader.
+        reason: explanation for the model and the user.
     """
 
     kind: str
@@ -90,11 +91,11 @@ class CheckConfig:
     """Limits of the checks.
 
     Attributes:
-        max_words: of a long caption; a short one may have half as many.
-        max_tokens: tokens that the text encoder reads, including the end token (226 in CogVideoX).
+        max_words: maximum number of words of a long caption; short captions have at most 40.
+        max_tokens: sequence length of the text encoder, including the end token (226 in CogVideoX).
         tokenizer: folder of the text encoder's tokenizer; None estimates the number of tokens.
-        english: whether captions of other languages fail.
-        facts: whether contradictions to measured facts fail.
+        english: whether captions in any language but English fail.
+        facts: whether captions that contradict measured facts fail.
     """
 
     max_words: int = 100
@@ -131,11 +132,15 @@ def check_caption(
     finish_reason: str = "stop",
     error: str | None = None,
 ) -> list[Problem]:
-    """Return everything that is wrong with a caption; empty if it can be used.
+    """Return all problems of a caption; empty if it is usable.
 
     Args:
-        facts: measurements of the clip or frame.
-        finish_reason, error: of the model's answer.
+        text: the caption.
+        facts: measured facts of the clip or frame.
+        config: limits of the checks.
+        count_tokens: see `CheckConfig.counter`.
+        max_words: maximum number of words.
+        finish_reason, error: finish reason and error from the model's response.
     """
     if error is not None:
         return [Problem("error", error)]
@@ -145,21 +150,21 @@ def check_caption(
     words = text.split()
     if finish_reason == "length" or not re.search(r"[.!?\"”')]\W*$", text):
         problems.append(Problem("cut_off", "it does not end with a full sentence"))
-    if repeated := loop(words):
+    if repeated := repeated_phrase(words):
         problems.append(Problem("looping", f"it repeats {repeated!r}"))
     if match := _OPENER.search(text) or _VIDEO.search(text):
         problems.append(Problem("opener", f"it says {match[0].strip()!r} instead of describing directly"))
     if match := _META.search(text):
-        problems.append(Problem("not_a_caption", f"it says {match[0].strip()!r}, which is no description"))
+        problems.append(Problem("not_a_caption", f"it says {match[0].strip()!r}, which is not a description"))
     elif looks_like_instruction(text):
         problems.append(Problem("not_a_caption", "it repeats an instruction instead of describing"))
     if config.english and not is_english(text):
         problems.append(Problem("language", "it is not in English"))
     if len(words) > max_words:
-        problems.append(Problem("too_many_words", f"it has {len(words)} words, and {max_words} are allowed"))
+        problems.append(Problem("too_many_words", f"it has {len(words)} words; the maximum is {max_words}"))
     if len(text) > 20 * config.max_tokens or (number := count_tokens(text)) > config.max_tokens:
         number = number if len(text) <= 20 * config.max_tokens else len(text) // 4
-        reason = f"it has {number} tokens, and the text encoder reads {config.max_tokens}"
+        reason = f"it has {number} tokens; the text encoder's limit is {config.max_tokens}"
         problems.append(Problem("too_many_tokens", reason))
     if config.facts:
         problems += contradictions(text, facts)
@@ -167,7 +172,7 @@ def check_caption(
 
 
 def remove_opener(text: str) -> str:
-    """Return a caption without "The video shows" at its start, which language models write most often."""
+    """Remove a leading "The video shows" or similar, the most common opener of language models."""
     match = _REMOVABLE.match(text)
     return text if match is None else text[match.end()].upper() + text[match.end() + 1 :]
 
@@ -179,9 +184,11 @@ def contradictions(text: str, facts: ClipFacts) -> list[Problem]:
         read = " ".join(facts.texts).lower()
         plain = re.sub(r"[^\w ]", "", text.lower())
         if len(plain) >= 3 and plain in re.sub(r"[^\w ]", "", read):
-            problems.append(Problem("copies_text", "it only repeats text that is written in the picture"))
+            problems.append(Problem("copies_text", "it only repeats text that is visible in the picture"))
         if _NO_TEXT.search(text):
-            problems.append(Problem("contradicts_text", f"it says that there is no text, but {facts.texts[0]!r} is"))
+            problems.append(
+                Problem("contradicts_text", f"it says that there is no text, but {facts.texts[0]!r} is visible")
+            )
     if facts.texts is not None:
         for quoted in _QUOTED.findall(text):
             if len(quoted) >= 3 and not any(
@@ -191,29 +198,29 @@ def contradictions(text: str, facts: ClipFacts) -> list[Problem]:
     if facts.counts is not None:
         number = facts.counts.get("person", 0.0)
         if _NO_PEOPLE.search(text) and number >= 0.9:
-            problems.append(Problem("contradicts_counts", "it says that there are no people, but there are"))
+            problems.append(Problem("contradicts_counts", "it says that there are no people, but people are visible"))
         for match in _PEOPLE.finditer(text.lower()):
-            said = _NUMBERS[match[1]]
-            if number >= 0.9 and abs(said - number) >= max(2.0, 0.6 * number):
+            stated = _NUMBERS[match[1]]
+            if number >= 0.9 and abs(stated - number) >= max(2.0, 0.6 * number):
                 reason = f"it says {match[0]!r}, but about {number:.0f} are detected"
                 problems.append(Problem("contradicts_counts", reason))
     for match in _CAMERA.finditer(text):
-        said = match[1].lower()
-        if facts.camera in (_OPPOSITE[said], "still"):
+        stated = match[1].lower()
+        if facts.camera in (_OPPOSITE[stated], "still"):
             state = "is still" if facts.camera == "still" else f"moves {facts.camera}"
             problems.append(Problem("contradicts_motion", f"it says {match[0]!r}, but the camera {state}"))
     if (match := _CAMERA_STILL.search(text)) and facts.camera in _OPPOSITE:
         problems.append(Problem("contradicts_motion", f"it says {match[0]!r}, but the camera moves {facts.camera}"))
     if facts.motion in _OPPOSITE and facts.camera == "still":
-        said = set(re.findall(r"\b(?:to the|towards the|toward the|moves?|moving) (left|right)\b", text.lower()))
-        if said == {_OPPOSITE[facts.motion]}:
-            reason = f"it says that something moves {said.pop()}, but it moves {facts.motion}"
+        stated = set(re.findall(r"\b(?:to the|towards the|toward the|moves?|moving) (left|right)\b", text.lower()))
+        if stated == {_OPPOSITE[facts.motion]}:
+            reason = f"it says that something moves {stated.pop()}, but it moves {facts.motion}"
             problems.append(Problem("contradicts_motion", reason))
     return problems
 
 
-def loop(words: Sequence[str]) -> str:
-    """Return a phrase that a text repeats without end; empty if there is none."""
+def repeated_phrase(words: Sequence[str]) -> str:
+    """Return a phrase that the text repeats in a loop; empty if there is none."""
     lower = [re.sub(r"\W", "", word.lower()) for word in words]
     for size, most in ((1, 5), (2, 4), (4, 3), (8, 2)):
         for start in range(len(lower) - size * most + 1):
@@ -227,7 +234,7 @@ def loop(words: Sequence[str]) -> str:
 
 
 def is_english(text: str) -> bool:
-    """Whether a text is plausibly English: Latin letters, and common words if it is longer. Quotations do not count."""
+    """Whether a text is plausibly English: Latin letters and, if long enough, common words. Ignores quotations."""
     plain = _QUOTED.sub(" ", text)
     letters = [char for char in plain if char.isalpha()]
     if letters and sum(char.isascii() for char in letters) < 0.9 * len(letters):
@@ -237,7 +244,7 @@ def is_english(text: str) -> bool:
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an upper estimate of the number of T5 tokens of an English text, with the end token."""
+    """Return a conservative estimate of the number of T5 tokens of an English text, including the end token."""
     return 1 + sum(max(1, -(-len(part) // 4)) for part in re.findall(r"\w+|[^\w\s]", text))
 
 

@@ -1,7 +1,8 @@
 """Questions about clips, answered from captions only and graded by a language model (the recipe of VDC, 2024).
 
-A caption is good if a reader who never saw the clip can answer questions about it. One call answers each question from
-the caption, a second one grades the answer against the right one. Failed calls are counted, not taken as wrong answers.
+A caption is good if questions about the clip can be answered from the caption alone. One call answers each question
+from the caption, and a second call grades the prediction against the reference answer. Failed calls are counted
+separately from wrong answers.
 """
 
 import json
@@ -33,25 +34,26 @@ _SCHEMA = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a clip, with its right answer."""
+    """A question about a clip and its reference answer."""
 
     clip: str
     question: str
-    answer: str
+    reference: str
 
 
 @dataclass(frozen=True)
 class Graded:
-    """An answer from the caption and its grade.
+    """The answer predicted from the caption, and its grade.
 
     Attributes:
-        correct: None if a call failed, or the judge's answer could not be read.
-        score: 0 (wrong) to 5.
+        predicted: answer predicted from the caption.
+        correct: whether the answer is correct; None if a call failed or the grade could not be parsed.
+        score: grade from 0 (wrong) to 5.
         reason: why there is no grade.
     """
 
     question: Question
-    given: str = ""
+    predicted: str = ""
     correct: bool | None = None
     score: int | None = None
     reason: str = ""
@@ -61,7 +63,7 @@ def read_questions(path: str | Path) -> list[Question]:
     """Read questions: JSON lines, or a JSON list, of {"clip", "question", "answer"}; clip is an id or a source.
 
     Raises:
-        UserError: the file cannot be read, or an entry is something else.
+        UserError: the file cannot be read, or an entry is invalid.
     """
     path = Path(path)
     with reading(path, "not JSON with questions"):
@@ -79,32 +81,37 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def grade(judge: Client, captions: dict[str, str], questions: Sequence[Question]) -> list[Graded]:
-    """Answer the questions from the captions of their clips, and grade the answers.
+    """Answer the questions from the captions of their clips, and grade the predicted answers.
 
     Args:
-        captions: captions by clip. Questions about other clips are left out.
+        judge: client of the model that answers and grades.
+        captions: captions by clip. Questions about clips without a caption are skipped.
+        questions: questions with reference answers.
 
     Raises:
         UserError: see `Client.ask`.
     """
-    asked = [question for question in questions if question.clip in captions]
-    answers = ask_all(judge, [_answer_request(captions[question.clip], question) for question in asked])
+    answerable = [question for question in questions if question.clip in captions]
+    predictions = ask_all(judge, [_answer_request(captions[question.clip], question) for question in answerable])
     results: dict[int, Graded] = {}
-    for index, (question, answer) in enumerate(zip(asked, answers)):
-        given = _plain(answer.text)
-        if answer.error is None and given in (UNKNOWN, _plain(question.answer)):  # needs no judge
-            same = given != UNKNOWN
-            results[index] = Graded(question, answer.text.strip(), same, 5 if same else 0)
-    unclear = [index for index, answer in enumerate(answers) if answer.error is None and index not in results]
-    grades = dict(zip(unclear, ask_all(judge, [_grade_request(asked[i], answers[i].text) for i in unclear])))
+    for index, (question, prediction) in enumerate(zip(answerable, predictions)):
+        predicted = _plain(prediction.text)
+        # Exact matches and "unknown" need no grading call.
+        if prediction.error is None and predicted in (UNKNOWN, _plain(question.reference)):
+            same = predicted != UNKNOWN
+            results[index] = Graded(question, prediction.text.strip(), same, 5 if same else 0)
+    unclear = [
+        index for index, prediction in enumerate(predictions) if prediction.error is None and index not in results
+    ]
+    grades = dict(zip(unclear, ask_all(judge, [_grade_request(answerable[i], predictions[i].text) for i in unclear])))
     return [
-        results.get(index) or _graded(question, answers[index], grades.get(index))
-        for index, question in enumerate(asked)
+        results.get(index) or _graded(question, predictions[index], grades.get(index))
+        for index, question in enumerate(answerable)
     ]
 
 
 def accuracy(graded: Sequence[Graded], judge_id: str) -> dict[str, Score]:
-    """Return the fraction of correct answers with its Wilson interval, and the mean score of 0 to 5."""
+    """Return the fraction of correct answers with its Wilson interval, and the mean score (0 to 5)."""
     known = [item for item in graded if item.correct is not None]
     if not known:
         return {}
@@ -128,7 +135,7 @@ def accuracy(graded: Sequence[Graded], judge_id: str) -> dict[str, Score]:
 
 
 def wilson(successes: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a proportion (Wilson 1927)."""
+    """Return the Wilson score interval of a proportion (Wilson, 1927)."""
     fraction = successes / total
     center = (fraction + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(fraction * (1 - fraction) / total + z * z / (4 * total * total))
@@ -144,21 +151,21 @@ def _answer_request(caption: str, question: Question) -> ChatRequest:
     return ChatRequest((Message("user", (text,)),), *ANSWER, question.clip, sampling=Sampling(max_tokens=48))
 
 
-def _grade_request(question: Question, given: str) -> ChatRequest:
+def _grade_request(question: Question, predicted: str) -> ChatRequest:
     text = (
         'Grade an answer to a question. Answer in JSON: "correct" is yes if the given answer means the same as the '
         'right answer, otherwise no; "score" is 0 (wrong or unknown) to 5 (the same).\n'
-        f"Question: {question.question}\nRight answer: {question.answer}\n"
-        f"Given answer: <data>{_data(given)[:500]}</data>"
+        f"Question: {question.question}\nRight answer: {question.reference}\n"
+        f"Given answer: <data>{_data(predicted)[:500]}</data>"
     )
     messages = (Message("user", (text,)),)
     return ChatRequest(messages, *GRADE, question.clip, sampling=Sampling(max_tokens=40), schema=_SCHEMA)
 
 
-def _graded(question: Question, answer: Answer, verdict: Answer | None) -> Graded:
-    given = " ".join(answer.text.split())
+def _graded(question: Question, prediction: Answer, verdict: Answer | None) -> Graded:
+    predicted = " ".join(prediction.text.split())
     if verdict is None or verdict.error is not None:
-        return Graded(question, given, reason=str(answer.error if verdict is None else verdict.error))
+        return Graded(question, predicted, reason=str(prediction.error if verdict is None else verdict.error))
     try:
         found = re.search(r"\{.*?\}", verdict.text, re.DOTALL)
         data = json.loads(found[0] if found else "")
@@ -166,8 +173,8 @@ def _graded(question: Question, answer: Answer, verdict: Answer | None) -> Grade
         if not isinstance(score, int) or isinstance(score, bool) or not 0 <= score <= 5:
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Graded(question, given, reason=f"the judge's answer cannot be read: {verdict.text[:80]!r}")
-    return Graded(question, given, correct, score)
+        return Graded(question, predicted, reason=f"the judge's answer cannot be read: {verdict.text[:80]!r}")
+    return Graded(question, predicted, correct, score)
 
 
 def _plain(text: str) -> str:

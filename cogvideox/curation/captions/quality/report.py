@@ -1,4 +1,4 @@
-"""Quality of all rungs of a captioning: questions and answers, and similarity to references."""
+"""Caption quality by stage: question-answering accuracy and similarity to references."""
 
 import json
 from dataclasses import asdict
@@ -19,50 +19,55 @@ from cogvideox.records import Score
 from cogvideox.untrusted.files import read_json, reading
 
 QUALITY, RESPONSES = "quality.json", "judge-responses.sqlite"
-RUNGS = ("short", "frames", "summary", "direct")
+STAGES = ("short", "frames", "summary", "direct")
 
 
 def measure_quality(
     output: Path, questions: Path | None, judge: Path | None, references: Path | None, encoder: Path | None
 ) -> list[str]:
-    """Write `quality.json` with all scores by rung, and return lines that show them.
+    """Write `quality.json` with all scores by stage, and return one summary line per stage.
 
     Args:
-        questions, judge: see `qa.read_questions`; file with a `ModelConfig`.
-        references, encoder: JSON object of captions by clip (id or source); folder of a sentence encoder.
+        output: folder with the captions.
+        questions: file of questions, see `qa.read_questions`.
+        judge: file with the `ModelConfig` of the model that answers and grades.
+        references: JSON file of reference captions by clip id or source.
+        encoder: folder of a sentence encoder.
 
     Raises:
-        UserError: a file cannot be read, or there is no judge for the questions.
+        UserError: a file cannot be read, or questions are given without a judge.
     """
-    captions = rung_captions(output)
-    scores: dict[str, dict[str, Score]] = {rung: {} for rung in captions}
+    captions = captions_by_stage(output)
+    scores: dict[str, dict[str, Score]] = {stage: {} for stage in captions}
     failures: dict[str, Any] = {}
     if questions is not None:
         if judge is None:
-            raise UserError("--questions needs --judge FILE, the model that answers and grades")
-        asked = read_questions(questions)
+            raise UserError("--questions needs --judge FILE, the config of the model that answers and grades")
+        question_list = read_questions(questions)
         cache = ResponseCache(output / RESPONSES)
         client = config.load(ModelConfig, judge).client(cache)
         try:
-            for rung, texts in captions.items():
-                graded = grade(client, texts, asked)
-                scores[rung] |= accuracy(graded, client.model.model_id)
-                failures[rung] = [[item.question.clip, item.reason] for item in graded if item.correct is None]
+            for stage, texts in captions.items():
+                graded = grade(client, texts, question_list)
+                scores[stage] |= accuracy(graded, client.model.model_id)
+                failures[stage] = [[item.question.clip, item.reason] for item in graded if item.correct is None]
         finally:
             client.model.close()
             cache.close()
     if references is not None:
-        wanted = {clip: str(text) for clip, text in read_json(references).items()}
+        reference_captions = {clip: str(text) for clip, text in read_json(references).items()}
         model = None if encoder is None else SentenceEncoder(encoder)
-        for rung, texts in captions.items():
-            scores[rung] |= similarity(texts, wanted, model)
-    data = {rung: {name: asdict(score) for name, score in of_rung.items()} for rung, of_rung in scores.items()}
+        for stage, texts in captions.items():
+            scores[stage] |= similarity(texts, reference_captions, model)
+    data = {
+        stage: {name: asdict(score) for name, score in stage_scores.items()} for stage, stage_scores in scores.items()
+    }
     write_text(output / QUALITY, json.dumps({"scores": data, "failed_questions": failures}, indent=2) + "\n")
-    return [_line(rung, of_rung) for rung, of_rung in scores.items() if of_rung]
+    return [_line(stage, stage_scores) for stage, stage_scores in scores.items() if stage_scores]
 
 
-def rung_captions(output: Path) -> dict[str, dict[str, str]]:
-    """Return the captions of each rung by clip, under its id and its source; those of frames are joined.
+def captions_by_stage(output: Path) -> dict[str, dict[str, str]]:
+    """Return the captions by stage, keyed by both clip id and source; frame captions are concatenated.
 
     Raises:
         UserError: there are no captions.
@@ -71,22 +76,22 @@ def rung_captions(output: Path) -> dict[str, dict[str, str]]:
 
     path = output / CAPTIONS
     if not path.is_file():
-        raise UserError(f"cannot read {path}: `cogvideox caption IN {output} --ladder FILE` writes it")
+        raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --ladder FILE` first")
     with reading(path, "damaged or not a Parquet file"):
         rows = parquet.read_table(path).to_pylist()
     captions: dict[str, dict[str, str]] = {}
-    for rung in RUNGS:
+    for stage in STAGES:
         for row in rows:
-            text = row.get(f"caption.{rung}")
-            if text and rung == "frames":
+            text = row.get(f"caption.{stage}")
+            if text and stage == "frames":
                 text = " ".join(frame["text"] for frame in json.loads(text))
             if text:
-                captions.setdefault(rung, {}).update({row["id"]: text, row["source"]: text})
+                captions.setdefault(stage, {}).update({row["id"]: text, row["source"]: text})
     return captions
 
 
 def similarity(texts: dict[str, str], references: dict[str, str], encoder: SentenceEncoder | None) -> dict[str, Score]:
-    """Return the mean similarity of captions to the references of their clips."""
+    """Return the mean similarity of the captions to their references."""
     clips = [clip for clip in references if clip in texts]
     if not clips:
         return {}
@@ -99,7 +104,7 @@ def similarity(texts: dict[str, str], references: dict[str, str], encoder: Sente
     return scores
 
 
-def _line(rung: str, scores: dict[str, Score]) -> str:
+def _line(stage: str, scores: dict[str, Score]) -> str:
     parts = []
     for name, score in scores.items():
         interval = "" if score.interval is None else f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
@@ -107,4 +112,4 @@ def _line(rung: str, scores: dict[str, Score]) -> str:
     failed = next(
         (score.protocol.get("num_failed") for score in scores.values() if score.protocol.get("num_failed")), 0
     )
-    return f"{rung}: {', '.join(parts)}" + (f"; {failed} questions without a grade" if failed else "")
+    return f"{stage}: {', '.join(parts)}" + (f"; {failed} questions without a grade" if failed else "")

@@ -1,7 +1,7 @@
-"""Similarity of captions to references: words in common without a model, or sentence embeddings by a model folder.
+"""Similarity of captions to references: ROUGE-L, or the cosine similarity of sentence embeddings.
 
-Similarity shows regressions between two versions of a ladder. It is no measure of quality by itself: long captions of
-different clips are similar, too.
+Similarity detects regressions between two versions of a captioning pipeline. It does not measure quality by itself:
+long captions of different clips are also similar.
 """
 
 import re
@@ -22,21 +22,21 @@ def rouge_l(caption: str, reference: str) -> float:
     lengths = [0] * (len(second) + 1)
     for word in first:
         previous = 0
-        for column, other in enumerate(second, start=1):
+        for column, candidate in enumerate(second, start=1):
             above = lengths[column]
-            lengths[column] = previous + 1 if word == other else max(above, lengths[column - 1])
+            lengths[column] = previous + 1 if word == candidate else max(above, lengths[column - 1])
             previous = above
     return 2 * lengths[-1] / (len(first) + len(second))
 
 
 class SentenceEncoder:
-    """Sentence embeddings: the mean of a BERT model's last features over the tokens, of length 1 (Sentence-BERT)."""
+    """Sentence embeddings: L2-normalized mean of a BERT model's last hidden states over the tokens (Sentence-BERT)."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Load a model folder, such as that of all-MiniLM-L6-v2, through transformers.
+        """Load a model folder, such as all-MiniLM-L6-v2, with transformers.
 
         Raises:
-            UserError: transformers is not installed, or the folder has no such model.
+            UserError: transformers is not installed, or the folder has no sentence encoder.
         """
         try:
             from transformers import AutoModel, AutoTokenizer
@@ -49,7 +49,7 @@ class SentenceEncoder:
             raise UserError(f"{folder} has no sentence encoder: {' '.join(str(error).split())[:200]}") from error
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """Return an embedding of each text."""
+        """Return one embedding per text."""
         import torch
 
         inputs = self._tokenizer(list(texts), padding=True, truncation=True, max_length=256, return_tensors="pt")

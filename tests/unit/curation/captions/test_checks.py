@@ -7,8 +7,8 @@ from cogvideox.curation.captions.quality.checks import (
     check_caption,
     estimate_tokens,
     is_english,
-    loop,
     remove_opener,
+    repeated_phrase,
 )
 from cogvideox.errors import UserError
 
@@ -49,7 +49,7 @@ def test_a_good_caption_has_no_problems():
         ("Supercalifragilisticexpialidocious is the word, antidisestablishmentarianism " * 12 + ".", "too_many_tokens"),
     ],
 )
-def test_what_is_wrong_is_found(text, kind):
+def test_problems_are_found(text, kind):
     assert kind in kinds(text)
 
 
@@ -94,7 +94,7 @@ def test_similar_numbers_and_quotations_pass():
 
 
 def test_loop_and_language_of_short_texts():
-    assert loop(["a", "b", "c", "d", "e", "f", "g", "h"]) == ""
+    assert repeated_phrase(["a", "b", "c", "d", "e", "f", "g", "h"]) == ""
     assert is_english("Rote Kugel rollt.")  # too short to tell
     assert is_english('A sign with the words "Всё для дома" is on the door of a shop.')
 

@@ -12,12 +12,12 @@ import pytest
 from pyarrow import parquet
 
 from cogvideox import config
-from cogvideox.curation.captions.back_ends.models import RulesSummarizer
 from cogvideox.curation.captions.back_ends.prompts import Prompt
+from cogvideox.curation.captions.back_ends.summarizers import RulesSummarizer
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
-from cogvideox.curation.captions.config import Ladder, RungConfig
+from cogvideox.curation.captions.config import CaptionPipelineConfig, StageConfig
 from cogvideox.curation.captions.facts import ClipFacts
-from cogvideox.curation.captions.ladder import caption_times
+from cogvideox.curation.captions.frame_times import caption_times
 from cogvideox.curation.captions.page import write_page
 from cogvideox.curation.captions.run import POLICY, RESPONSES, caption_folder
 from cogvideox.errors import UserError
@@ -34,8 +34,8 @@ from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.video import io
 
-TOYBOX = Ladder(
-    short=RungConfig("toybox"), frames=RungConfig("toybox"), summary=RungConfig("rules"), interval=0.5, measure=()
+TOYBOX = CaptionPipelineConfig(
+    short=StageConfig("toybox"), frames=StageConfig("toybox"), summary=StageConfig("rules"), interval=0.5, measure=()
 )
 NUM_CLIPS = 4
 
@@ -59,7 +59,7 @@ def folder(tmp_path_factory, scenes):
 
 @pytest.fixture(scope="module")
 def captioned(folder, tmp_path_factory):
-    """An output folder with the results of the toybox rungs."""
+    """An output folder with the results of the toybox stages."""
     output = tmp_path_factory.mktemp("captioned") / "out"
     assert caption_folder(folder, output, TOYBOX).statuses == {"ok": NUM_CLIPS}
     return output
@@ -81,10 +81,10 @@ def server(tmp_path_factory):
     server.kill()
 
 
-def model_ladder(url: str, prompt: str, attempts: int = 3, **fields) -> Ladder:
+def model_pipeline(url: str, prompt: str, attempts: int = 3, **fields) -> CaptionPipelineConfig:
     endpoint = Endpoint(url, "tiny", price_prompt=1e3, price_completion=1e4)
     model = ModelConfig(endpoint=endpoint, retries=Retries(attempts, 0.01, 0.05))
-    summary = RungConfig("model", "teacher", Prompt("test", 1, prompt))
+    summary = StageConfig("model", "teacher", Prompt("test", 1, prompt))
     return replace(TOYBOX, models={"teacher": model}, summary=summary, **fields)
 
 
@@ -92,16 +92,16 @@ def rows_of(output: Path) -> list[dict]:
     return parquet.read_table(output / "captions.parquet").to_pylist()
 
 
-def test_toybox_ladder_reads_the_facts_from_pixels(folder, scenes, output):
-    right = total = 0
+def test_toybox_pipeline_reads_the_facts_from_pixels(folder, scenes, output):
+    num_correct = total = 0
     for row, scene in zip(rows_of(output), scenes):
-        read = parse_prompt(row["caption.summary"], "core")
-        right += sum(read.get(name) == word for name, word in scene.facts.items())
+        parsed = parse_prompt(row["caption.summary"], "core")
+        num_correct += sum(parsed.get(name) == word for name, word in scene.facts.items())
         total += len(scene.facts)
         frames = json.loads(row["caption.frames"])
         assert [frame["time"] for frame in frames] == [0.0, 0.5, 1.0]
         assert "moves" not in frames[0]["text"]
-    assert right / total > 0.9
+    assert num_correct / total > 0.9
     listed = parquet.read_table(output / "metadata.parquet").to_pylist()
     assert len(listed) == NUM_CLIPS and listed[0]["start"] is None
     assert (output / listed[0]["file_name"]).resolve() == (folder / "0.mp4").resolve()
@@ -111,19 +111,19 @@ def test_toybox_ladder_reads_the_facts_from_pixels(folder, scenes, output):
     assert page.count("class='clip'") == NUM_CLIPS and "data:image/jpeg" in page
 
 
-def test_finished_rungs_are_reused(folder, output, server):
+def test_finished_stages_are_reused(folder, output, server):
     steps = []
     caption_folder(folder, output, TOYBOX, on_progress=steps.append)
     assert steps == []
-    ladder = model_ladder(server.url, "say: A ball rolls over the floor.")
-    result = caption_folder(folder, output, ladder, on_progress=steps.append)
+    pipeline_config = model_pipeline(server.url, "say: A ball rolls over the floor.")
+    result = caption_folder(folder, output, pipeline_config, on_progress=steps.append)
     assert result.statuses == {"ok": NUM_CLIPS} and len(steps) == NUM_CLIPS and steps[-1].usage.calls == NUM_CLIPS
     assert {row["caption.summary"] for row in rows_of(output)} == {"A ball rolls over the floor."}
 
 
 def test_models_are_asked_again_with_the_reason(folder, output, server):
-    ladder = model_ladder(server.url, "say: In this video a ball rolls.", repairs=1)
-    result = caption_folder(folder, output, ladder, limit=1)
+    pipeline_config = model_pipeline(server.url, "say: In this video a ball rolls.", repairs=1)
+    result = caption_folder(folder, output, pipeline_config, limit=1)
     asked = [request for request in server.requests() if "cannot be used" in request["asked"]]
     assert "it says 'In this video' instead of describing directly" in asked[-1]["asked"]
     messages = asked[-1]["body"]["messages"]
@@ -145,7 +145,7 @@ def test_models_are_asked_again_with_the_reason(folder, output, server):
     ],
 )
 def test_hostile_answers_end_as_rows_with_reasons(folder, output, server, prompt, status, reason):
-    result = caption_folder(folder, output, model_ladder(server.url, prompt, repairs=0), limit=1)
+    result = caption_folder(folder, output, model_pipeline(server.url, prompt, repairs=0), limit=1)
     (row,) = rows_of(output)
     assert result.statuses == {status: 1} and reason in row["reason"]
     assert parquet.read_table(output / "metadata.parquet").num_rows == 0
@@ -153,12 +153,12 @@ def test_hostile_answers_end_as_rows_with_reasons(folder, output, server, prompt
 
 
 def test_budget_ends_the_run_and_a_larger_one_goes_on(folder, output, server):
-    ladder = model_ladder(server.url, "say: A ball rolls over the floor.", budget=Budget(calls=2))
+    pipeline_config = model_pipeline(server.url, "say: A ball rolls over the floor.", budget=Budget(calls=2))
     with pytest.raises(UserError, match="the budget of 2 calls would be exceeded"):
-        caption_folder(folder, output, ladder)
+        caption_folder(folder, output, pipeline_config)
     statuses = [row["status"] for row in rows_of(output)]
     assert statuses.count("ok") == 2 and statuses.count("pending") == NUM_CLIPS - 2
-    result = caption_folder(folder, output, replace(ladder, budget=Budget(calls=50)))
+    result = caption_folder(folder, output, replace(pipeline_config, budget=Budget(calls=50)))
     assert result.statuses == {"ok": NUM_CLIPS} and result.usage.calls == NUM_CLIPS - 2
     assert result.spent.calls == NUM_CLIPS
 
@@ -169,8 +169,8 @@ def test_a_server_killed_three_times_loses_and_repeats_nothing(folder, output, t
     from tests.chat_server import ChatServer
 
     server = ChatServer(tmp_path, delay=0.1)
-    ladder = model_ladder(server.url, "say: A ball rolls over the floor.", attempts=10)
-    run = threading.Thread(target=lambda: caption_folder(folder, output, ladder))
+    pipeline_config = model_pipeline(server.url, "say: A ball rolls over the floor.", attempts=10)
+    run = threading.Thread(target=lambda: caption_folder(folder, output, pipeline_config))
     try:
         run.start()
         for number in (1, 2, 3):
@@ -187,15 +187,15 @@ def test_a_server_killed_three_times_loses_and_repeats_nothing(folder, output, t
 
 
 def test_failed_rows_are_tried_again_only_on_request(folder, output, server):
-    ladder = model_ladder(server.url, "broken-json")
-    assert caption_folder(folder, output, ladder, limit=1).usage.calls == 1
-    assert caption_folder(folder, output, ladder, limit=1).usage.calls == 0
-    assert caption_folder(folder, output, ladder, limit=1, retry_failed=True).usage.calls == 1
+    pipeline_config = model_pipeline(server.url, "broken-json")
+    assert caption_folder(folder, output, pipeline_config, limit=1).usage.calls == 1
+    assert caption_folder(folder, output, pipeline_config, limit=1).usage.calls == 0
+    assert caption_folder(folder, output, pipeline_config, limit=1, retry_failed=True).usage.calls == 1
 
 
 def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, output):
-    ladder = replace(TOYBOX, short_fraction=Schedule((100, 200), (1.0, 0.0)))
-    caption_folder(folder, output, ladder)
+    pipeline_config = replace(TOYBOX, short_fraction=Schedule((100, 200), (1.0, 0.0)))
+    caption_folder(folder, output, pipeline_config)
     table = parquet.read_table(output / "metadata.parquet").to_pylist()
     assert len(table) == 2 * NUM_CLIPS
     policy = config.load(Policy, output / POLICY)
@@ -234,22 +234,22 @@ def test_times_of_captioned_frames():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ({}, "at least one of the rungs"),
+        ({}, "at least one of the stages"),
         ({"summary": {"kind": "rules"}}, "summary needs short or frames"),
         ({"short": {"kind": "model"}}, "needs the name of a model"),
         ({"short": {"kind": "model", "model": "x"}}, "is not in models"),
-        ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs the rung"),
+        ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs the stage"),
         ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be above 0"),
     ],
 )
-def test_invalid_ladders(data, reason):
+def test_invalid_pipeline_configs(data, reason):
     with pytest.raises(UserError, match=reason):
-        config.from_dict(Ladder, data)
+        config.from_dict(CaptionPipelineConfig, data)
 
 
 def test_unknown_kinds_and_folders_without_clips(folder, tmp_path):
     with pytest.raises(UserError, match=r"short.kind=cat does not exist; available: model, tags, toybox"):
-        caption_folder(folder, tmp_path / "a", replace(TOYBOX, short=RungConfig("cat")))
+        caption_folder(folder, tmp_path / "a", replace(TOYBOX, short=StageConfig("cat")))
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="has no usable clips"):

@@ -1,4 +1,4 @@
-"""One clip through the rungs of a ladder: back-ends, checks, repairs, and the columns that are kept."""
+"""Captioning pipeline for one clip: run the stages, check captions, retry failed ones, and report result columns."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -9,65 +9,25 @@ from typing import Any
 from cogvideox import config
 from cogvideox.curation.captions.back_ends.registry import BACK_ENDS
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, TimedCaption
-from cogvideox.curation.captions.config import RUNGS, Ladder
+from cogvideox.curation.captions.config import CaptionPipelineConfig
 from cogvideox.curation.captions.facts import ClipFacts, Measurer
+from cogvideox.curation.captions.frame_times import caption_times
 from cogvideox.curation.captions.quality.checks import Problem, check_caption, remove_opener
+from cogvideox.curation.captions.stages import FACTS, CaptionStage
 from cogvideox.curation.results import Result
 from cogvideox.curation.signals.base import SampledFrames, Sampling
-from cogvideox.curation.stage import Column, Row, Value
+from cogvideox.curation.stage import Row, Value
 from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache
 from cogvideox.llm.client import Client, Stopped
 from cogvideox.llm.limits import Account
 
-FACTS = "facts"
 SHORT_WORDS = 40
 
 
 @dataclass(frozen=True)
-class RungStage:
-    """A rung as a stage of curation, so that its results are stored and reused. See `stage.Stage`.
-
-    Attributes:
-        identity: of the back-end, and of everything else that the captions depend on.
-    """
-
-    rung: str
-    identity: str
-    reads: tuple[str, ...] = ()
-    version: int = 1
-
-    @property
-    def name(self) -> str:
-        return f"caption_{self.rung}"
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        return rung_columns(self.rung)
-
-    def weights_hash(self) -> str:
-        return ""
-
-
-def rung_columns(rung: str) -> tuple[Column, ...]:
-    """Return the columns of a rung."""
-    name = f"caption.{rung}"
-    if rung == FACTS:
-        return (Column("caption.facts", "str", "Measured facts of the clip, in JSON."),)
-    text = "Captions of frames with their times, in JSON." if rung == "frames" else f"The {rung} caption."
-    return (
-        Column(name, "str", text),
-        Column(f"{name}_problems", "str", "What the checks found wrong, a line each; missing if nothing."),
-        Column(f"{name}_attempts", "int", "Answers that were written, including repairs.", "", 0.0),
-        Column(f"{name}_tokens", "int", "Tokens of prompts and answers of models.", "", 0.0),
-        Column(f"{name}_seconds", "float", "Time that models took.", "s", 0.0),
-        Column(f"{name}_cost", "float", "Price of the calls.", "", 0.0),
-    )
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A caption with what is wrong with it, and what it took."""
+class CheckedCaption:
+    """A caption, its problems, and the total cost of all attempts."""
 
     draft: Draft
     problems: tuple[Problem, ...]
@@ -78,37 +38,37 @@ class Checked:
 
 
 @dataclass
-class OpenLadder:
-    """A ladder with its models."""
+class CaptionPipeline:
+    """The captioning pipeline with its opened models."""
 
-    ladder: Ladder
+    config: CaptionPipelineConfig
     measurer: Measurer
     clients: Mapping[str, Client]
     back_ends: Mapping[str, Any]
     count_tokens: Callable[[str], int]
-    stages: dict[str, RungStage] = field(init=False)
+    stages: dict[str, CaptionStage] = field(init=False)
 
     def __post_init__(self) -> None:
-        checks, repairs = config.to_dict(self.ladder.checks), self.ladder.repairs
-        self.stages = {FACTS: RungStage(FACTS, self.measurer.identity)}
-        for name, rung in self.ladder.rungs.items():
-            parts = [self.back_ends[name].identity, rung.max_words, checks, repairs]
+        checks, repairs = config.to_dict(self.config.checks), self.config.repairs
+        self.stages = {FACTS: CaptionStage(FACTS, self.measurer.identity)}
+        for name, stage_config in self.config.stages.items():
+            parts = [self.back_ends[name].identity, stage_config.max_words, checks, repairs]
             reads: tuple[str, ...] = ("caption.facts",)
             if name == "frames":
-                parts.append(self.ladder.interval)
+                parts.append(self.config.interval)
             if name == "summary":
-                reads += tuple(f"caption.{source}" for source in ("short", "frames") if source in self.ladder.rungs)
-            self.stages[name] = RungStage(name, json.dumps(parts, sort_keys=True), reads)
+                reads += tuple(f"caption.{source}" for source in ("short", "frames") if source in self.config.stages)
+            self.stages[name] = CaptionStage(name, json.dumps(parts, sort_keys=True), reads)
 
     @property
     def concurrency(self) -> int:
-        """Clips that are captioned at once."""
+        """Number of clips captioned concurrently."""
         return max((client.model.concurrency for client in self.clients.values()), default=1)
 
-    def samplings(self, rungs: Sequence[str]) -> list[Sampling]:
-        """Return the frames that rungs (or `FACTS`) need."""
-        needed = list(self.measurer.samplings) if FACTS in rungs else []
-        for name in rungs:
+    def samplings(self, stages: Sequence[str]) -> list[Sampling]:
+        """Return the frame samplings that the given stages require."""
+        needed = list(self.measurer.samplings) if FACTS in stages else []
+        for name in stages:
             needed += getattr(self.back_ends.get(name), "samplings", ())
         return list(dict.fromkeys(needed))
 
@@ -124,16 +84,18 @@ class OpenLadder:
         decode: Callable[[Row, Sequence[Sampling]], list[SampledFrames]],
         on_result: Callable[[Result], None],
     ) -> None:
-        """Run the rungs that are not known yet on a clip, and report each result at once.
+        """Run the stages without stored results on a clip, and report each result immediately.
 
         Args:
-            known: columns of the rungs (and `FACTS`) that have results.
-            decode: returns the frames of a clip.
+            row: columns of the clip.
+            known: stored result columns by stage (including `FACTS`).
+            decode: function that decodes the frames of a clip.
+            on_result: callback for each result.
 
         Raises:
-            BudgetExhausted, Stopped, UserError: of the models; results before are reported.
+            BudgetExhausted, Stopped, UserError: raised by a model; earlier results have been reported.
         """
-        todo = [name for name in (FACTS, *self.ladder.rungs) if name not in known]
+        todo = [name for name in (FACTS, *self.config.stages) if name not in known]
         values: dict[str, Value] = {key: value for columns in known.values() for key, value in columns.items()}
         samplings = self.samplings(todo)
         try:
@@ -147,12 +109,12 @@ class OpenLadder:
             facts = self.measurer.clip(row, frames)
             values["caption.facts"] = json.dumps(config.to_dict(facts), ensure_ascii=False)
             on_result(Result("caption_facts", row["id"], {"caption.facts": values["caption.facts"]}))
-        if not values["caption.facts"]:  # an earlier run could not read the clip
+        if not values["caption.facts"]:  # the clip was unreadable in an earlier run
             for name in todo:
                 on_result(Result(f"caption_{name}", row["id"], {}, "the clip could not be read"))
             return
         facts = config.from_dict(ClipFacts, json.loads(values["caption.facts"]))
-        times = caption_times(row["end"] - row["start"], self.ladder.interval)
+        times = caption_times(row["end"] - row["start"], self.config.interval)
         clip = CaptionInput(row["id"], frames, facts, times, bool(row.get("is_image")))
         for name in todo:
             if name == FACTS:
@@ -161,7 +123,7 @@ class OpenLadder:
                 columns, error, attempts = self._run(name, clip, values)
             except (UserError, Stopped):
                 raise
-            except Exception as problem:  # a library fails on a clip; the others go on
+            except Exception as problem:  # a library error on one clip must not stop the run
                 columns, error, attempts = {}, f"{type(problem).__name__}: {problem}"[:500], 1
             values |= columns
             on_result(Result(f"caption_{name}", row["id"], columns, error, max(1, attempts)))
@@ -169,7 +131,7 @@ class OpenLadder:
     def _run(
         self, name: str, clip: CaptionInput, values: Mapping[str, Value]
     ) -> tuple[dict[str, Value], str | None, int]:
-        """Return the columns of a rung, or the reason why there are none, and the number of attempts."""
+        """Return the result columns of a stage, the error if there are none, and the number of attempts."""
         back_end = self.back_ends[name]
         text: str | None
         if name == "frames":
@@ -212,14 +174,14 @@ class OpenLadder:
 
     def _check(
         self, name: str, facts: ClipFacts, back_end: Any, write: Callable[[Sequence[Rejected]], Draft]
-    ) -> Checked:
-        """Write a caption, and again with the reason while it fails the checks; return the best attempt."""
-        limit = SHORT_WORDS if name == "short" else self.ladder.checks.max_words
-        max_words = min(self.ladder.rungs[name].max_words, limit)
+    ) -> CheckedCaption:
+        """Write a caption, retry while the checks fail, and return the attempt with the fewest problems."""
+        limit = SHORT_WORDS if name == "short" else self.config.checks.max_words
+        max_words = min(self.config.stages[name].max_words, limit)
         rejected: list[Rejected] = []
         best: tuple[Draft, tuple[Problem, ...]] | None = None
         drafts: list[Draft] = []
-        for _ in range(1 + (self.ladder.repairs if back_end.repairs else 0)):
+        for _ in range(1 + (self.config.repairs if back_end.can_retry else 0)):
             draft = write(rejected)
             drafts.append(draft)
             draft = replace(draft, text=remove_opener(draft.text))
@@ -227,7 +189,7 @@ class OpenLadder:
                 check_caption(
                     draft.text,
                     facts,
-                    self.ladder.checks,
+                    self.config.checks,
                     count_tokens=self.count_tokens,
                     max_words=max_words,
                     finish_reason=draft.finish_reason,
@@ -240,7 +202,7 @@ class OpenLadder:
                 break
             rejected.append(Rejected(draft.text, "; ".join(problem.reason for problem in problems)))
         assert best is not None
-        return Checked(
+        return CheckedCaption(
             *best,
             attempts=len(drafts),
             tokens=sum(draft.prompt_tokens + draft.completion_tokens for draft in drafts),
@@ -249,41 +211,33 @@ class OpenLadder:
         )
 
 
-def open_ladder(ladder: Ladder, cache: ResponseCache) -> OpenLadder:
-    """Open the models of a ladder.
+def open_pipeline(pipeline_config: CaptionPipelineConfig, cache: ResponseCache) -> CaptionPipeline:
+    """Open the models of a captioning pipeline.
 
     Raises:
-        UserError: a kind of back-end does not exist, or a model cannot be opened.
+        UserError: a back-end does not exist, or a model cannot be opened.
     """
-    for name, rung in ladder.rungs.items():
-        if rung.kind not in BACK_ENDS[name]:
-            raise UserError(f"{name}.kind={rung.kind} does not exist; available: {', '.join(BACK_ENDS[name])}")
-    count_tokens, measurer = ladder.checks.counter(), Measurer(ladder.measure)
-    used = {rung.model for rung in ladder.rungs.values() if rung.model}
-    account = Account(ladder.budget, cache.spent())
+    for name, stage in pipeline_config.stages.items():
+        if stage.kind not in BACK_ENDS[name]:
+            raise UserError(f"{name}.kind={stage.kind} does not exist; available: {', '.join(BACK_ENDS[name])}")
+    count_tokens, measurer = pipeline_config.checks.counter(), Measurer(pipeline_config.measure)
+    used = {stage.model for stage in pipeline_config.stages.values() if stage.model}
+    account = Account(pipeline_config.budget, cache.spent())
     clients: dict[str, Client] = {}
     try:
         for name in sorted(used):
-            clients[name] = ladder.models[name].client(cache, account)
+            clients[name] = pipeline_config.models[name].client(cache, account)
     except BaseException:
         for client in clients.values():
             client.model.close()
         raise
     back_ends = {
-        name: BACK_ENDS[name][rung.kind](rung, clients.get(rung.model), measurer) for name, rung in ladder.rungs.items()
+        name: BACK_ENDS[name][stage.kind](stage, clients.get(stage.model), measurer)
+        for name, stage in pipeline_config.stages.items()
     }
-    return OpenLadder(ladder, measurer, clients, back_ends, count_tokens)
-
-
-def caption_times(seconds: float, interval: float) -> tuple[float, ...]:
-    """Return the times of the frames to caption: multiples of the interval that are in the clip; 0 for an image."""
-    return tuple(index * interval for index in range(max(1, -(-int(seconds * 1000) // int(interval * 1000)))))
+    return CaptionPipeline(pipeline_config, measurer, clients, back_ends, count_tokens)
 
 
 def frame_facts(facts: ClipFacts) -> ClipFacts:
-    """Return the facts of a clip that captions of its single frames are checked against."""
+    """Return the clip facts that also apply to a single frame."""
     return replace(facts, counts=None, camera=None, motion=None)
-
-
-ALL_COLUMNS = tuple(column for rung in (FACTS, *RUNGS) for column in rung_columns(rung))
-"""Columns of all rungs."""
