@@ -200,7 +200,7 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
     except OSError:  # missing or unreadable; if it cannot be written either, writing it raises the error
         is_metadata = True
     if not is_metadata:
-        raise UserError(f"cannot write {video}: {sidecar} exists and is not video metadata; choose another name")
+        raise UserError(f"cannot write {video}: {sidecar} exists and is not video metadata; choose a different name")
 
 
 @dataclass(frozen=True)

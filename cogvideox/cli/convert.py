@@ -88,7 +88,7 @@ def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_o
     if not lora.alpha_known:
         print_note(
             f"{path} does not store its alpha, so alpha = rank is assumed, as in other programs; if it was trained "
-            f"with another alpha, for example by the official trainer, use {target} with a strength of alpha / rank"
+            f"with a different alpha, for example by the official trainer, use {target} with a strength of alpha / rank"
         )
     print(f"{target}: a LoRA of {pluralize(list(lora.layers), 'layer')}, with diffusers' names and alpha = rank")
 

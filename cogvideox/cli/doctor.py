@@ -139,7 +139,7 @@ def _disk() -> Finding:
     except OSError:
         values["writable"] = False
     line = f"{_gigabytes(values['free_bytes'])} free in {folder}"
-    return Finding(line + ("" if values["writable"] else ", which is not writable: use -o with another folder"), values)
+    return Finding(line + ("" if values["writable"] else ", not writable: use -o with a different folder"), values)
 
 
 def _libraries() -> Finding:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 COLLAPSED = 0.1
-"""A bucket has collapsed if the policy keeps less than this fraction of what it keeps of the whole source."""
+"""A bucket has collapsed if the policy keeps less than this fraction of the share kept in the whole source."""
 
 
 class Buckets:
@@ -21,7 +21,7 @@ class Buckets:
         self.counts = np.bincount(self.bucket, minlength=len(shapes))
 
     def collapsed(self, kept: Bool[np.ndarray, " clips"]) -> tuple[str, ...]:
-        """Return descriptions of the buckets of which hardly any clips are kept, although others are."""
+        """Describe the collapsed buckets: hardly any of their clips are kept, although clips of other buckets are."""
         counts = np.bincount(self.bucket[kept], minlength=len(self.counts))
         few = counts < COLLAPSED * kept.mean() * self.counts
         return tuple(f"{self.names[i]}: {counts[i]} of {self.counts[i]} clips" for i in np.flatnonzero(few).tolist())

@@ -278,7 +278,7 @@ class Mixture:
         for source, digest in state.policies.items():
             if self.policies.get(source, digest) != digest:
                 raise UserError(
-                    f"{source}: the policy, or what it reads, has changed since the run was started, so the run "
+                    f"{source}: the policy or its input columns have changed since the run was started, so the run "
                     "cannot be resumed; start a new run from its model"
                 )
         if new := self.lanes.keys() - state.sizes.keys():

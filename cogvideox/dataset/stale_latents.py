@@ -14,7 +14,7 @@ def check_latents(store: LatentStore, spec: ModelSpec, *, needs_first_frames: bo
     """Check that a latent store can be used to train a model.
 
     Raises:
-        UserError: the store was encoded with another VAE or text encoder, or has no first frames for image-to-video
+        UserError: the store was encoded with a different VAE or text encoder, or has no first frames for image-to-video
             training.
     """
     expected = store_settings(spec, store.settings.target)

@@ -75,7 +75,7 @@ class ScheduleConfig:
         """Parse the content of a `scheduler_config.json` for either CogVideoX scheduler of diffusers.
 
         Raises:
-            UserError: another scheduler, an unknown key, or an unsupported value.
+            UserError: an unsupported scheduler, an unknown key, or an unsupported value.
         """
         if data.get("_class_name") not in tuple(SAMPLER_OF_SCHEDULER):  # a tuple: the value may be unhashable
             supported_classes = " or ".join(SAMPLER_OF_SCHEDULER)

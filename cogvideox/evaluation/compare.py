@@ -19,7 +19,7 @@ class Comparison:
     """A metric of both evaluations over their common videos, and the difference A - B.
 
     Attributes:
-        a, b: scores of each evaluation by itself, with protocols.
+        a, b: the separate scores of each evaluation, with protocols.
         adjusted_p: p value adjusted for the number of metrics (Holm), over all videos; None in a group.
     """
 
@@ -33,7 +33,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """All comparisons, and in which settings the protocols differ: name -> (A, B)."""
+    """All comparisons, and the settings in which the protocols differ: name -> (A, B)."""
 
     comparisons: tuple[Comparison, ...]
     differing: dict[str, tuple[Any, Any]]
@@ -95,7 +95,7 @@ def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonRes
 def format_comparison(result: ComparisonResult) -> str:
     """Return a comparison as Markdown, with the protocols' differences first."""
     lines = [f"{result.num_pairs} pairs of videos. The protocols differ in:", ""]
-    lines += [f"- {name}: A {left}, B {right}" for name, (left, right) in result.differing.items()] or ["- nothing"]
+    lines += [f"- {name}: A {left}, B {right}" for name, (left, right) in result.differing.items()] or ["- none"]
     lines += [
         "",
         "| metric | A | B | A - B | 95 % interval | p | p (Holm) | prompts |",

@@ -36,8 +36,8 @@ class Estimate:
     """A metric and its interval; None if there are fewer than two prompts.
 
     Attributes:
-        method: how the interval was computed.
-        num_videos, num_prompts: videos that have a value, and their prompts.
+        method: method of the interval.
+        num_videos, num_prompts: numbers of videos with a value, and of their prompts.
     """
 
     value: float
@@ -52,7 +52,7 @@ class Difference:
     """Metric of model A minus that of model B over the same prompts.
 
     Attributes:
-        p_value: two-sided, of the hypothesis that A and B could be exchanged in every prompt.
+        p_value: two-sided p value of the null hypothesis that A and B are exchangeable in every prompt.
     """
 
     value: float
@@ -65,7 +65,7 @@ def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequ
     """Compute a metric and its interval.
 
     Args:
-        clusters: for each measurement, its prompt.
+        clusters: prompt of each measurement.
     """
     groups = _groups(metric.statistic, measurements, clusters)
     used = [measurement for group in groups for measurement in group]

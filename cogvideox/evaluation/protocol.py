@@ -1,4 +1,4 @@
-"""How a score was measured. A score without its protocol cannot be formatted, so it cannot be printed or reported."""
+"""Protocols of scores: how they were measured. A score without a protocol cannot be formatted, printed or reported."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Everything that makes two scores comparable. Settings that videos from elsewhere do not record are "unknown".
+    """All settings on which a score depends. Settings that external videos do not record are "unknown".
 
     Attributes:
         suite: name of the suite, and a hash of its prompts.
@@ -51,7 +51,7 @@ REQUIRED = (*(field.name for field in fields(Protocol)), "scorer", "num_videos",
 
 
 def check_protocol(score: Score) -> None:
-    """Raise ValueError if a score does not say how it was measured."""
+    """Raise ValueError if a score has no complete protocol."""
     missing = [name for name in REQUIRED if name not in score.protocol]
     if missing:
         raise ValueError(f"the score {score.metric} has no protocol, it lacks {', '.join(missing)}")

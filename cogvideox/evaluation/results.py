@@ -28,8 +28,8 @@ class VideoResult:
     Attributes:
         file: path of the video; relative to the results if it was generated.
         info: see `scorer.Item`.
-        measurements: by scorer.
-        errors: reasons of failures by scorer; "" is the generation.
+        measurements: measurements by scorer.
+        errors: reasons of failures by scorer; the key of a failed generation is "".
     """
 
     id: str
@@ -45,7 +45,7 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How a metric is shown (`scorer.Metric`)."""
+    """Display properties of a metric (`scorer.Metric`)."""
 
     name: str
     scorer: str
@@ -57,7 +57,7 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured.
+    """All results of an evaluation.
 
     Attributes:
         suite, options: name and options, from which `suites.registry.build_suite` builds the suite again.
@@ -113,7 +113,7 @@ def summarize(
     """Compute all scores.
 
     Args:
-        measurements, errors: by scorer and item id.
+        measurements, errors: measurements and reasons of failures, by scorer and item id.
     """
     scores: list[Score] = []
     metrics: list[MetricInfo] = []

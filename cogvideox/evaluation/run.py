@@ -2,7 +2,7 @@
 
 OUT/videos/               generated videos, with their JSON sidecars
 OUT/measurements.jsonl    measurements of single videos (`store`)
-OUT/run.json              what was generated; another run cannot use the folder
+OUT/run.json              generation settings; runs with different settings cannot use the folder
 OUT/results.json          scores with protocols, and all measurements (`results`)
 """
 
@@ -35,7 +35,7 @@ LOST = "its worker process ended, probably because memory ran out: use fewer wor
 
 @dataclass
 class Progress:
-    """How far an evaluation is.
+    """The progress of an evaluation.
 
     Attributes:
         generated, measured: finished tasks of this run.
@@ -89,7 +89,7 @@ def evaluate(
         workers: number of processes; 0: this process.
 
     Raises:
-        UserError: the folder belongs to another run, is in use, or cannot be written.
+        UserError: the folder belongs to a different run, is in use, or cannot be written.
     """
     with _locked(output):
         _check_same_run(videos, output)
@@ -133,11 +133,11 @@ class MeasureVideos:
 
 @dataclass
 class _Run:
-    """What is left to do, and what was measured.
+    """The remaining tasks, and the measurements so far.
 
     Attributes:
         measurements: by scorer and item.
-        errors: reasons of failures by scorer and item; those of generation have the scorer "".
+        errors: reasons of failures by scorer and item; the scorer of failed generations is "".
     """
 
     videos: VideoSet
@@ -247,7 +247,7 @@ def _locked(output: Path) -> Iterator[None]:
         lock = FileLock(output / "run.lock")
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{output} is in use by another evaluation: wait for it, or choose another -o") from None
+        raise UserError(f"{output} is in use by another evaluation: wait for it, or choose a different -o") from None
     except OSError as error:
         raise cannot_write(output, error) from error
     try:
@@ -257,7 +257,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 
 def _check_same_run(videos: VideoSet, output: Path) -> None:
-    """Record what is generated, or raise UserError if the folder has videos of another model or other settings."""
+    """Record the generation settings, or raise UserError if the folder has videos of a different model or settings."""
     if not videos.requests:
         return
     values = {name: value for name, value in asdict(videos.protocol).items() if name != "code"}
@@ -272,6 +272,6 @@ def _check_same_run(videos: VideoSet, output: Path) -> None:
     for name, value in values.items():
         if recorded.get(name) != value:
             raise UserError(
-                f"{output} has videos of another run, with {name} {recorded.get(name)} and not {value}: "
-                "choose another -o, or remove the folder"
+                f"{output} has videos of a different run, with {name} {recorded.get(name)} and not {value}: "
+                "choose a different -o, or remove the folder"
             )

@@ -1,4 +1,4 @@
-"""The interface of scorers: a measurement of every video by itself, and metrics that summarize all measurements.
+"""The interface of scorers: a measurement of each single video, and metrics that summarize all measurements.
 
     scorer.open(worker) -> measure          loads models, once per process
     measure(file, item) -> measurement      JSON values of one video; cached by the video's content and `settings()`
@@ -19,7 +19,7 @@ from cogvideox.records import Video
 Measurement = Mapping[str, Any]
 """JSON values measured on one video, by name."""
 Statistic = Callable[[Sequence[Measurement]], float]
-"""Summarizes the measurements of all videos; NaN if there is nothing to summarize."""
+"""Summarizes the measurements of all videos; NaN if there are no measurements."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Item:
         group: kind of prompt, such as a dimension of VBench. Scorers may be limited to groups.
         sample: index among the videos of the same prompt, from 0.
         seed: random seed of the video.
-        info: what scorers need beyond the prompt, such as names of objects; JSON values.
+        info: further inputs of scorers, such as names of objects; JSON values.
         generation_prompt: the prompt that the model gets, if it is a rewritten one; None: `prompt`.
     """
 
@@ -87,7 +87,7 @@ class Metric:
         unit: "%" for fractions, which are printed in percent; "dB", "levels" or empty.
         higher_is_better: None if neither direction is better.
         per_video: name of the measured value by which the best and worst videos are chosen; None if there is none.
-        details: what else belongs in the protocol, such as the reference of a distance; JSON values.
+        details: further entries of the protocol, such as the reference of a distance; JSON values.
         resampling: how its interval is computed (`intervals`).
     """
 
@@ -108,7 +108,7 @@ class Scorer(Protocol):
     Attributes:
         name: unique name, such as "vbench/scene"; also names the cache.
         groups: groups of items to measure; empty: all.
-        metrics: what the measurements are summarized to.
+        metrics: summaries of the measurements.
     """
 
     @property

@@ -35,7 +35,7 @@ class Shard:
         """Parse "K/N": "3/8" is the fourth of eight jobs.
 
         Raises:
-            UserError: the string has another format, or K is out of range.
+            UserError: the string has a different format, or K is out of range.
         """
         rank, slash, world = text.partition("/")
         if not (slash and rank.isdecimal() and world.isdecimal()):

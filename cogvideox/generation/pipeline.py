@@ -293,7 +293,7 @@ class CogVideoX:
         if not lora.alpha_known:
             warnings.warn(
                 f"{lora.path or name} does not store its alpha, so alpha = rank is assumed; if it was trained with "
-                "another alpha, as with the official trainer, use a strength of alpha / rank",
+                "a different alpha, as with the official trainer, use a strength of alpha / rank",
                 stacklevel=2,
             )
         return name

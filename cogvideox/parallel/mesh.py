@@ -62,7 +62,7 @@ class Ranks:
         return self.mesh.get_group("sequence")
 
     def regroup(self, sequence: int) -> "Ranks":
-        """Return the same ranks in a mesh with another sequence-parallel degree. Collective.
+        """Return the same ranks in a mesh with a different sequence-parallel degree. Collective.
 
         Raises:
             UserError: `sequence` does not divide the world size.

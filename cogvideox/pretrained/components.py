@@ -172,6 +172,6 @@ def save_network(
 
 
 def save_vae(vae: CausalVAE, folder: str | Path, *, scaling_factor: float | None = None) -> None:
-    """Write the VAE to `folder/vae/`, with another scaling factor if one is given (see `save_network`)."""
+    """Write the VAE to `folder/vae/`, with a different scaling factor if one is given (see `save_network`)."""
     config = vae.config if scaling_factor is None else replace(vae.config, scaling_factor=scaling_factor)
     save_network(vae.state_dict(), config, folder)

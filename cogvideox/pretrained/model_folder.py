@@ -182,12 +182,12 @@ def _check_replaceable(path: Path, names: Collection[str]) -> None:
     """
     current = Path.cwd()
     if path.resolve() in (current, *current.parents):
-        raise UserError(f"cannot write a model to {path}: it would replace the current folder; choose another")
+        raise UserError(f"cannot write a model to {path}: it would replace the current folder; choose a different path")
     entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
     is_model = (path / INDEX_FILE).is_file() or any((path / name / "config.json").is_file() for name in WEIGHT_STEMS)
     if entries and not is_model:
-        raise UserError(f"cannot write a model to {path}: it is not empty and not a model; choose another folder")
+        raise UserError(f"cannot write a model to {path}: it is not empty and not a model; choose a different folder")
     if lost := [name for name in entries if name not in names]:
         raise UserError(
-            f"cannot write a model to {path}: {abbreviate(lost)} in it would be lost; choose another folder"
+            f"cannot write a model to {path}: {abbreviate(lost)} in it would be lost; choose a different folder"
         )

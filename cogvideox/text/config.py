@@ -60,7 +60,7 @@ class T5Config:
         T5 v1.1 are errors.
 
         Raises:
-            UserError: another architecture, or a size is missing or not an integer.
+            UserError: an unsupported architecture, or a size is missing or not an integer.
         """
         model_type = data.get("model_type", "t5")
         if model_type != "t5":

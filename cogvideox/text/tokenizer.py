@@ -45,7 +45,7 @@ class Tokenizer:
     def __init__(self, pieces: Sequence[sentencepiece_model.Piece], charsmap: bytes = b"") -> None:
         first = tuple(piece for piece, _ in pieces[:3])
         if first != SPECIAL_TOKENS:
-            raise UserError(f"the tokenizer's first pieces are {first}, but those of T5 are {SPECIAL_TOKENS}")
+            raise UserError(f"the tokenizer's first pieces are {first}, but T5's are {SPECIAL_TOKENS}")
         self.pieces = list(pieces)
         self.charsmap = charsmap
         self._backend = _backend(self.pieces, charsmap)

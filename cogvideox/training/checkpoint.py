@@ -88,7 +88,7 @@ class Checkpoints:
     def save(self, step: int, parts: Mapping[str, Stateful]) -> Path:
         """Save the state of `parts` after `step` optimizer steps and return the checkpoint's folder.
 
-        Does nothing if the newest checkpoint is already of this step.
+        Does nothing if the newest checkpoint already has this step.
 
         Raises:
             UserError: the disk is full or not writable, or a tensor is not finite. Older checkpoints are kept.
@@ -217,7 +217,7 @@ def restore_run(
     step = checkpoints.on_rank_zero(checkpoints.latest)
     if step is not None and not resume:
         raise UserError(
-            f"{folder} contains a run at step {step}: resume it with --resume, or choose another folder with --out"
+            f"{folder} contains a run at step {step}: resume it with --resume, or choose a different folder with --out"
         )
     if step is not None:
         checkpoints.on_rank_zero(lambda: _print_changes(file, settings))
@@ -241,7 +241,7 @@ def _print_changes(file: Path, settings: Any) -> None:
 
 
 def _step_of(name: str) -> int:
-    """Return the step in the name of a checkpoint. Raises ValueError if the name has another form."""
+    """Return the step in the name of a checkpoint. Raises ValueError if the name has a different form."""
     if not (match := _NAME.fullmatch(name)):
         raise ValueError(f"{name[:60]!r} does not match step-NNNNNNNN")
     return int(match[1])

@@ -103,7 +103,7 @@ class VAETraining:
     """Config of VAE training (`training.vae.trainer`).
 
     Raises:
-        UserError: a value is out of range, sizes do not match the VAE, or settings contradict each other.
+        UserError: a value is out of range, sizes do not match the VAE, or settings conflict.
     """
 
     model: VAEConfig

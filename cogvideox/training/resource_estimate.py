@@ -210,8 +210,8 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
 def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None:
     """Return the config of the transformer to train, or None if it is unknown.
 
-    It is read from the base model. If that does not exist yet, it is the config of the recipe that exports it (such as
-    `runs/pretrain-256/model`), or of an official model.
+    The config is read from the base model. If the base model does not exist yet, the config is that of the recipe that
+    exports it (such as `runs/pretrain-256/model`), or of an official model.
     """
     config, stages = settings.transformer, RECIPES | CHAIN
     parts = Path(settings.model).parts

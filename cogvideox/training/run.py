@@ -99,7 +99,7 @@ class TrainingRun:
             self.done = step + 1
             yield step, batch
             if self.config.compile and step == self.start:
-                self.preemption.reset_timing()  # the step that compiles takes longer than any other
+                self.preemption.reset_timing()  # the step that compiles takes longer than all other steps
 
     def due(self, interval: int, *, at_end: bool = True) -> bool:
         """Return whether an action that is repeated every `interval` steps (0: never) is due now.

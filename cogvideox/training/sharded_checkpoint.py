@@ -43,7 +43,7 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks | Non
     """Fill `tensors` in place from the files of a folder, written by any number of ranks. Called by every rank.
 
     Raises:
-        UserError: a tensor is missing or has another shape; a file is damaged.
+        UserError: a tensor is missing or has a different shape; a file is damaged.
     """
     group = None if ranks is None else ranks.world
     try:

@@ -17,7 +17,7 @@ def file_version(path: str | Path) -> FileVersion:
     """Return a cache key for the content of a regular file.
 
     Raises:
-        UserError: the path is a pipe, a device or another special file, which may never end.
+        UserError: the path is a pipe, a device or a different special file, which may never end.
         OSError: there is no such file, or it is a folder.
     """
     try:

@@ -113,7 +113,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("worlds", [(2, 1, 2), (2, None, 2), (None, 2, 4)], ids=str)
 def test_a_run_resumes_on_another_number_of_ranks(worlds, uninterrupted, tmp_path):
-    """None is a single process without `torchrun`, whose checkpoint has another format."""
+    """None is a single process without `torchrun`, whose checkpoint has a different format."""
     for i, world in enumerate(worlds):
         last = i == len(worlds) - 1
         if world is None:

@@ -56,7 +56,7 @@ def test_the_suffix_json_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", ['{"name": "mine"}', "[1]", "{", ""])
 def test_unrelated_json_files_are_not_overwritten(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=r"x\.json exists and is not video metadata; choose another name"):
+    with pytest.raises(UserError, match=r"x\.json exists and is not video metadata; choose a different name"):
         Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.mp4")
     assert names(tmp_path) == ["x.json"]
     assert (tmp_path / "x.json").read_text() == content

@@ -32,6 +32,6 @@ def parser() -> Parser:
         "differences.",
     )
     p.add_argument("a", nargs="?", type=Path, metavar="A", help="a folder that `evaluate` wrote")
-    p.add_argument("b", nargs="?", type=Path, metavar="B", help="another one")
+    p.add_argument("b", nargs="?", type=Path, metavar="B", help="a second folder that `evaluate` wrote")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the comparison as Markdown")
     return p

@@ -102,7 +102,7 @@ def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs
             if path.is_dir():
                 raise cannot_write(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
             if path.resolve() in input_paths:
-                raise UserError(f"cannot write {path}: it is an input of this command; choose another -o")
+                raise UserError(f"cannot write {path}: it is an input of this command; choose a different -o")
 
 
 def _max_bytes(output: Output, request: Request) -> int:

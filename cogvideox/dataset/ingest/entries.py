@@ -31,7 +31,7 @@ class FolderEntry:
 
     Attributes:
         caption: None if the file has no caption.
-        start, end: the part of the file, in seconds; None means its beginning or end.
+        start, end: start and end of the clip in the file, in seconds; None means the beginning or end of the file.
         caption_problem: the reason why the caption cannot be used; None if it is valid or missing.
     """
 
@@ -108,8 +108,8 @@ def read_caption(path: Path) -> Caption:
 def find_file(folder: Path, name: str) -> Path:
     """Return the path of a file that a table or list in `folder` names, whether or not it exists.
 
-    The name may have backslashes as on Windows, surrounding quotation marks, another Unicode normalization, or, as in
-    tables of `cogvideox curate`, bytes that are not UTF-8 written as `\\xe9`.
+    The name may have backslashes as on Windows, surrounding quotation marks, a different Unicode normalization or, as
+    in tables of `cogvideox curate`, bytes that are not UTF-8 written as `\\xe9`.
     """
     name = name.strip()
     unquoted = name[1:-1].strip() if name[:1] in ("'", '"') and name[-1:] == name[:1] else name

@@ -39,7 +39,7 @@ def list_folder(path: str | Path) -> FolderContents:
     if is_file(path) and path.suffix.lower() in TABLES:
         return read_table(path)
     if not path.is_dir():
-        reason = "it is a file of another type" if path.exists() else "file or folder not found"
+        reason = "it is a file of a different type" if path.exists() else "file or folder not found"
         raise UserError(
             f"{path} is not a folder or table of videos or images: {reason}; tables are {', '.join(TABLES)}"
         )

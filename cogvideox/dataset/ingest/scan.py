@@ -53,7 +53,7 @@ def scan_folder(
     """List the clips and images of a folder (`folder_layouts`) in a deterministic order.
 
     Every file is opened, decoded up to its first frame, and hashed. Files that are damaged, empty, without a caption or
-    of another type than their suffix are rejected. No file content stops the scan.
+    of a different type than their suffix are rejected. No file content stops the scan.
 
     Args:
         captions: reject files without a caption. Training on pixels alone needs no captions.

@@ -74,7 +74,7 @@ class EncodePlan:
 
     @property
     def num_bytes(self) -> int:
-        """Size on disk of the whole store, including tensors that exist already."""
+        """Size on disk of the whole store, including tensors that already exist."""
         window_bytes = sum(planned.latents_bytes + planned.first_frames_bytes for planned in self.planned)
         return window_bytes + len(self.captions) * self.text_bytes
 

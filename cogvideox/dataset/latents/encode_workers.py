@@ -187,7 +187,7 @@ def _to_storage(network: str, x: Tensor) -> Tensor:
         UserError: the tensor has infinite or NaN values.
     """
     if not bool(x.isfinite().all()):
-        raise UserError(f"the {network} computed infinite or NaN values for it; try another --dtype, such as float32")
+        raise UserError(f"the {network} computed infinite or NaN values for it; try a wider --dtype, such as float32")
     return x.to("cpu", torch.bfloat16).contiguous()
 
 

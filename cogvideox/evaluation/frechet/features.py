@@ -1,4 +1,4 @@
-"""Features of videos for distances between sets. Each extractor gives other numbers, so its name is in the protocol.
+"""Features of videos for distances between sets. Results differ by extractor, so its name is in the protocol.
 
 - random: a small spatio-temporal network with fixed random weights; it needs no files, and tells sets apart by color,
   texture and motion, but it is not the I3D network of published FVD numbers;
@@ -34,7 +34,7 @@ Extractor = Callable[[Frames], Float[Tensor, " d"]]
 
 
 def check_extractor(name: str) -> dict[str, str]:
-    """Return what identifies an extractor in a protocol: its name, and a hash of its weights.
+    """Return the identity of an extractor in a protocol: its name, and a hash of its weights.
 
     Raises:
         UserError: unknown extractor, or its file does not exist.

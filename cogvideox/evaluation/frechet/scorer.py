@@ -17,7 +17,7 @@ MIN_VIDEOS = 8
 
 @dataclass(frozen=True)
 class SetDistance:
-    """Statistic of features under `key` against fixed features, or against those under `other` of the same videos."""
+    """Distance of the features under `key` to fixed features, or to the features under `other` of the same videos."""
 
     kind: str
     key: str = KEY
@@ -72,7 +72,7 @@ class FeatureDistance:
     Attributes:
         features: see `features`.
         reference: features of the reference videos; without them there are measurements and no scores.
-        reference_name: what the reference is, for the protocol.
+        reference_name: name of the reference, for the protocol.
     """
 
     features: str = "random"

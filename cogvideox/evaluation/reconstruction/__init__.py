@@ -1,1 +1,1 @@
-"""Reconstruction: how much of a video a VAE keeps."""
+"""Reconstruction quality of a VAE."""

@@ -29,10 +29,10 @@ NUM_FRAMES, SIDE = 17, 256
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Measures what a VAE keeps of the first frames of every video.
+    """Measures how well a VAE reconstructs the first frames of every video.
 
     Attributes:
-        model: model folder or shipped model; not a setting, because it is what is measured.
+        model: model folder or shipped model; not a setting, because it is the model under test.
         num_frames, height, width: size at which videos are reconstructed; 4k+1 frames.
         lpips: files of the VGG16 trunk and of the LPIPS heads; None: LPIPS is not measured.
         features: extractor of the features for distances of sets; "" measures none.
@@ -51,7 +51,7 @@ class Reconstruction:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """PSNR, SSIM, flicker, detail, and what files and size allow."""
+        """PSNR, SSIM, flicker and detail; further metrics if their files are set and the frames are large enough."""
         metrics = [
             _metric("psnr", "mean over videos of the PSNR of a video", "dB"),
             _metric("ssim", "structural similarity"),

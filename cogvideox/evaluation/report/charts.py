@@ -25,7 +25,7 @@ def interval_bar(score: Score) -> str:
 
 
 def radar(names: Sequence[str], series: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw values in 0..1 on one axis per name, and a polygon per series. Missing values are left out of it."""
+    """Draw values in 0..1 on one axis per name, and a polygon per series. Missing values are omitted."""
     center = _SIZE / 2
     angles = [2 * math.pi * i / len(names) - math.pi / 2 for i in range(len(names))]
 

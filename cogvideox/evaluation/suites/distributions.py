@@ -25,7 +25,7 @@ def distribution_suite(options: SuiteOptions) -> Suite:
             with this suite; `prompts` is a text file with one prompt per line, instead of the reference's captions.
 
     Raises:
-        UserError: unknown setting or features, or a reference with other features.
+        UserError: unknown setting or features, or a reference with different features.
     """
     check_settings("distribution", options, SETTINGS)
     features = options.settings.get("features", "random")
@@ -38,7 +38,8 @@ def distribution_suite(options: SuiteOptions) -> Suite:
         if not rows:
             raise UserError(f"{folder} has no features: evaluate the reference with --suite distribution first")
         if reference.options.get("settings", {}).get("features", "random") != features:
-            raise UserError(f"{folder} has other features than {identity['features']}: use the same --set features=...")
+            name = identity["features"]
+            raise UserError(f"{folder} has different features than {name}: use the same --set features=...")
         scorer = FeatureDistance(features, tuple(map(tuple, rows)), str(folder.resolve()))
         prompts = [video.prompt for video in reference.videos]
     if options.prompts is not None:

@@ -1,4 +1,4 @@
-"""What a suite is, and the options from which it is built."""
+"""The definition of a suite, and the options from which it is built."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ class Suite:
         prompt_variant: "original", or the name of a rewritten set of prompts.
         published: results of other models, for the report.
         source: where `published` is from, and what makes it comparable or not.
-        options: what the suite was built from (`SuiteOptions`), as JSON values.
+        options: the `SuiteOptions` from which the suite was built, as JSON values.
     """
 
     name: str

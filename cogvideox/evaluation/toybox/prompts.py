@@ -1,8 +1,8 @@
 """Three sets of prompts that were held out from training: a toy's color, shape and motion together occur in no clip.
 
 - core: one toy, all five facts;
-- word order: in another order the same words mean something else: "from left to right", or two toys whose colors or
-  motions could be swapped;
+- word order: the same words in a different order have a different meaning: "from left to right", or two toys whose
+  colors or motions could be swapped;
 - two toys: different ones, each with its own color, shape, size and motion.
 
 Imports no torch.
@@ -50,7 +50,7 @@ def core_prompts(number: int, seed: int) -> list[FactPrompt]:
 
 
 def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
-    """Return different prompts whose words mean something else in another order.
+    """Return different prompts whose meaning depends on word order.
 
     Each prompt names a held-out composition. A third are of one toy, but at most the 96 that there are.
     """

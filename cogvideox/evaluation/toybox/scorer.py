@@ -50,7 +50,7 @@ class ToyboxFacts:
         Metric(
             "toybox/consistency",
             Ratio("consistency"),
-            "frames whose background, count, colors and shapes are those of most frames",
+            "frames with the background, count, colors and shapes of most frames",
             "%",
             per_video="consistency",
         ),
@@ -100,7 +100,7 @@ def temporal_consistency(frames: UInt8[Tensor, "t h w 3"]) -> float:
     """Return how well the frames agree, each read by itself (`judge.full`).
 
     Background, number of toys, their colors and their shapes are read in every frame. The result is the fraction of
-    these readings that equal the most frequent one of the video; what cannot be read agrees with nothing.
+    these readings that equal the most frequent one of the video; unreadable frames agree with none.
     """
     readings: list[tuple[Any, ...]] = []
     for scene in read_scenes(frames[:, None]):

@@ -209,7 +209,7 @@ def plan_conversion(
 
     Raises:
         UserError: see `detect_checkpoint`; also if the source is a LoRA or has no components, weights do not match
-            their config, a config is unknown, or the transformer is of another variant.
+            their config, a config is unknown, or the transformer is of a different variant.
     """
     requested = next((known for known in VARIANTS if known == variant), None)
     if variant is not None and requested is None:
@@ -292,7 +292,7 @@ def _variant(components: Mapping[ComponentName, PlannedComponent]) -> Variant | 
 def _rescale_vae(
     vae: PlannedComponent, base: DetectedCheckpoint | None, variant: Variant, notes: list[str]
 ) -> PlannedComponent:
-    """Set the scaling factor for the transformer's variant if the VAE is from a base of another variant.
+    """Set the scaling factor for the transformer's variant if the VAE is from a base of a different variant.
 
     The official VAEs share their weights and differ only in the scaling factor.
     """

@@ -1,4 +1,4 @@
-"""Textured canvases, and a camera that moves over an image or a clip along a known path.
+"""Textured canvases, and a camera that pans over an image or a clip along a known path.
 
 Axes: `t` frames, `h w` pixels of the output, `y x` pixels of the canvas, `c` RGB.
 """

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Frames = UInt8[np.ndarray, "t h w c"]
 Other = UInt8[np.ndarray, "t y x c"]
-"""A clip of another size."""
+"""A clip of a different size."""
 Corner = Literal["top left", "top right", "bottom left", "bottom right"]
 CORNERS: tuple[Corner, ...] = ("top left", "top right", "bottom left", "bottom right")
 
@@ -114,7 +114,7 @@ def decorated_frame(clip: Frames, seed: int, fraction: float = 0.1) -> Frames:
 
 
 def wipe(first: Frames, second: Frames, start: int, length: int, vertical: bool = False) -> Frames:
-    """Replace one clip by another along an edge that moves over the frame in `length` frames from `start`."""
+    """Wipe from one clip to another along an edge that crosses the frame in `length` frames from `start`."""
     output = first.copy()
     axis = 1 if vertical else 2
     for index in range(len(first)):

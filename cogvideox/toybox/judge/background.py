@@ -93,7 +93,7 @@ def read_scene_facts(
     kinds = [kind or ("gray", "day") for kind in recognized]
     lit_floors = torch.stack([_lit_floor(name, h, w) for _, name in kinds])[:, None]
     steps = torch.tensor([abs(shades(name)[1] - 1.0) for name, _ in kinds]).view(-1, 1, 1, 1)
-    # The floor's own level becomes 0 and the pattern's other level -1 (on black 1). Darker pixels are shadows and are
+    # The floor's base level becomes 0 and the pattern's other level -1 (on black 1). Darker pixels are shadows and are
     # clipped.
     darkest = torch.tensor([0.0 if name == "black" else -1.0 for name, _ in kinds]).view(-1, 1, 1, 1)
     flat = (brightness / lit_floors - 1.0) / steps

@@ -56,7 +56,7 @@ ToyFacts = tuple[str, ...]
 
 
 def sample_full_scene(rng: np.random.Generator, seconds: float, fixed: Mapping[str, str]) -> Scene | None:
-    """Sample a scene of the full grammar; None if `fixed` contradicts sampled facts or the toys do not fit."""
+    """Sample a scene of the full grammar; None if `fixed` conflicts with sampled facts or the toys do not fit."""
     uniform = uniform_numbers(rng)
     scene = _sample_scene_facts(uniform, fixed)
     if scene is None:
@@ -105,7 +105,7 @@ def _sample_scene_facts(uniform: Uniform, fixed: Mapping[str, str]) -> dict[str,
 
 
 def _sample_toy_facts(uniform: Uniform, scene: Mapping[str, str], fixed: Mapping[str, str]) -> list[ToyFacts] | None:
-    """Sample color, shape, size and motion of every toy; None if `fixed` contradicts them."""
+    """Sample color, shape, size and motion of every toy; None if `fixed` conflicts with them."""
     count = 1 + FULL.counts.index(scene["count"])
     identical = next(uniform) < IDENTICAL_TOYS_PROBABILITY
     toys: list[ToyFacts] = []

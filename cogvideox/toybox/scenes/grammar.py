@@ -123,8 +123,8 @@ class Toy:
         x, y: center of the silhouette at time 0.
         radius: half the width of the silhouette at time 0.
         speed: speed of a straight motion, in frame sides per second.
-        extent: amount of another motion: height of a bounce, radius of an orbit (its sign is the direction), number of
-            turns of a spin, ratio of last to first radius when growing or shrinking.
+        extent: amount of a motion that is not straight: height of a bounce, radius of an orbit (its sign is the
+            direction), number of turns of a spin, ratio of last to first radius when growing or shrinking.
         angle: starting position on an orbit, in radians.
     """
 

@@ -59,7 +59,7 @@ class DiffusionTraining(CaptionDropout):
     `run.batch_size` is the number of packed rows of an optimizer step, over all ranks and micro-batches.
 
     Raises:
-        UserError: settings contradict each other; see also `MixtureSettings`.
+        UserError: settings conflict; see also `MixtureSettings`.
     """
 
     model: str  # the base model; clips are encoded with its VAE and text encoder

@@ -54,7 +54,8 @@ def open_stores(
         is_image_to_video: whether the model is image-to-video and needs the encoded first frames of clips.
 
     Raises:
-        UserError: no data, or a folder without usable clips; a store was encoded with another model (`check_latents`).
+        UserError: no data, or a folder without usable clips; a store was encoded with a different model
+            (`check_latents`).
         TrainingStopped: the run has to stop while clips are encoded.
     """
     if not settings.data and not settings.toybox:
@@ -103,7 +104,7 @@ def open_stores(
 
 
 def _compare_norm_statistics(store: LatentStore, expected: NormStatistics | None, run: TrainingRun) -> None:
-    """Print a note if a store with clips of several chunks was encoded with other norm statistics than the run's."""
+    """Print a note if a store with clips of several chunks has norm statistics that differ from the run's."""
     actual, longest = store.settings.norm_statistics, max((row.num_frames for row in store.rows), default=1)
     if actual != expected and len(encode_chunks(longest)) > 1 and run.is_main:
         print(

@@ -14,7 +14,7 @@ class PreemptionHandler:
     """Decides after each step whether the run has to stop.
 
     As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the current step; a second
-    signal has its default effect. `max_seconds` counts from construction: the run stops when another step as long as
+    signal has its default effect. `max_seconds` counts from construction: the run stops when one more step as long as
     the longest so far (with its validation, samples and checkpoint) would exceed it.
     """
 
@@ -54,7 +54,7 @@ class PreemptionHandler:
         return None
 
     def reset_timing(self) -> None:
-        """Reset the longest step duration, before steps of another kind."""
+        """Reset the longest step duration, before steps of a different kind."""
         self._longest, self._last = 0.0, time.monotonic()
 
     def check(self) -> None:

@@ -66,4 +66,4 @@ def _in_use(folder: Path, holder: Path) -> str:
         process = holder.read_text(encoding="utf-8", errors="replace")
     except OSError:
         process = "another process"
-    return f"{folder} is in use by {process}: wait until that run has finished, or choose another folder with --out"
+    return f"{folder} is in use by {process}: wait until that run has finished, or choose a different folder with --out"

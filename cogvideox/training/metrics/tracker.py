@@ -42,7 +42,7 @@ class Tracker:
         samples: number of samples seen in these steps.
         interval: steps between two heartbeats.
         peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None: no MFU.
-        silent: write and print nothing; for all ranks except 0.
+        silent: do not write or print; for all ranks except 0.
 
     Raises:
         UserError: a file cannot be written, here or later.

@@ -50,14 +50,14 @@ def check_state(optimizer: Any) -> None:
     """Check that a loaded state fits the parameters, which `torch.optim` finds only in the next step, if at all.
 
     Raises:
-        ValueError: options or the state of a parameter are missing, or have another type or shape.
+        ValueError: options or the state of a parameter are missing, or have a different type or shape.
     """
     for part in optimizer.optimizers if isinstance(optimizer, Optimizers) else [optimizer]:
         for group in part.param_groups:
             for name, default in part.defaults.items():
                 kinds = (int, float) if isinstance(default, int | float) else (tuple, list)
                 if isinstance(default, int | float | tuple) and not isinstance(group.get(name), kinds):
-                    raise ValueError(f"its option {name} is missing or of another type")
+                    raise ValueError(f"its option {name} is missing or has a different type")
             states = [(parameter, part.state[parameter]) for parameter in group["params"] if parameter in part.state]
             expected = {name: isinstance(value, Tensor) for name, value in states[0][1].items()} if states else {}
             for parameter, state in states:
@@ -65,7 +65,7 @@ def check_state(optimizer: Any) -> None:
                     raise ValueError("the state of a parameter is incomplete")
                 shapes = {value.shape for value in state.values() if isinstance(value, Tensor) and value.ndim}
                 if shapes - {parameter.shape}:
-                    raise ValueError("the state of a parameter has another shape than the parameter")
+                    raise ValueError("the state of a parameter has a different shape than the parameter")
 
 
 def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> torch.optim.Optimizer | Optimizers:

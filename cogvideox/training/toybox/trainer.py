@@ -65,8 +65,8 @@ def train(
         The model folder `out/model`, or None if the run was saved and stopped early (signal, `max_seconds`).
 
     Raises:
-        UserError: the VAE does not exist or has another number of latent channels; the device is not available; `out`
-            contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
+        UserError: the VAE does not exist or has a different number of latent channels; the device is not available;
+            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
     """
     if world_size() > 1:
         raise UserError("toybox training runs in a single process: start it without torchrun")

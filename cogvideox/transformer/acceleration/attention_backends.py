@@ -112,7 +112,7 @@ def _activate_flash_attention(capability: int) -> str:
             try:
                 activate_flash_attention_impl(name)
                 return name
-            except (ImportError, RuntimeError):  # not installed, or built for another version
+            except (ImportError, RuntimeError):  # not installed, or built for a different version
                 continue
     return "FA2"
 

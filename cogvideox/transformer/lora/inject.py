@@ -48,7 +48,7 @@ class LoRATarget:
     module: str
     d_in: tuple[int, ...]  # channels and kernel size for a convolution, whose weight is flattened here
     d_out: int
-    rows: Int[Tensor, " d_out"] | None  # its rows in the module's weight; None for all of them, in order
+    rows: Int[Tensor, " d_out"] | None  # its rows in the module's weight; None: all rows, in order
 
 
 def lora_targets(model: Transformer) -> dict[str, LoRATarget]:
@@ -99,7 +99,7 @@ def add_lora(
         raise UserError("a LoRA cannot be merged into float8 weights: leave merge out")
     _check_strength(strength)
     if name in lora_strengths(model):
-        raise UserError(f"a LoRA called {name!r} is already loaded: choose another name, or remove that one first")
+        raise UserError(f"a LoRA called {name!r} is already loaded: choose a different name, or remove that LoRA first")
     available = lora_targets(model)
     _check_fit(model, lora, available)
     by_module: dict[str, list[tuple[str, Factors, Tensor | None]]] = {}
@@ -250,7 +250,7 @@ def _check_fit(model: Transformer, lora: LoRA, available: dict[str, LoRATarget])
     problems = []
     if wrong_shapes:
         problems.append(
-            f"{len(wrong_shapes)} of its {len(lora.layers)} layers have another shape ({abbreviate(wrong_shapes)})"
+            f"{len(wrong_shapes)} of its {len(lora.layers)} layers have a different shape ({abbreviate(wrong_shapes)})"
         )
     if unknown:
         problems.append(f"{len(unknown)} of its {len(lora.layers)} layers are not in the model ({abbreviate(unknown)})")

@@ -191,7 +191,7 @@ def _read_peft_config(header: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 def _describe_tensors(state: Mapping[str, Tensor]) -> str:
-    return f"something else, with tensors such as {abbreviate(sorted(state))}" if state else "empty"
+    return f"an unknown file type, with tensors such as {abbreviate(sorted(state))}" if state else "empty"
 
 
 def _most_common(values: Iterable[Any]) -> Any:

@@ -60,7 +60,7 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
     """
     problem = f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"
     with reading(path, problem), open_container(path) as container:
-        # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in another order.
+        # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in a different order.
         container.flags &= ~_GENERATE_PTS
         stream = _video_stream(path, container, kind)
         stream.thread_type = "AUTO"
@@ -69,7 +69,7 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
         try:
             yield container, stream
         except av.error.FFmpegError as error:
-            if error.errno == errno.EINVAL:  # FFmpeg gives no other reason
+            if error.errno == errno.EINVAL:  # FFmpeg reports no other reason
                 limits.check_gif(path)
                 maximum = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
                 raise UserError(f"cannot read {path}: it is damaged, or above the limit of {maximum}") from error
@@ -81,7 +81,7 @@ def open_container(path: str | Path) -> InputContainer:
 
     Raises:
         UserError: the file is missing, or not a regular file.
-        OSError, ValueError: the file is damaged or has another format.
+        OSError, ValueError: the file is damaged or has an unsupported format.
     """
     limits.file_version(path)
     restrictions = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}

@@ -121,7 +121,7 @@ def test_changed_scores_cannot_be_resumed():
     mixture(policy=policy).check_state(state)
     clips = table(30, 50, 1)
     changed = replace(clips, columns={"score": clips.columns["score"] + 0.001})
-    with pytest.raises(UserError, match="a: the policy, or what it reads, has changed"):
+    with pytest.raises(UserError, match="a: the policy or its input columns have changed"):
         Mixture({"a": changed, "b": table(10, 30, 2)}, replace(SETTINGS, policy=policy), 0).check_state(state)
 
 

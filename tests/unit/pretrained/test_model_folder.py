@@ -108,7 +108,7 @@ def test_save_does_not_delete_other_files_in_a_model_folder(model, tmp_path):
     (path / "samples").mkdir()
     (path / "thesis.txt").write_text("years of work")
     before = sorted(path.rglob("*"))
-    with pytest.raises(UserError, match=r"copy: samples, thesis\.txt in it would be lost; choose another folder"):
+    with pytest.raises(UserError, match=r"copy: samples, thesis\.txt in it would be lost; choose a different folder"):
         model_folder.save(tiny.model(), path)
     assert sorted(tmp_path.rglob("*")) == [path, *before]
 

@@ -265,7 +265,7 @@ def test_other_folders_and_files_are_rejected(tmp_path):
     for path, reason in (
         (tmp_path, "there are no videos or images in"),
         (tmp_path / "none", "file or folder not found"),
-        (tmp_path / "notes.txt", "it is a file of another type"),
+        (tmp_path / "notes.txt", "it is a file of a different type"),
     ):
         with pytest.raises(UserError, match=reason):
             scan_folder(path)

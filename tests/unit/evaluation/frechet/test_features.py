@@ -58,7 +58,7 @@ def test_a_set_is_compared_with_the_evaluation_of_another(tmp_path: Path):
     assert first is not None and second is not None and abs(first.value) < 1e-6 < second.value
     assert second.interval is not None and second.interval[0] < second.value < second.interval[1]
     assert second.protocol["num_reference_videos"] == 12 and "jackknife" in second.protocol["interval"]
-    with pytest.raises(UserError, match="other features"):
+    with pytest.raises(UserError, match="different features"):
         build_suite("distribution", SuiteOptions(settings={**options.settings, "features": "vae:toybox"}))
 
 

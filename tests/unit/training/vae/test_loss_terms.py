@@ -1,4 +1,4 @@
-"""VAE training: perceptual and GAN losses, initialization from another VAE, frame rates, whole clips."""
+"""VAE training: perceptual and GAN losses, initialization from an existing VAE, frame rates, whole clips."""
 
 import json
 from dataclasses import replace

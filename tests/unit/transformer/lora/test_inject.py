@@ -133,7 +133,7 @@ def test_invalid_loras_and_names_are_rejected(model):
         inject.add_lora(model, other)
     for message in (
         "x.safetensors does not fit this transformer of 2 blocks and width 32",
-        "1 of its 2 layers have another shape (transformer_blocks.1.attn1.to_q is 33 to 32, not 32 to 32)",
+        "1 of its 2 layers have a different shape (transformer_blocks.1.attn1.to_q is 33 to 32, not 32 to 32)",
         "1 of its 2 layers are not in the model (transformer_blocks.9.attn1.to_q)",
     ):
         assert message in str(error.value)

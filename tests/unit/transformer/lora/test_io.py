@@ -171,7 +171,7 @@ def test_pickles_do_not_execute_code(tmp_path: Path) -> None:
         ("transformer_blocks.0.attn1.to_q.weight", "a full model, not a LoRA"),
         ("encoder.down_blocks.0.resnets.0.conv1.conv.weight", "a VAE"),
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "a text encoder"),
-        ("anything.else", "something else, with tensors such as anything.else"),
+        ("anything.else", "an unknown file type, with tensors such as anything.else"),
     ],
 )
 def test_other_files_are_rejected_with_a_description(name: str, contents: str, tmp_path: Path) -> None:
