@@ -1,4 +1,4 @@
-"""List the clips of a folder: the clips and measurements of a curated manifest, or whole video and image files."""
+"""Clips of an input folder: curated clips with their measurements, or whole video and image files."""
 
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ def _curated(folder: Path) -> list[dict[str, Any]]:
     for row in listed:
         columns = manifest[row["clip_id"]]
         end = columns["seconds"] if row["start"] is None else row["end"]
-        place = {"path": str(folder / row["file_name"]), "start": row["start"] or 0.0, "end": end}
-        clips.append(columns | place | {"file_name": row["file_name"], "whole": row["start"] is None})
+        location = {"path": str(folder / row["file_name"]), "start": row["start"] or 0.0, "end": end}
+        clips.append(columns | location | {"file_name": row["file_name"], "whole": row["start"] is None})
     return clips
 
 

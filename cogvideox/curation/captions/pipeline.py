@@ -39,7 +39,15 @@ class CheckedCaption:
 
 @dataclass
 class CaptionPipeline:
-    """The captioning pipeline with its opened models."""
+    """The captioning pipeline with its opened models.
+
+    Attributes:
+        measurer: measures the facts of clips.
+        clients: clients of the opened models, by name.
+        back_ends: opened back-ends, by stage.
+        count_tokens: see `CheckConfig.counter`.
+        stages: curation stages with identities and columns, by stage name (including `FACTS`).
+    """
 
     config: CaptionPipelineConfig
     measurer: Measurer
@@ -123,8 +131,8 @@ class CaptionPipeline:
                 columns, error, attempts = self._run(name, clip, values)
             except (UserError, Stopped):
                 raise
-            except Exception as problem:  # a library error on one clip must not stop the run
-                columns, error, attempts = {}, f"{type(problem).__name__}: {problem}"[:500], 1
+            except Exception as failure:  # a library error on one clip must not stop the run
+                columns, error, attempts = {}, f"{type(failure).__name__}: {failure}"[:500], 1
             values |= columns
             on_result(Result(f"caption_{name}", row["id"], columns, error, max(1, attempts)))
 

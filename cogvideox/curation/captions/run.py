@@ -1,4 +1,4 @@
-"""Caption the clips of a folder, resumable: stage results and model responses are stored immediately.
+"""Resumable captioning of the clips in a folder: stage results and model responses are stored immediately.
 
 OUT/captions.parquet      a row per clip: all captions, problems, attempts, tokens, costs
 OUT/metadata.parquet      the clips with a usable caption, for `encode` and `train`

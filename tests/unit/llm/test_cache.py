@@ -12,10 +12,10 @@ from tests.unit.llm.conftest import text_request
 ANSWER = Answer("a red ball", '{"raw": 1}', "m", 10, 3, "stop", 0.5, 1, 0.25)
 
 
-def test_key_depends_on_everything_that_the_answer_depends_on():
+def test_key_depends_on_all_inputs_of_the_answer():
     frame = Frame(b"jpeg", 0.0, "clip#0")
     request = ChatRequest((Message("user", ("describe", frame)),), "caption", 1, "clip", (0,))
-    others = [
+    changed_requests = [
         ChatRequest((Message("user", ("describe it", frame)),), "caption", 1, "clip", (0,)),
         ChatRequest((Message("system", ("describe", frame)),), "caption", 1, "clip", (0,)),
         ChatRequest(request.messages, "caption", 2, "clip", (0,)),
@@ -26,15 +26,15 @@ def test_key_depends_on_everything_that_the_answer_depends_on():
         ChatRequest(request.messages, "caption", 1, "clip", (0,), schema={"type": "object"}),
         ChatRequest((Message("user", ("describe", Frame(b"jpeg", 1.0, "clip#0"))),), "caption", 1, "clip", (0,)),
     ]
-    keys = {request.key("m"), request.key("other model"), *(other.key("m") for other in others)}
-    assert len(keys) == len(others) + 2
+    keys = {request.key("m"), request.key("other model"), *(changed.key("m") for changed in changed_requests)}
+    assert len(keys) == len(changed_requests) + 2
     encoded_again = ChatRequest(
         (Message("user", ("describe", Frame(b"other", 0.0, "clip#0"))),), "caption", 1, "clip", (0,)
     )
     assert encoded_again.key("m") == request.key("m")
 
 
-def test_answers_survive_and_totals_are_of_all_runs(tmp_path):
+def test_answers_and_totals_survive_reopening(tmp_path):
     path, request = tmp_path / "responses.sqlite", text_request("a lone surrogate: \ud800")
     cache = ResponseCache(path)
     assert cache.get("key") is None and cache.spent() == Spent()
@@ -57,7 +57,7 @@ def test_stored_errors_can_be_forgotten():
     assert cache.get("b") is None and cache.get("a") is not None
 
 
-def test_other_files_are_errors(tmp_path):
+def test_invalid_cache_files_are_rejected(tmp_path):
     (tmp_path / "text.sqlite").write_text("this is not a database, " * 100)
     with pytest.raises(UserError, match="cannot open"):
         ResponseCache(tmp_path / "text.sqlite")
@@ -75,7 +75,7 @@ def test_no_call_exceeds_a_budget(budget, num_calls):
     with pytest.raises(BudgetExhausted, match="the budget of"):
         account.reserve(0.25, 10)
     if budget.calls is None:
-        account.settle(0.25, 10, 0.0, 0)  # it cost nothing
+        account.settle(0.25, 10, 0.0, 0)  # the call cost nothing
         account.reserve(0.25, 10)
 
 

@@ -83,7 +83,7 @@ def test_repeated_failures_are_errors_that_are_not_stored(server):
         ("huge-body", "larger than"),
     ],
 )
-def test_answers_that_cannot_be_used_are_stored_with_the_reason(server, asked, reason):
+def test_unusable_answers_are_stored_with_the_reason(server, asked, reason):
     client = make_client(server)
     for cached in (False, True):
         answer = client.ask(text_request(asked))
@@ -92,7 +92,7 @@ def test_answers_that_cannot_be_used_are_stored_with_the_reason(server, asked, r
 
 
 @pytest.mark.parametrize(("asked", "num_chars"), [("empty-answer", 0), ("megabyte", 1_000_000)])
-def test_strange_texts_are_answers(server, asked, num_chars):
+def test_empty_and_very_long_texts_are_answers(server, asked, num_chars):
     answer = make_client(server).ask(text_request(asked))
     assert answer.error is None and len(answer.text) == num_chars
 
@@ -128,7 +128,7 @@ def test_key_comes_from_the_environment_and_is_never_shown(tmp_path, monkeypatch
         server.kill()
 
 
-def test_budget_stops_and_more_budget_goes_on(server):
+def test_exhausted_budget_stops_and_a_larger_budget_resumes(server):
     cache = ResponseCache(":memory:")
     requests = [text_request(f"budget say: {number}", sampling=Sampling(max_tokens=10)) for number in range(6)]
     endpoint = Endpoint(server.url, "tiny", concurrency=1, price_completion=1e6)
@@ -147,7 +147,7 @@ def test_unreachable_server_ends_the_run():
         config.client(ResponseCache(":memory:")).ask(text_request("hello"))
 
 
-def test_stop_lets_calls_in_progress_end(server):
+def test_no_calls_start_after_stop(server):
     client = make_client(server)
     client.stop()
     with pytest.raises(Stopped):
@@ -170,7 +170,7 @@ def test_results_before_a_failure_are_yielded():
     assert {item for item, _ in results} >= {0, 1, 2} and len(results) <= 4
 
 
-def test_a_server_killed_three_times_answers_each_request_once(tmp_path):
+def test_killed_server_answers_each_request_once(tmp_path):
     pytest.importorskip("uvicorn")
     from tests.chat_server import ChatServer
 
@@ -208,7 +208,7 @@ ask_all(client, [text_request(f"number {number}") for number in range(60)])
 """
 
 
-def test_a_client_killed_three_times_repeats_no_answered_call(tmp_path):
+def test_killed_client_repeats_no_answered_call(tmp_path):
     pytest.importorskip("uvicorn")
     from tests.chat_server import ChatServer
 

@@ -124,7 +124,7 @@ def test_digests_change_with_names_and_content(tmp_path):
     assert file_digest(tmp_path / "a") != first and folder_digest(tmp_path) != folder
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_invalid_model_files(tmp_path):
     pytest.importorskip("xllamacpp")
     (tmp_path / "m.gguf").write_bytes(b"text")
     for path, reason in ((tmp_path / "m.gguf", "not a GGUF file"), (tmp_path / "n.gguf", "no such file")):
@@ -137,7 +137,7 @@ def test_files_that_are_no_models(tmp_path):
 
 
 @pytest.mark.slow
-def test_folders_that_are_no_models(tmp_path):
+def test_invalid_model_folders(tmp_path):
     pytest.importorskip("transformers")
     for folder, reason in ((tmp_path, "transformers cannot load"), (tmp_path / "none", "does not exist")):
         with pytest.raises(UserError, match=reason):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, repair_request
+from cogvideox.curation.captions.back_ends.prompts import Prompt, hints, retry_prompt
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
 from cogvideox.curation.captions.frame_times import frame_at
 from cogvideox.curation.signals.base import SampledFrames, Sampling
@@ -49,7 +49,7 @@ class ModelBackEnd:
         messages = [Message("user", (instruction + "\n\n", *content) if content else (instruction,))]
         for attempt in rejected[-1:]:
             messages.append(Message("assistant", (attempt.text[:MAX_SHOWN],)))
-            messages.append(Message("user", (repair_request(attempt, self.max_words),)))
+            messages.append(Message("user", (retry_prompt(attempt, self.max_words),)))
         decoding = self.decoding
         if rejected:  # greedy decoding would repeat the rejected caption
             temperature = max(decoding.temperature, min(1.0, 0.4 * len(rejected)))

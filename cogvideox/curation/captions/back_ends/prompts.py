@@ -92,7 +92,7 @@ def summary_material(short: str | None, frames: Sequence[TimedCaption], facts: C
     return "<data>\n" + "\n".join(lines) + "\n</data>"
 
 
-def repair_request(rejected: Rejected, words: int) -> str:
+def retry_prompt(rejected: Rejected, words: int) -> str:
     """Return the retry message with the reason for the rejection."""
     return (
         f"This answer cannot be used: {rejected.reason}. Write the description again, in at most {words} words, and "

@@ -24,7 +24,7 @@ def test_direction_of_the_camera(direction):
 @pytest.mark.parametrize(
     ("direction", "step"), [("left", (-3, 0)), ("right", (3, 0)), ("up", (0, -3)), ("down", (0, 3))]
 )
-def test_direction_of_an_object_before_a_still_camera(direction, step):
+def test_direction_of_an_object_with_a_still_camera(direction, step):
     pytest.importorskip("cv2")
     step = np.array(VELOCITIES[direction]) * 1.5
     background = camera.texture(5, (96, 128))
@@ -55,7 +55,7 @@ def test_columns_of_a_manifest_are_used_instead_of_measuring():
     assert facts.faces == 2.0 and facts.counts is None and facts.colors == ("black",)
 
 
-def test_sentences_of_facts():
+def test_describe_facts():
     assert describe_facts(ClipFacts()) == "A view."
     facts = ClipFacts(
         ("EXIT", "2nd floor"), {"person": 2.2, "bus": 1.0, "dog": 0.3}, {"albatross": 0.5}, 0.0, ("gray",)
@@ -68,7 +68,7 @@ def test_sentences_of_facts():
     )
 
 
-def test_names_of_colors():
+def test_color_names():
     named = {
         "black": (10, 10, 12),
         "gray": (130, 132, 128),

@@ -1,4 +1,4 @@
-"""Whole runs on rendered clips: the toybox back-ends, and models behind a real server that may misbehave."""
+"""End-to-end captioning of rendered clips with the toybox back-ends, and with models behind a server with failures."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def folder(tmp_path_factory, scenes):
 
 @pytest.fixture(scope="module")
 def captioned(folder, tmp_path_factory):
-    """An output folder with the results of the toybox stages."""
+    """Output folder with the results of the toybox back-ends."""
     output = tmp_path_factory.mktemp("captioned") / "out"
     assert caption_folder(folder, output, TOYBOX).statuses == {"ok": NUM_CLIPS}
     return output
@@ -121,14 +121,14 @@ def test_finished_stages_are_reused(folder, output, server):
     assert {row["caption.summary"] for row in rows_of(output)} == {"A ball rolls over the floor."}
 
 
-def test_models_are_asked_again_with_the_reason(folder, output, server):
+def test_failed_checks_are_retried_with_the_reason(folder, output, server):
     pipeline_config = model_pipeline(server.url, "say: In this video a ball rolls.", repairs=1)
     result = caption_folder(folder, output, pipeline_config, limit=1)
-    asked = [request for request in server.requests() if "cannot be used" in request["asked"]]
-    assert "it says 'In this video' instead of describing directly" in asked[-1]["asked"]
-    messages = asked[-1]["body"]["messages"]
+    retries = [request for request in server.requests() if "cannot be used" in request["asked"]]
+    assert "it says 'In this video' instead of describing directly" in retries[-1]["asked"]
+    messages = retries[-1]["body"]["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
-    assert asked[-1]["body"]["temperature"] == 0.4
+    assert retries[-1]["body"]["temperature"] == 0.4
     row = rows_of(output)[0]
     assert row["caption.summary_attempts"] == 2 and result.statuses == {"rejected": 1}
 
@@ -144,7 +144,7 @@ def test_models_are_asked_again_with_the_reason(folder, output, server):
         ("cut-off", "rejected", "cut_off"),
     ],
 )
-def test_hostile_answers_end_as_rows_with_reasons(folder, output, server, prompt, status, reason):
+def test_bad_answers_are_stored_with_reasons(folder, output, server, prompt, status, reason):
     result = caption_folder(folder, output, model_pipeline(server.url, prompt, repairs=0), limit=1)
     (row,) = rows_of(output)
     assert result.statuses == {status: 1} and reason in row["reason"]
@@ -152,7 +152,7 @@ def test_hostile_answers_end_as_rows_with_reasons(folder, output, server, prompt
     assert row["caption.short"] and reason.split(":")[0] in write_page(output).read_text()
 
 
-def test_budget_ends_the_run_and_a_larger_one_goes_on(folder, output, server):
+def test_exhausted_budget_ends_the_run_and_a_larger_budget_resumes(folder, output, server):
     pipeline_config = model_pipeline(server.url, "say: A ball rolls over the floor.", budget=Budget(calls=2))
     with pytest.raises(UserError, match="the budget of 2 calls would be exceeded"):
         caption_folder(folder, output, pipeline_config)
@@ -164,7 +164,7 @@ def test_budget_ends_the_run_and_a_larger_one_goes_on(folder, output, server):
 
 
 @pytest.mark.slow
-def test_a_server_killed_three_times_loses_and_repeats_nothing(folder, output, tmp_path):
+def test_killed_server_loses_and_repeats_no_requests(folder, output, tmp_path):
     pytest.importorskip("uvicorn")
     from tests.chat_server import ChatServer
 
@@ -186,14 +186,14 @@ def test_a_server_killed_three_times_loses_and_repeats_nothing(folder, output, t
     assert (output / RESPONSES).is_file()
 
 
-def test_failed_rows_are_tried_again_only_on_request(folder, output, server):
+def test_failed_clips_are_retried_only_on_request(folder, output, server):
     pipeline_config = model_pipeline(server.url, "broken-json")
     assert caption_folder(folder, output, pipeline_config, limit=1).usage.calls == 1
     assert caption_folder(folder, output, pipeline_config, limit=1).usage.calls == 0
     assert caption_folder(folder, output, pipeline_config, limit=1, retry_failed=True).usage.calls == 1
 
 
-def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, output):
+def test_mix_policy_selects_one_caption_per_clip(folder, output):
     pipeline_config = replace(TOYBOX, short_fraction=Schedule((100, 200), (1.0, 0.0)))
     caption_folder(folder, output, pipeline_config)
     table = parquet.read_table(output / "metadata.parquet").to_pylist()
@@ -206,7 +206,7 @@ def test_mix_lists_both_captions_and_its_policy_selects_one_of_them(folder, outp
         assert sum(row["caption_mix"] < 1 for row in chosen) == num_short
 
 
-def test_mix_holds_its_fraction_over_many_clips():
+def test_mix_policy_selects_the_requested_fraction():
     from cogvideox.curation.captions.outputs import mix_value
 
     policy = replace(TOYBOX, short_fraction=0.3).mix_policy()
@@ -216,7 +216,7 @@ def test_mix_holds_its_fraction_over_many_clips():
     assert (short ^ long).all() and abs(short.mean() - 0.3) < 0.01
 
 
-def test_rules_say_what_is_new():
+def test_rules_summarizer_adds_new_phrases():
     clip = CaptionInput("", {}, ClipFacts(), (0.0,))
     from cogvideox.curation.captions.base import TimedCaption
 
@@ -225,7 +225,7 @@ def test_rules_say_what_is_new():
     assert RulesSummarizer().summarize(clip, None, frames, [Rejected("", "")]).text == "A red ball, mostly gray. A dog."
 
 
-def test_times_of_captioned_frames():
+def test_caption_times():
     assert caption_times(0.0, 2.0) == (0.0,)
     assert caption_times(4.0, 2.0) == (0.0, 2.0)
     assert caption_times(4.1, 2.0) == (0.0, 2.0, 4.0)
