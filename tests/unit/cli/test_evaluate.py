@@ -14,8 +14,8 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "needs FOLDER"),
-        (["toybox"], "needs FOLDER"),
+        ([], "missing FOLDER"),
+        (["toybox"], "missing FOLDER"),
         (["toybox", "-o", "out", "--num-prompts", "0"], "--num-prompts 0 must be 1 or more"),
         (["toybox", "-o", "out", "--set", "groups"], "must be NAME=VALUE"),
         (["toybox", "-o", "out", "--set", "groups=all"], "unknown group"),
