@@ -66,12 +66,13 @@ def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonRes
             score_a, score_b = a.score(metric.name, group), b.score(metric.name, group)
             if score_a is None or score_b is None or metric.name not in statistics:
                 continue
-            settings = score_a.protocol["scorer"], score_b.protocol["scorer"]
-            if settings[0] != settings[1]:
-                raise UserError(
-                    f"{metric.name} was measured by scorers with different settings, {settings[0]} and {settings[1]}: "
-                    "evaluate both again with the same ones"
-                )
+            for name in ("scorer", *statistics[metric.name].details):
+                left, right = score_a.protocol.get(name), score_b.protocol.get(name)
+                if left != right:
+                    raise UserError(
+                        f"{metric.name} was measured with {name} {left} and {right}: "
+                        "evaluate both again with the same one"
+                    )
             pairs = [
                 (left, right, key[1])
                 for key in keys

@@ -74,8 +74,10 @@ def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequ
         return Estimate(value, None, "none: fewer than two prompts", n, k)
     if metric.resampling == "jackknife":
         interval = _jackknife(metric.statistic, groups, value)
-        return Estimate(value, interval, f"jackknife over prompts, {LEVEL:.0%}", n, k)
-    if isinstance(metric.statistic, Ratio) and (size := _effective_size(metric.statistic, groups)) is not None:
+        method = "none: too few videos" if interval is None else f"jackknife over prompts, {LEVEL:.0%}"
+        return Estimate(value, interval, method, n, k)
+    statistic = metric.statistic if metric.unit not in ("dB", "levels") else None
+    if isinstance(statistic, Ratio) and (size := _effective_size(statistic, groups)) is not None:
         return Estimate(value, wilson(value, size), f"Wilson over prompts, {LEVEL:.0%}", n, k)
     interval = _percentiles(_resampled(metric.statistic, groups), k)
     return Estimate(value, interval, f"bootstrap over prompts, {LEVEL:.0%}", n, k)
@@ -219,7 +221,10 @@ def _percentiles(resampled: Float64[np.ndarray, " resamples"], k: int) -> tuple[
     return float(low), float(high)
 
 
-def _jackknife(statistic: Callable[[Sequence], float], groups: Sequence[Sequence], value: float) -> tuple[float, float]:
+def _jackknife(
+    statistic: Callable[[Sequence], float], groups: Sequence[Sequence], value: float
+) -> tuple[float, float] | None:
+    """Return the interval; None if the statistic has no value without one of the blocks."""
     num_blocks = min(NUM_BLOCKS, len(groups))
     block = np.random.default_rng(SEED).permutation(len(groups)) % num_blocks
     left_out = np.array(
@@ -228,6 +233,8 @@ def _jackknife(statistic: Callable[[Sequence], float], groups: Sequence[Sequence
             for left in range(num_blocks)
         ]
     )
+    if np.isnan(left_out).any():
+        return None
     error = math.sqrt((num_blocks - 1) / num_blocks * float(np.sum((left_out - left_out.mean()) ** 2)))
     half = t_quantile((1 + LEVEL) / 2, num_blocks - 1) * error
     return value - half, value + half

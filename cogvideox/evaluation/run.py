@@ -6,10 +6,11 @@ OUT/run.json              generation settings; runs with different settings cann
 OUT/results.json          scores with protocols, and all measurements (`results`)
 """
 
+import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from cogvideox.atomic_io import cannot_write, remove_stale_files, write_text
 from cogvideox.errors import UserError
+from cogvideox.evaluation.protocol import UNKNOWN
 from cogvideox.evaluation.results import Results, summarize
 from cogvideox.evaluation.scorer import Item, Measurement, Scorer, VideoFile
 from cogvideox.evaluation.store import MeasurementStore, file_hash, measurement_key
@@ -126,6 +128,8 @@ class MeasureVideos:
                 measurement, error = measure(VideoFile(path), item), ""
             except UserError as failure:
                 measurement, error = None, str(failure)
+            if measurement is not None and not _is_finite(measurement):
+                measurement, error = None, "a measured value is not finite"
             return measurement, error, time.perf_counter() - start
 
         return run
@@ -240,6 +244,14 @@ class _Run:
         self.progress.failures += 1
 
 
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 @contextmanager
 def _locked(output: Path) -> Iterator[None]:
     try:
@@ -258,7 +270,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 def _check_same_run(videos: VideoSet, output: Path) -> None:
     """Record the generation settings, or raise UserError if the folder has videos of a different model or settings."""
-    if not videos.requests:
+    if videos.protocol.weights == UNKNOWN:  # a folder of videos
         return
     values = {name: value for name, value in asdict(videos.protocol).items() if name != "code"}
     path = output / RUN

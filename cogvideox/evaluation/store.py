@@ -1,8 +1,9 @@
 """Measurements on disk, so that no video is measured twice.
 
 Every measurement is appended to `OUT/measurements.jsonl` at once. Its key is a hash of the video's bytes, the prompt,
-the evaluated model's weights and the scorer's settings, so that whatever changed is measured again. A line that a
-killed run left incomplete is ignored. Failures are not stored: the next run tries them again. Imports no torch.
+the evaluated model's weights, the scorer's settings and the code that scores, so that whatever changed is measured
+again. A line that a killed run left incomplete is ignored. Failures are not stored: the next run tries them again.
+Imports no torch.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.atomic_io import cannot_read, cannot_write
+from cogvideox.evaluation.protocol import code_version
 from cogvideox.evaluation.scorer import Item, Measurement
 
 FILE = "measurements.jsonl"
@@ -64,7 +66,7 @@ class MeasurementStore:
 
 def measurement_key(scorer: str, settings: Mapping[str, Any], item: Item, video_hash: str, weights: str = "") -> str:
     """Return the key of a scorer's measurement of a video. `weights` is the hash of the evaluated model's weights."""
-    values = [scorer, dict(settings), item.prompt, dict(item.info), video_hash, weights]
+    values = [scorer, dict(settings), item.prompt, dict(item.info), video_hash, weights, code_version()]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -104,12 +104,17 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     for entry in list_folder(folder).entries:
         caption = entry.caption or _prompt_of_name(entry.source)
         item = None if caption is None else suite.item_of(caption)
-        if item is None or caption is None:
+        is_part = entry.start is not None or entry.end is not None
+        if item is None or caption is None or is_part:
             reason = "it has no prompt" if caption is None else f"the suite {suite.name} does not score its prompt"
+            reason = "it is a part of a file" if is_part else reason
             skipped.append((entry.source, reason))
             continue
         name = entry.source.relative_to(folder) if entry.source.is_relative_to(folder) else entry.source
-        item = replace(item, id=name.with_suffix("").as_posix(), sample=counts[caption])
+        id = name.with_suffix("").as_posix()
+        if id in paths:  # the same name with another suffix, or a file with several prompts
+            id = f"{name.as_posix()} {len(items)}"
+        item = replace(item, id=id, sample=counts[caption])
         counts[caption] += 1
         sidecar = _sidecar(entry.source)
         if sidecar is not None:
@@ -184,16 +189,16 @@ def _sidecar(path: Path) -> Sidecar | None:
         return None
 
 
-def _other_options(values: Mapping[str, Any], load: LoadOptions | None = None) -> str:
+def _other_options(values: Mapping[str, Any], load: LoadOptions | Sidecar) -> str:
     defaults = {field.name: config.to_dict(field.default) for field in fields(Request)}
     others = {
         name: value
         for name, value in values.items()
         if name in defaults and name not in _DIFFERENT and value not in (defaults[name], "", None, False)
     }
-    for name in ("dtype", "weights", "float8"):
-        if load is not None and (value := getattr(load, name)) not in ("auto", "exact", False):
-            others[name] = value
+    for name in ("dtype", "weights", "float8", "loras"):
+        if (value := getattr(load, name, ())) not in ("auto", "exact", False, ()):
+            others[name] = config.to_dict(value)
     return ", ".join(f"{name}={value}" for name, value in others.items()) or "defaults"
 
 
@@ -206,7 +211,7 @@ def _protocol_of_sidecars(suite: Suite, folder: Path, sidecars: Sequence[Sidecar
         values = {getattr(sidecar, name) for sidecar in sidecars}
         shared[name] = values.pop() if len(values) == 1 else "different"
     seeds = [sidecar.seed for sidecar in sidecars]
-    options = {_other_options(config.to_dict(sidecar)) for sidecar in sidecars}
+    options = {_other_options(config.to_dict(sidecar), sidecar) for sidecar in sidecars}
     return Protocol(
         suite=f"{suite.name} {suite.digest}",
         weights=UNKNOWN,

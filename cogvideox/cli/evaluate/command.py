@@ -131,11 +131,18 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
     }
     is_model = options.source in shipped_models() or (source / INDEX_FILE).is_file() or not source.exists()
     if not is_model:
-        if chosen:
-            name = next(iter(chosen)).replace("_", "-")
+        ignored = ("num_prompts", "videos_per_prompt", "prompts")
+        given = [*chosen, *(name for name in ignored if getattr(options, name) is not None)]
+        if given:
+            name = given[0].replace("_", "-")
             raise UserError(f"--{name} only applies to models, and {source} is a folder of videos: remove --{name}")
         return suite, videos_of_folder(suite, source)
     if suite.name == "reconstruction":
+        if chosen:
+            name = next(iter(chosen)).replace("_", "-")
+            raise UserError(
+                f"--{name} does not apply to the suite reconstruction, which generates no videos: remove it"
+            )
         from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
 
         return videos_to_reconstruct(suite, options.source, options.output)

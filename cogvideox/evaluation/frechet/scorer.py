@@ -91,9 +91,12 @@ class FeatureDistance:
 
     def settings(self) -> dict[str, Any]:
         """See `Scorer`."""
-        return check_extractor(self.features)
+        return check_extractor(self.features) | {"scorer_version": "2"}
 
     def open(self, worker: int) -> Callable[[VideoFile, Item], Measurement]:
         """Load the extractor."""
-        extract = open_extractor(self.features)
-        return lambda file, item: {KEY: [round(float(value), 7) for value in extract(file.video.frames)]}
+        extract, weights = open_extractor(self.features), check_extractor(self.features).get("weights", "")
+        return lambda file, item: {
+            KEY: [round(float(value), 7) for value in extract(file.video.frames)],
+            "weights": weights,
+        }

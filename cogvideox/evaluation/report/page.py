@@ -149,7 +149,8 @@ def _extremes(results: Results, videos: EmbeddedVideos) -> str:
             continue
         number = min(NUM_EXTREMES, len(ordered) // 2)
         parts.append(f"<h3>{html.escape(metric.name)}</h3><div class='extremes'>")
-        for title, chosen in (("worst", ordered[:number]), ("best", ordered[: -number - 1 : -1])):
+        titles = ("lowest", "highest") if metric.higher_is_better is None else ("worst", "best")
+        for title, chosen in zip(titles, (ordered[:number], ordered[: -number - 1 : -1])):
             figures = "".join(_figure(video, metric, videos) for video in chosen)
             parts.append(f"<div><p class='faint'>{title}</p><div class='shots'>{figures}</div></div>")
         parts.append("</div>")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.frechet.features import check_extractor
-from cogvideox.evaluation.frechet.scorer import KEY, FeatureDistance
+from cogvideox.evaluation.frechet.scorer import KEY, MIN_VIDEOS, FeatureDistance
 from cogvideox.evaluation.results import Results
 from cogvideox.evaluation.scorer import Item
 from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, numbered
@@ -34,12 +34,16 @@ def distribution_suite(options: SuiteOptions) -> Suite:
     if "reference" in options.settings:
         folder = Path(options.settings["reference"])
         reference = Results.load(folder)
-        rows = [video.measurements["frechet"][KEY] for video in reference.videos if "frechet" in video.measurements]
-        if not rows:
-            raise UserError(f"{folder} has no features: evaluate the reference with --suite distribution first")
-        if reference.options.get("settings", {}).get("features", "random") != features:
-            name = identity["features"]
-            raise UserError(f"{folder} has different features than {name}: use the same --set features=...")
+        measured = [video.measurements["frechet"] for video in reference.videos if "frechet" in video.measurements]
+        if len(measured) < MIN_VIDEOS:
+            raise UserError(
+                f"{folder} has features of {len(measured)} videos, and a reference needs {MIN_VIDEOS}: "
+                "evaluate it with --suite distribution first"
+            )
+        rows, weights = [values[KEY] for values in measured], {values.get("weights", "") for values in measured}
+        name = reference.options.get("settings", {}).get("features", "random")
+        if name != features or weights != {identity.get("weights", "")}:
+            raise UserError(f"{folder} has different features than {identity['features']}: use the same --set features=...")
         scorer = FeatureDistance(features, tuple(map(tuple, rows)), str(folder.resolve()))
         prompts = [video.prompt for video in reference.videos]
     if options.prompts is not None:

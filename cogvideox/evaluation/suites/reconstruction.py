@@ -39,6 +39,8 @@ def reconstruction_suite(options: SuiteOptions) -> Suite:
     check_settings("reconstruction", options, SETTINGS)
     if options.prompts is not None:
         raise UserError("the suite reconstruction has no prompts: leave out --prompts")
+    if options.videos_per_prompt is not None:
+        raise UserError("the suite reconstruction has no prompts: leave out --videos-per-prompt")
     num_frames, height, width = (
         _size(options, name, default)
         for name, default in (("num_frames", NUM_FRAMES), ("height", SIDE), ("width", SIDE))

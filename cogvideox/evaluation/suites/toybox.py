@@ -9,6 +9,8 @@ from cogvideox.toybox.captions.caption import parse_prompt
 
 NUM_PROMPTS = 100
 """Default number of prompts of each set."""
+MAX_PROMPTS = 2000
+"""Maximum number; there are 2400 different prompts of the set "word order"."""
 
 
 def toybox_suite(options: SuiteOptions) -> Suite:
@@ -23,6 +25,8 @@ def toybox_suite(options: SuiteOptions) -> Suite:
     check_settings("toybox", options, ("groups",))
     if options.prompts is not None:
         raise UserError("the suite toybox has its own prompts: leave out --prompts, and set --num-prompts and --seed")
+    if options.num_prompts is not None and options.num_prompts > MAX_PROMPTS:
+        raise UserError(f"the suite toybox has at most {MAX_PROMPTS} prompts per set, not {options.num_prompts}")
     sets = held_out_prompts(NUM_PROMPTS if options.num_prompts is None else options.num_prompts, options.seed)
     groups = [name.strip() for name in options.settings["groups"].split(",")] if options.settings else list(sets)
     for name in groups:
