@@ -43,7 +43,8 @@ def distribution_suite(options: SuiteOptions) -> Suite:
         rows, weights = [values[KEY] for values in measured], {values.get("weights", "") for values in measured}
         name = reference.options.get("settings", {}).get("features", "random")
         if name != features or weights != {identity.get("weights", "")}:
-            raise UserError(f"{folder} has different features than {identity['features']}: use the same --set features=...")
+            expected = identity["features"]
+            raise UserError(f"{folder} has different features than {expected}: use the same --set features=...")
         scorer = FeatureDistance(features, tuple(map(tuple, rows)), str(folder.resolve()))
         prompts = [video.prompt for video in reference.videos]
     if options.prompts is not None:

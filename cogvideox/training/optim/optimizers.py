@@ -55,6 +55,8 @@ def check_state(optimizer: Any) -> None:
     for part in optimizer.optimizers if isinstance(optimizer, Optimizers) else [optimizer]:
         for group in part.param_groups:
             for name, default in part.defaults.items():
+                if name == "differentiable":  # loading adds it to the defaults, but not to the groups of Muon
+                    continue
                 kinds = (int, float) if isinstance(default, int | float) else (tuple, list)
                 if isinstance(default, int | float | tuple) and not isinstance(group.get(name), kinds):
                     raise ValueError(f"its option {name} is missing or has a different type")

@@ -72,7 +72,7 @@ def test_reconstruction_rejects_a_folder_with_videos_of_another_size(tmp_path):
 
     render(32)
     render(32)
-    with pytest.raises(UserError, match="another run"):
+    with pytest.raises(UserError, match="different run"):
         render(64)
 
 
