@@ -21,12 +21,10 @@ class CaptionStyle:
 
     Attributes:
         words: usual number of words: the 10th, 50th and 90th percentile.
-        short_fraction: fraction of short captions at the end of training.
         examples: a few captions.
     """
 
     words: tuple[int, int, int] = (60, 80, 100)
-    short_fraction: float = 0.0
     examples: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -42,8 +40,8 @@ class CaptionStyle:
 def enhance_prompt(prompt: str, style: CaptionStyle, client: Client, image: Frame | None = None) -> str:
     """Return a prompt with the same content in the style of the training captions.
 
-    The prompt is returned unchanged if it is already as long as most captions, if the call fails, or if the answer is
-    empty or much longer than the captions.
+    The prompt is returned unchanged if it has at least as many words as the 10th percentile of the captions, if the
+    call fails, or if the answer is empty or much longer than the captions.
 
     Args:
         image: first frame, for image-to-video; the client's model then needs vision.

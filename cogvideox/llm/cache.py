@@ -45,11 +45,12 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    unknown_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        """Prompt and completion tokens."""
-        return self.prompt_tokens + self.completion_tokens
+        """Prompt and completion tokens, including the maximum number of tokens of unfinished calls."""
+        return self.prompt_tokens + self.completion_tokens + self.unknown_tokens
 
 
 class ResponseCache:
@@ -104,6 +105,11 @@ class ResponseCache:
             query = "UPDATE calls SET ended = ?, outcome = ? WHERE id = ?"
             self._database.execute(query, (time.time(), outcome[:500], call))
 
+    def cancel(self, call: int) -> None:
+        """Remove a call that did not reach the server from the journal."""
+        with self._lock:
+            self._database.execute("DELETE FROM calls WHERE id = ?", (call,))
+
     def put(self, call: int, key: str, model_id: str, request: ChatRequest, answer: Answer) -> None:
         """Store the answer and the end of a call in one transaction."""
         now = time.time()
@@ -113,12 +119,11 @@ class ResponseCache:
             *(_storable(answer.text), _storable(answer.raw), answer.prompt_tokens, answer.completion_tokens),
             *(answer.finish_reason, answer.seconds, answer.attempts, answer.cost, answer.error),
         )
-        with self._lock:
+        with self._lock, self._database:  # commits, or rolls back if a value cannot be stored
             self._database.execute("BEGIN IMMEDIATE")
             marks = ", ".join("?" * len(values))
             self._database.execute(f"INSERT OR REPLACE INTO responses VALUES ({marks})", values)
             self._database.execute("UPDATE calls SET ended = ?, outcome = 'answer' WHERE id = ?", (now, call))
-            self._database.execute("COMMIT")
 
     def forget_errors(self) -> int:
         """Delete stored errors, so that the failed requests are sent again, and return the number of deleted rows."""
@@ -129,12 +134,12 @@ class ResponseCache:
         """Return the totals of all calls."""
         with self._lock:
             calls = self._database.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
-            unknown, reserved = self._database.execute(
-                "SELECT COUNT(*), COALESCE(SUM(reserved), 0) FROM calls WHERE ended IS NULL"
+            unknown, reserved, tokens = self._database.execute(
+                "SELECT COUNT(*), COALESCE(SUM(reserved), 0), COALESCE(SUM(tokens), 0) FROM calls WHERE ended IS NULL"
             ).fetchone()
             query = "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM responses"
             prompt_tokens, completion_tokens, cost = (value or 0 for value in self._database.execute(query).fetchone())
-        return Spent(calls, unknown, prompt_tokens, completion_tokens, float(cost + reserved))
+        return Spent(calls, unknown, prompt_tokens, completion_tokens, float(cost + reserved), tokens)
 
     def close(self) -> None:
         """Close the file."""

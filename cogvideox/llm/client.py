@@ -80,6 +80,7 @@ class Client:
         self._random = random.Random(0)
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(model.concurrency)
         self._in_progress: dict[str, threading.Lock] = {}
 
     def stop(self) -> None:
@@ -101,7 +102,8 @@ class Client:
         with self._only_one(key):
             answer = self.cache.get(key)
             if answer is None:
-                answer = self._call(key, request)
+                with self._slots:
+                    answer = self._call(key, request)
         self._count(answer)
         return answer
 
@@ -120,8 +122,11 @@ class Client:
             try:
                 answer = self.model.complete(request)
             except RetryableError as error:
-                self.cache.end(call, f"retryable: {error}")
-                self.account.settle(reserved, tokens, 0.0, 0)
+                if error.unavailable:
+                    self.cache.cancel(call)
+                else:
+                    self.cache.end(call, f"retryable: {error}")
+                self.account.settle(reserved, tokens, 0.0, 0, calls=0 if error.unavailable else 1)
                 if error.unavailable:
                     unreachable_since = unreachable_since or time.monotonic()
                     if time.monotonic() - unreachable_since > self.retries.patience:
@@ -229,7 +234,8 @@ def ask_all(client: Client, requests: Sequence[ChatRequest]) -> list[Answer]:
 
 def estimate_tokens(request: ChatRequest) -> tuple[int, int]:
     """Return conservative estimates of the number of prompt and completion tokens."""
-    num_chars = sum(len(part) for message in request.messages for part in message.parts if isinstance(part, str))
+    texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
+    num_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     schema = 0 if request.schema is None else len(str(request.schema))
-    prompt = 50 + (num_chars + schema) // 2 + TOKENS_PER_FRAME * len(request.frames)
+    prompt = 50 + (num_bytes + schema) // 2 + TOKENS_PER_FRAME * len(request.frames)
     return prompt, request.sampling.max_tokens

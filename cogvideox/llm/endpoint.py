@@ -83,12 +83,17 @@ class EndpointModel:
         except ImportError as error:
             raise UserError("httpx is not installed: pip install 'cogvideox[llm]'") from error
         self.endpoint = endpoint
-        self._model_id = model_id or endpoint.model
+        options = {"extra": endpoint.extra, "frames": endpoint.frames, "structured": endpoint.structured}
+        changed = {name: value for name, value in options.items() if value not in ({}, "images", "auto")}
+        suffix = f" {json.dumps(changed, sort_keys=True)}" if changed else ""
+        self._model_id = model_id or endpoint.model + suffix
         self._key = ""
         if endpoint.key_variable:
-            self._key = os.environ.get(endpoint.key_variable, "")
+            self._key = os.environ.get(endpoint.key_variable, "").strip()
             if not self._key:
                 raise UserError(f"the environment variable {endpoint.key_variable} with the endpoint's key is not set")
+            if not (self._key.isascii() and self._key.isprintable()):
+                raise UserError(f"the environment variable {endpoint.key_variable} has characters that no key has")
         self._schema_rejected = False
         self._httpx = httpx
         self._http = httpx.Client(
@@ -116,22 +121,24 @@ class EndpointModel:
         with_schema = request.schema is not None and not self._schema_rejected
         status, body, wait = self._post(self._body(request, with_schema), request)
         if status in (400, 422) and with_schema and self.endpoint.structured == "auto":
-            self._schema_rejected = True
             status, body, wait = self._post(self._body(request, False), request)
+            self._schema_rejected |= status == 200  # otherwise something else is wrong with the request
         if status == 200:
             return parse_completion(body)
         reason = f"{self.endpoint.url} answered {status}: {self._redact(error_message(body))}"
+        if 300 <= status < 400:
+            raise UserError(f"{reason} (the address has moved: correct url)")
         if status in _FATAL or "insufficient_quota" in body[:2000]:
             raise UserError(f"{reason} ({_FATAL.get(status, 'the quota is used up')})")
         if status in _RETRYABLE:
             raise RetryableError(reason, wait)
-        return Answer(raw=body, error=reason)
+        return Answer(raw=self._redact(body), error=reason)
 
     def _post(self, body: dict[str, Any], request: ChatRequest) -> tuple[int, str, float | None]:
         """Return the status, the body, and the delay requested by the server in seconds."""
         url = self.endpoint.url.rstrip("/") + "/chat/completions"
         # Servers that support the header answer a repeated request from storage, without charging for it again.
-        headers = {"Idempotency-Key": request.key(self.model_id)[:48]}
+        headers = {"Idempotency-Key": f"{request.key(self.model_id)[:47]}{int('response_format' in body)}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         errors = self._httpx
@@ -148,7 +155,7 @@ class EndpointModel:
             raise RetryableError(f"cannot reach {self.endpoint.url}: {error}", unavailable=True) from error
         except errors.TimeoutException as error:
             raise RetryableError(f"{self.endpoint.url} did not answer in {self.endpoint.timeout:g} s") from error
-        except errors.TransportError as error:
+        except errors.RequestError as error:  # or the content cannot be decoded
             reason = f"the connection to {self.endpoint.url} broke: {self._redact(str(error))}"
             raise RetryableError(reason) from error
 
@@ -183,13 +190,13 @@ def parse_completion(body: str) -> Answer:
     if not body:
         return Answer(error=f"the response is empty or larger than {MAX_RESPONSE_BYTES:,} bytes")
     try:
-        data = json.loads(body)
+        data = _load(body)
         choice = data["choices"][0]
         text = choice["message"]["content"]
         usage = data.get("usage") or {}
         tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         text = "" if text is None else text
-        if not isinstance(text, str) or min(tokens) < 0:
+        if not isinstance(text, str) or min(tokens) < 0 or max(tokens) >= 2**31:
             raise ValueError
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OverflowError):
         return Answer(raw=body, error="the response is not a chat completion in JSON")
@@ -197,10 +204,15 @@ def parse_completion(body: str) -> Answer:
     return Answer(text, body, str(data.get("model") or ""), *tokens, reason if isinstance(reason, str) else "")
 
 
+def _load(body: str) -> Any:
+    """Parse JSON; lone surrogates, which no file can store, become question marks."""
+    return json.loads(json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace"))
+
+
 def error_message(body: str) -> str:
     """Return the message of an error response, truncated to 300 characters."""
     try:
-        error = json.loads(body)["error"]
+        error = _load(body)["error"]
         message = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError, RecursionError):
         message = body

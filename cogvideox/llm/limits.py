@@ -58,9 +58,10 @@ class Account:
                     )
             self._cost, self._tokens, self._calls = self._cost + cost, self._tokens + tokens, self._calls + 1
 
-    def settle(self, cost: float, tokens: int, actual_cost: float, actual_tokens: int) -> None:
-        """Replace a reservation by the actual cost and tokens of the call."""
+    def settle(self, cost: float, tokens: int, actual_cost: float, actual_tokens: int, calls: int = 1) -> None:
+        """Replace a reservation by the actual cost and tokens; `calls` is 0 if the call did not reach the server."""
         with self._lock:
+            self._calls += calls - 1
             self._cost += actual_cost - cost
             self._tokens += actual_tokens - tokens
 

@@ -52,7 +52,8 @@ class LlamaCppModel(EndpointModel):
             import xllamacpp
         except ImportError as error:
             raise UserError("xllamacpp is not installed: pip install 'cogvideox[llm]'") from error
-        for path in (config.path, *([config.mmproj] if config.mmproj else [])):
+        files = (config.path, *([config.mmproj] if config.mmproj else []))
+        for path in files:
             _check_gguf(path)
         params = xllamacpp.CommonParams()
         params.model.path = str(config.path)
@@ -71,7 +72,7 @@ class LlamaCppModel(EndpointModel):
             self._server = xllamacpp.Server(params)
         except Exception as error:
             raise UserError(f"llama.cpp cannot load {config.path}: {error}") from error
-        model_id = f"{config.path.name}@{file_digest(config.path)}"
+        model_id = "+".join(f"{path.name}@{file_digest(path)}" for path in files)
         endpoint = Endpoint(f"{self._server.listening_address}/v1", config.path.stem, concurrency=config.concurrency)
         super().__init__(endpoint, model_id)
 

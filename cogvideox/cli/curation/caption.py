@@ -18,26 +18,31 @@ PROGRESS_INTERVAL = 5.0  # seconds between progress lines
 def run(arguments: list[str]) -> None:
     """Caption a folder, or write the report of a captioned folder."""
     options = parser().parse(arguments)
-    if options.source == Path("report"):
-        _report(options)
-        return
-    if options.source is None or options.output is None or options.ladder is None:
-        raise UserError("caption needs IN, OUT and --ladder FILE: folder with clips, output folder and pipeline config")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} must be 1 or more")
+    if options.source == Path("report"):
+        if options.ladder is not None or options.budget is not None or options.retry_failed:
+            raise UserError("caption report does not write captions: remove --ladder, --budget and --retry-failed")
+        if (options.judge and not options.questions) or (options.encoder and not options.references):
+            raise UserError("--judge needs --questions, and --encoder needs --references")
+        _report(options)
+        return
+    if options.questions or options.judge or options.references or options.encoder:
+        raise UserError("--questions, --judge, --references and --encoder are options of caption report")
+    if options.source is None or options.output is None or options.ladder is None:
+        raise UserError("caption needs IN, OUT and --ladder FILE: folder with clips, output folder and pipeline config")
+
+    from dataclasses import replace
 
     from cogvideox import config
     from cogvideox.cli.writable import check_writable
     from cogvideox.curation.captions.config import CaptionPipelineConfig
     from cogvideox.curation.captions.outputs import CAPTIONS
     from cogvideox.curation.captions.run import caption_folder
-    from cogvideox.llm.limits import Budget
 
     pipeline_config = config.load(CaptionPipelineConfig, options.ladder)
     if options.budget is not None:
-        budget = Budget(**(config.to_dict(pipeline_config.budget) | {"cost": options.budget}))
-        data = config.to_dict(pipeline_config) | {"budget": config.to_dict(budget)}
-        pipeline_config = config.from_dict(CaptionPipelineConfig, data)
+        pipeline_config = replace(pipeline_config, budget=replace(pipeline_config.budget, cost=options.budget))
     check_writable(options.output / CAPTIONS, 2**20)
     result = caption_folder(
         options.source,

@@ -34,7 +34,9 @@ def _curated(folder: Path) -> list[dict[str, Any]]:
         listed = parquet.read_table(folder / _METADATA).to_pylist()
     clips = []
     for row in listed:
-        columns = manifest[row["clip_id"]]
+        columns = manifest.get(row["clip_id"])
+        if columns is None:
+            raise UserError(f"{folder / _METADATA} lists {row['clip_id']}, which is not in {MANIFEST}: curate again")
         end = columns["seconds"] if row["start"] is None else row["end"]
         location = {"path": str(folder / row["file_name"]), "start": row["start"] or 0.0, "end": end}
         clips.append(columns | location | {"file_name": row["file_name"], "whole": row["start"] is None})

@@ -13,6 +13,7 @@ from cogvideox.llm.models import ModelConfig
 
 STAGES = ("short", "frames", "summary", "direct")
 MIX_COLUMN = "caption_mix"
+SHORT_WORDS = 40
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class StageConfig:
         kind: back-end: "model", or one without a model ("tags", "toybox", "rules").
         model: name of the model in `CaptionPipelineConfig.models`, required for the kind "model".
         prompt: prompt that replaces the default.
-        max_words: maximum number of words; short captions have at most 40.
+        max_words: maximum number of words; at most 40 for `short`, and at most `checks.max_words` for the others.
         decoding: decoding parameters.
         longest_side: longest side of the frames sent to a model, in pixels.
         num_frames: number of frames of a clip per request; 0 means 8, or 24 for `direct`.
@@ -83,8 +84,8 @@ class CaptionPipelineConfig:
             if stage.model and stage.model not in self.models:
                 known = ", ".join(self.models) or "none"
                 raise UserError(f"{name}.model={stage.model} is not in models; available: {known}")
-        if self.interval <= 0 or self.repairs < 0:
-            raise UserError("interval must be above 0, and repairs 0 or more")
+        if self.interval < 0.01 or self.repairs < 0:
+            raise UserError("interval must be 0.01 or more, and repairs 0 or more")
         if self.short_fraction is not None:
             if self.short is None or self.long_stage is None:
                 raise UserError("short_fraction needs the stage short, and summary or direct")
@@ -101,6 +102,10 @@ class CaptionPipelineConfig:
     def long_stage(self) -> str | None:
         """Name of the stage that writes the long caption: `direct`, otherwise `summary`."""
         return "direct" if self.direct is not None else "summary" if self.summary is not None else None
+
+    def max_words(self, name: str) -> int:
+        """Return the maximum number of words of a stage's captions, for its prompt and its checks."""
+        return min(self.stages[name].max_words, SHORT_WORDS if name == "short" else self.checks.max_words)
 
     def mix_policy(self) -> Policy:
         """Return the filter policy that selects one row per clip and applies `short_fraction` at every step.

@@ -17,6 +17,7 @@ from jaxtyping import Int64, UInt8
 from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
 from cogvideox.curation.signals.registry import SIGNALS
 from cogvideox.curation.stage import Row, Value
+from cogvideox.errors import UserError
 
 MEASURED = ("faces", "objects", "tags", "text")
 """Signals whose columns are facts."""
@@ -62,8 +63,14 @@ class Measurer:
 
         Args:
             names: signals to measure, a subset of `MEASURED`.
+
+        Raises:
+            UserError: a name is not in `MEASURED`.
         """
+        if unknown := sorted({*names} - {*MEASURED}):
+            raise UserError(f"measure: {', '.join(unknown)} gives no facts; available: {', '.join(MEASURED)}")
         signals = {name: SIGNALS[name]() for name in names}
+        self._columns = {name: [column.name for column in signal.columns] for name, signal in signals.items()}
         self.missing = {name: needs for name, signal in signals.items() if (needs := signal.missing_requirements())}
         self.signals: dict[str, Any] = {name: signal for name, signal in signals.items() if name not in self.missing}
         self._functions: dict[str, Callable[[ClipInput], Mapping[str, Value]]] = {}
@@ -83,11 +90,11 @@ class Measurer:
     def clip(self, row: Row, frames: Mapping[Sampling, SampledFrames]) -> ClipFacts:
         """Return the facts of a clip, reusing the columns of its row where present."""
         values: dict[str, Value] = {}
-        for name, signal in self.signals.items():
-            columns = [column.name for column in signal.columns]
+        for name, columns in self._columns.items():
+            signal = self.signals.get(name)
             if all(column in row for column in columns):
                 values |= {column: row[column] for column in columns}
-            else:
+            elif signal is not None:
                 values |= self._measure(name, signal, row, tuple(frames[sampling] for sampling in signal.samplings))
         motion = frames[MOTION_SAMPLING]
         camera, moving = directions(motion)
@@ -115,7 +122,7 @@ class Measurer:
 
 def _to_facts(values: Row, colors: tuple[str, ...], camera: str | None, motion: str | None) -> ClipFacts:
     texts = counts = None
-    if "text.content" in values:
+    if values.get("text.num_boxes") is not None:  # the content is missing if there is no text
         texts = tuple(clean_text(line) for line in (values["text.content"] or "").split("\n"))[:MAX_TEXTS]
         # Single characters are mostly misread shapes.
         texts = tuple(text for text in texts if sum(char.isalnum() for char in text) >= 2)

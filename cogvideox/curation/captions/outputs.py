@@ -13,7 +13,6 @@ from cogvideox.curation.captions.config import MIX_COLUMN, CaptionPipelineConfig
 from cogvideox.curation.captions.stages import ALL_COLUMNS
 from cogvideox.curation.manifest import arrow_type
 from cogvideox.curation.stage import Column, Row
-from cogvideox.filter_policy.schedule import Schedule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,20 +98,17 @@ class WrittenStyle:
     """Style of the training captions, with the fields of `generation.enhance.CaptionStyle`."""
 
     words: tuple[int, int, int]
-    short_fraction: float
     examples: tuple[str, ...]
 
 
 def caption_style(rows: Sequence[Row], pipeline_config: CaptionPipelineConfig) -> WrittenStyle:
-    """Return length percentiles of the long captions, the final fraction of short captions, and examples."""
+    """Return length percentiles of the long captions, and examples."""
     stage = pipeline_config.long_stage or "short"
     captions = [row[f"caption.{stage}"] for row in rows if row["status"] == "ok" and row.get(f"caption.{stage}")]
     lengths = [len(caption.split()) for caption in captions] or [0]
     low, middle, high = (round(float(value)) for value in np.percentile(lengths, (10, 50, 90)))
-    fraction = pipeline_config.short_fraction or 0.0
-    last = fraction.values[-1] if isinstance(fraction, Schedule) else fraction
     examples = sorted(captions, key=lambda caption: abs(len(caption.split()) - middle))[:3]
-    return WrittenStyle((low, middle, high), last, tuple(examples))
+    return WrittenStyle((low, middle, high), tuple(examples))
 
 
 def mix_value(id: str) -> float:

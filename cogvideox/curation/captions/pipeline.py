@@ -22,8 +22,6 @@ from cogvideox.llm.cache import ResponseCache
 from cogvideox.llm.client import Client, Stopped
 from cogvideox.llm.limits import Account
 
-SHORT_WORDS = 40
-
 
 @dataclass(frozen=True)
 class CheckedCaption:
@@ -59,8 +57,8 @@ class CaptionPipeline:
     def __post_init__(self) -> None:
         checks, repairs = config.to_dict(self.config.checks), self.config.repairs
         self.stages = {FACTS: CaptionStage(FACTS, self.measurer.identity)}
-        for name, stage_config in self.config.stages.items():
-            parts = [self.back_ends[name].identity, stage_config.max_words, checks, repairs]
+        for name in self.config.stages:
+            parts = [self.back_ends[name].identity, self.config.max_words(name), checks, repairs]
             reads: tuple[str, ...] = ("caption.facts",)
             if name == "frames":
                 parts.append(self.config.interval)
@@ -104,6 +102,8 @@ class CaptionPipeline:
             BudgetExhausted, Stopped, UserError: raised by a model; earlier results have been reported.
         """
         todo = [name for name in (FACTS, *self.config.stages) if name not in known]
+        if "summary" in known and {"short", "frames"} & {*todo}:  # the stored summary was written without them
+            todo = [name for name in (FACTS, *self.config.stages) if name in todo or name == "summary"]
         values: dict[str, Value] = {key: value for columns in known.values() for key, value in columns.items()}
         samplings = self.samplings(todo)
         try:
@@ -114,7 +114,14 @@ class CaptionPipeline:
             return
         frames = dict(zip(samplings, decoded))
         if FACTS in todo:
-            facts = self.measurer.clip(row, frames)
+            try:
+                facts = self.measurer.clip(row, frames)
+            except UserError:
+                raise
+            except Exception as problem:  # a library error on one clip must not stop the run
+                for name in todo:
+                    on_result(Result(f"caption_{name}", row["id"], {}, f"{type(problem).__name__}: {problem}"[:500]))
+                return
             values["caption.facts"] = json.dumps(config.to_dict(facts), ensure_ascii=False)
             on_result(Result("caption_facts", row["id"], {"caption.facts": values["caption.facts"]}))
         if not values["caption.facts"]:  # the clip was unreadable in an earlier run
@@ -184,8 +191,6 @@ class CaptionPipeline:
         self, name: str, facts: ClipFacts, back_end: Any, write: Callable[[Sequence[Rejected]], Draft]
     ) -> CheckedCaption:
         """Write a caption, retry while the checks fail, and return the attempt with the fewest problems."""
-        limit = SHORT_WORDS if name == "short" else self.config.checks.max_words
-        max_words = min(self.config.stages[name].max_words, limit)
         rejected: list[Rejected] = []
         best: tuple[Draft, tuple[Problem, ...]] | None = None
         drafts: list[Draft] = []
@@ -199,12 +204,12 @@ class CaptionPipeline:
                     facts,
                     self.config.checks,
                     count_tokens=self.count_tokens,
-                    max_words=max_words,
+                    max_words=self.config.max_words(name),
                     finish_reason=draft.finish_reason,
                     error=draft.error,
                 )
             )
-            if best is None or len(problems) < len(best[1]) or best[0].error:
+            if best is None or (draft.error is None and len(problems) < len(best[1])):
                 best = draft, problems
             if not problems or draft.error:
                 break
@@ -235,12 +240,16 @@ def open_pipeline(pipeline_config: CaptionPipelineConfig, cache: ResponseCache) 
     try:
         for name in sorted(used):
             clients[name] = pipeline_config.models[name].client(cache, account)
+        if pipeline_config.budget.cost is not None and not any(client.model.cost(1, 1) for client in clients.values()):
+            raise UserError("budget.cost has no effect: set price_prompt and price_completion of a model, or remove it")
     except BaseException:
         for client in clients.values():
             client.model.close()
         raise
     back_ends = {
-        name: BACK_ENDS[name][stage.kind](stage, clients.get(stage.model), measurer)
+        name: BACK_ENDS[name][stage.kind](
+            replace(stage, max_words=pipeline_config.max_words(name)), clients.get(stage.model), measurer
+        )
         for name, stage in pipeline_config.stages.items()
     }
     return CaptionPipeline(pipeline_config, measurer, clients, back_ends, count_tokens)

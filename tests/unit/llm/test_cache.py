@@ -46,7 +46,9 @@ def test_answers_and_totals_survive_reopening(tmp_path):
     stored = cache.get("key")
     assert stored is not None
     assert (stored.text, stored.raw, stored.finish_reason, stored.cached) == ("a red ball", '{"raw": 1}', "stop", True)
-    assert cache.spent() == Spent(calls=3, unknown=1, prompt_tokens=10, completion_tokens=3, cost=0.75)
+    assert cache.spent() == Spent(
+        calls=3, unknown=1, prompt_tokens=10, completion_tokens=3, cost=0.75, unknown_tokens=50
+    )
 
 
 def test_stored_errors_can_be_forgotten():

@@ -43,7 +43,7 @@ FRAME_CAPTIONERS: dict[str, Factory] = {
 }
 SUMMARIZERS: dict[str, Factory] = {
     "model": _model(ModelSummarizer, SUMMARY),
-    "rules": lambda config, client, measurer: RulesSummarizer(),
+    "rules": lambda config, client, measurer: RulesSummarizer(config.max_words),
 }
 DIRECT_CAPTIONERS: dict[str, Factory] = {"model": _model(ModelCaptioner, DIRECT, num_frames=24)}
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cogvideox.curation.captions.back_ends.models import ModelBackEnd
@@ -19,12 +20,14 @@ class ModelSummarizer(ModelBackEnd):
         return self.ask(clip, [summary_material(short, frames, clip.facts)], rejected)
 
 
+@dataclass(frozen=True)
 class RulesSummarizer:
     """Merges captions by rules: the first caption, then new phrases of each later caption. See `base.Summarizer`."""
 
+    max_words: int = 100
+
     can_retry: ClassVar[bool] = False
-    identity = "rules 1"
-    max_words = 100
+    identity: ClassVar[str] = "rules 1"
 
     def summarize(
         self, clip: CaptionInput, short: str | None, frames: Sequence[TimedCaption], rejected: Sequence[Rejected] = ()

@@ -91,7 +91,7 @@ class CheckConfig:
     """Limits of the checks.
 
     Attributes:
-        max_words: maximum number of words of a long caption; short captions have at most 40.
+        max_words: maximum number of words of all captions except short ones, which have at most 40.
         max_tokens: sequence length of the text encoder, including the end token (226 in CogVideoX).
         tokenizer: folder of the text encoder's tokenizer; None estimates the number of tokens.
         english: whether captions in any language but English fail.

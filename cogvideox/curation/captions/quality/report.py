@@ -9,6 +9,7 @@ import numpy as np
 
 from cogvideox import config
 from cogvideox.atomic_io import write_text
+from cogvideox.curation.captions.config import STAGES
 from cogvideox.curation.captions.outputs import CAPTIONS
 from cogvideox.curation.captions.quality.qa import accuracy, grade, read_questions
 from cogvideox.curation.captions.quality.similarity import SentenceEncoder, embedding_similarity, rouge_l
@@ -19,7 +20,6 @@ from cogvideox.records import Score
 from cogvideox.untrusted.files import read_json, reading
 
 QUALITY, RESPONSES = "quality.json", "judge-responses.sqlite"
-STAGES = ("short", "frames", "summary", "direct")
 
 
 def measure_quality(
@@ -67,7 +67,9 @@ def measure_quality(
 
 
 def captions_by_stage(output: Path) -> dict[str, dict[str, str]]:
-    """Return the captions by stage, keyed by both clip id and source; frame captions are concatenated.
+    """Return the captions by stage, keyed by clip id; frame captions are concatenated.
+
+    A caption is also keyed by the source of its clip if no other clip has the same source.
 
     Raises:
         UserError: there are no captions.
@@ -79,6 +81,9 @@ def captions_by_stage(output: Path) -> dict[str, dict[str, str]]:
         raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --ladder FILE` first")
     with reading(path, "damaged or not a Parquet file"):
         rows = parquet.read_table(path).to_pylist()
+    clips: dict[str, set[str]] = {}
+    for row in rows:
+        clips.setdefault(row["source"], set()).add(row["id"])
     captions: dict[str, dict[str, str]] = {}
     for stage in STAGES:
         for row in rows:
@@ -86,7 +91,8 @@ def captions_by_stage(output: Path) -> dict[str, dict[str, str]]:
             if text and stage == "frames":
                 text = " ".join(frame["text"] for frame in json.loads(text))
             if text:
-                captions.setdefault(stage, {}).update({row["id"]: text, row["source"]: text})
+                names = [row["id"], *([row["source"]] if len(clips[row["source"]]) == 1 else [])]
+                captions.setdefault(stage, {}).update(dict.fromkeys(names, text))
     return captions
 
 

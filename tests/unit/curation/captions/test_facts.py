@@ -4,6 +4,7 @@ import pytest
 from cogvideox.curation.captions.back_ends.tags import describe_facts
 from cogvideox.curation.captions.facts import MOTION_SAMPLING, ClipFacts, Measurer, directions, dominant_colors
 from cogvideox.curation.signals.base import SampledFrames
+from cogvideox.errors import UserError
 from cogvideox.toybox.effects import camera
 
 VELOCITIES = {"right": (2.0, 0.0), "left": (-2.0, 0.0), "down": (0.0, 2.0), "up": (0.0, -2.0), "still": (0.0, 0.0)}
@@ -53,6 +54,11 @@ def test_columns_of_a_manifest_are_used_instead_of_measuring():
     row = {"faces.time_share": 1.0, "faces.area": 0.2, "faces.num_faces": 2.0}
     facts = Measurer(("faces",)).clip(row, {MOTION_SAMPLING: sampled(np.zeros((2, 32, 32, 3), np.uint8))})
     assert facts.faces == 2.0 and facts.counts is None and facts.colors == ("black",)
+
+
+def test_signals_without_facts_are_rejected():
+    with pytest.raises(UserError, match="measure: colors gives no facts; available: faces, objects, tags, text"):
+        Measurer(("faces", "colors"))
 
 
 def test_describe_facts():

@@ -16,15 +16,17 @@ from cogvideox.curation.captions.back_ends.prompts import Prompt
 from cogvideox.curation.captions.back_ends.summarizers import RulesSummarizer
 from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
 from cogvideox.curation.captions.config import CaptionPipelineConfig, StageConfig
-from cogvideox.curation.captions.facts import ClipFacts
+from cogvideox.curation.captions.facts import ClipFacts, Measurer
 from cogvideox.curation.captions.frame_times import caption_times
 from cogvideox.curation.captions.page import write_page
+from cogvideox.curation.captions.pipeline import open_pipeline
 from cogvideox.curation.captions.run import POLICY, RESPONSES, caption_folder
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Policy
 from cogvideox.filter_policy.schedule import Schedule
 from cogvideox.filter_policy.selector import Selector
 from cogvideox.generation.enhance import CaptionStyle
+from cogvideox.llm.cache import ResponseCache
 from cogvideox.llm.client import Retries
 from cogvideox.llm.endpoint import Endpoint
 from cogvideox.llm.limits import Budget
@@ -239,7 +241,7 @@ def test_caption_times():
         ({"short": {"kind": "model"}}, "needs the name of a model"),
         ({"short": {"kind": "model", "model": "x"}}, "is not in models"),
         ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs the stage"),
-        ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be above 0"),
+        ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be 0.01 or more"),
     ],
 )
 def test_invalid_pipeline_configs(data, reason):
@@ -254,3 +256,44 @@ def test_unknown_kinds_and_folders_without_clips(folder, tmp_path):
     (tmp_path / "b/x.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="has no usable clips"):
         caption_folder(tmp_path / "b", tmp_path / "c", TOYBOX)
+
+
+def test_clip_that_cannot_be_measured_is_recorded_as_failed(folder, tmp_path, monkeypatch):
+    calls, measure = [], Measurer.clip
+
+    def fail_first(self, row, frames):
+        calls.append(row["id"])
+        if len(calls) == 1:
+            raise RuntimeError("cannot measure")
+        return measure(self, row, frames)
+
+    monkeypatch.setattr(Measurer, "clip", fail_first)
+    result = caption_folder(folder, tmp_path, replace(TOYBOX, frames=None, summary=None))
+    assert result.statuses == {"failed": 1, "ok": NUM_CLIPS - 1}
+    assert rows_of(tmp_path)[0]["reason"] == "facts: RuntimeError: cannot measure"
+    assert caption_folder(folder, tmp_path, TOYBOX).statuses == {"failed": 1, "ok": NUM_CLIPS - 1}
+
+
+def test_cost_budget_needs_prices(folder, tmp_path):
+    model = ModelConfig(endpoint=Endpoint("http://127.0.0.1:9/v1", "m"))
+    pipeline_config = replace(TOYBOX, models={"m": model}, summary=StageConfig("model", "m"), budget=Budget(cost=1.0))
+    with pytest.raises(UserError, match="has no effect: set price_prompt"):
+        caption_folder(folder, tmp_path, pipeline_config)
+
+
+def test_failed_retry_does_not_replace_a_caption():
+    class BackEnd:
+        can_retry = True
+
+    text = "a ball rolls in this video"
+    drafts = iter([Draft(text, finish_reason="length"), Draft("", error="overloaded")])
+    pipeline = open_pipeline(TOYBOX, ResponseCache(":memory:"))
+    checked = pipeline._check("short", ClipFacts(), BackEnd(), lambda rejected: next(drafts))
+    assert checked.draft.text == text and checked.draft.error is None
+    assert checked.attempts == 2 and len(checked.problems) >= 2
+
+
+def test_word_limit_of_a_stage():
+    pipeline_config = replace(TOYBOX, summary=StageConfig("rules", max_words=7))
+    assert [pipeline_config.max_words(name) for name in ("short", "frames", "summary")] == [40, 100, 7]
+    assert open_pipeline(pipeline_config, ResponseCache(":memory:")).back_ends["summary"].max_words == 7

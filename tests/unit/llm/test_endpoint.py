@@ -1,0 +1,91 @@
+"""Answers that cannot be stored, keys that cannot be sent, and the concurrency of a model."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from cogvideox.errors import UserError
+from cogvideox.llm.cache import ResponseCache
+from cogvideox.llm.chat import Answer, ChatRequest
+from cogvideox.llm.client import Client
+from cogvideox.llm.endpoint import Endpoint, EndpointModel, error_message, parse_completion
+from tests.unit.llm.conftest import text_request
+
+
+class ScriptedModel:
+    """A chat model that parses its prompt as the server's response, and counts concurrent calls."""
+
+    model_id = "scripted"
+    concurrency = 2
+
+    def __init__(self) -> None:
+        self.active = self.max_active = 0
+        self.lock = threading.Lock()
+
+    def complete(self, request: ChatRequest) -> Answer:
+        with self.lock:
+            self.active += 1
+            self.max_active = max(self.max_active, self.active)
+        time.sleep(0.01)
+        with self.lock:
+            self.active -= 1
+        (body,) = request.messages[0].parts
+        assert isinstance(body, str)
+        return parse_completion(body)
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return 0.0
+
+    def close(self) -> None:
+        pass
+
+
+def completion(text: str, prompt_tokens: int = 1, finish_reason: str = "stop") -> str:
+    choice = {"message": {"content": text}, "finish_reason": finish_reason}
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": prompt_tokens}})
+
+
+def test_unusual_answers_do_not_lose_later_answers():
+    client = Client(ScriptedModel(), ResponseCache(":memory:"))
+    assert "not a chat completion" in (client.ask(text_request(completion("a", 10**30))).error or "")
+    assert client.ask(text_request(completion("a \ud800 ball", 1, "\ud800"))).text == "a ? ball"
+    for cached in (False, True):
+        answer = client.ask(text_request(completion("a red ball")))
+        assert (answer.text, answer.cached) == ("a red ball", cached)
+    assert client.cache.spent().unknown == 0
+    assert error_message('{"error": "a \\ud800"}') == "a ?"
+
+
+def test_failed_write_is_rolled_back():
+    cache, request = ResponseCache(":memory:"), text_request("a")
+    answer = Answer("a red ball", model="m", prompt_tokens=3)
+    with pytest.raises(OverflowError):
+        cache.put(cache.start("a", 0.0, 0), "a", "m", request, replace(answer, prompt_tokens=10**30))
+    cache.put(cache.start("b", 0.0, 0), "b", "m", request, answer)
+    assert cache.get("a") is None and cache.get("b") == replace(answer, cached=True)
+    assert cache.spent().prompt_tokens == 3
+
+
+def test_keys_with_newlines_are_never_shown(server, monkeypatch):
+    endpoint = Endpoint(server.url, "tiny", key_variable="CHAT_TEST_KEY")
+    monkeypatch.setenv("CHAT_TEST_KEY", "sk-secret\nsk-other")
+    with pytest.raises(UserError, match="CHAT_TEST_KEY has characters that no key has") as raised:
+        EndpointModel(endpoint)
+    assert "sk-" not in str(raised.value)
+    monkeypatch.setenv("CHAT_TEST_KEY", "sk-secret\n")
+    answer = EndpointModel(endpoint).complete(text_request("say: done"))
+    assert (answer.text, answer.error) == ("done", None)
+
+
+def test_concurrency_is_limited_per_model():
+    first, second = ScriptedModel(), ScriptedModel()
+    cache = ResponseCache(":memory:")
+    clients = Client(first, cache), Client(second, cache)
+    with ThreadPoolExecutor(16) as pool:
+        for number in range(24):
+            pool.submit(clients[number % 2].ask, text_request(completion(str(number))))
+    assert first.max_active == second.max_active == 2
