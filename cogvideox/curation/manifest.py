@@ -117,6 +117,8 @@ def read_schema(path: str | Path) -> "pa.Schema":
     with reading(path, "damaged or not a Parquet file"):
         schema = parquet.read_schema(path)
         record = json.loads((schema.metadata or {}).get(_KEY, b"{}"))
+        if record.get("version") == VERSION and not isinstance(record["stages"], dict):
+            raise ValueError("its metadata has no stages")
     if record.get("version") != VERSION:
         problem = "it is not a manifest" if "version" not in record else f"it has version {record['version']}"
         raise UserError(f"cannot read {path} as manifest version {VERSION}: {problem}; run `cogvideox curate` again")

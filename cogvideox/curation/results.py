@@ -189,15 +189,17 @@ class ResultStore:
         """Return the Parquet files of each stage and the results in all logs, with their numbers of rows."""
         from pyarrow import parquet
 
+        # Logs first: results that another job moves to Parquet files meanwhile are then in both, and not in neither.
+        logs = [list(_read_log(log)) for log in sorted(self.folder.glob("log-*.jsonl"))]
         parts: dict[str, list[tuple[Path | pa.Table, int]]] = {name: [] for name in self.stages}
         for name, folder in zip(self.stages, self._folders(), strict=True):
             for path in sorted(folder.glob("*.parquet")):
                 if not path.name.startswith("."):
                     with reading(path, "damaged"):
                         parts[name].append((path, parquet.read_metadata(path).num_rows))
-        for log in sorted(self.folder.glob("log-*.jsonl")):
+        for lines in logs:
             groups: dict[str, list[Result]] = defaultdict(list)
-            for mark, result in _read_log(log):
+            for mark, result in lines:
                 if self.fingerprints.get(result.stage) == mark:
                     groups[result.stage].append(result)
             for name, results in groups.items():
@@ -255,8 +257,10 @@ def _read_log(path: Path) -> Iterator[tuple[str, Result]]:
             for line in file:
                 try:
                     mark, *parts = json.loads(line)
-                    yield mark, Result(*parts)
-                except (ValueError, TypeError):  # the last line of a killed process
+                    result = Result(*parts)
+                    if isinstance(result.stage, str) and isinstance(result.id, str) and isinstance(result.values, dict):
+                        yield mark, result
+                except (ValueError, TypeError, RecursionError):  # such as the last line of a killed process
                     continue
     except FileNotFoundError:
         return

@@ -276,7 +276,7 @@ class Mixture:
                     "cannot be resumed; start a new run from its model"
                 )
         for source, digest in state.policies.items():
-            if self.policies.get(source, digest) != digest:
+            if self.policies.get(source) != digest:
                 raise UserError(
                     f"{source}: the policy or its input columns have changed since the run was started, so the run "
                     "cannot be resumed; start a new run from its model"

@@ -210,13 +210,13 @@ def flip_bit(path: Path, rng: Random) -> None:
     path.write_bytes(data)
 
 
-def _zeros(size: int, *, is_zlib: bool = True) -> bytes:
+def _zeros(size: int) -> bytes:
     """Compress zeros without having them all in memory."""
     block, compressor = bytes(2**20), zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = (compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)) * (size // len(block))
     end = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed += end.compress(bytes(size % len(block))) + end.flush()
-    return b"\x78\x9c" + packed + struct.pack(">HH", size % 65521, 1) if is_zlib else packed
+    return b"\x78\x9c" + packed + struct.pack(">HH", size % 65521, 1)
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

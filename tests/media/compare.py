@@ -95,6 +95,9 @@ def compare(clip: Clip, folder: Path) -> Result:
         problem = f"probe counts {info.num_frames} frames, not {len(frames)}"
     if abs(info.seconds - (read_frames[-1][0] + read_frames[-1][2])) > step / 2:
         problem = f"probe says {info.seconds} s, and the last frame ends at {read_frames[-1][0] + read_frames[-1][2]}"
+    stored = last_duration(path)
+    if stored is not None and abs(read_frames[-1][2] - stored) > step / 2:
+        problem = f"the last frame lasts {read_frames[-1][2]} s, not {stored} s"
     for index in (len(frames) * 2 // 5, len(frames) * 3 // 4, len(frames) - 1):
         frame_after_seek = io.read(path, start=times[index] + step * 0.1, fps=1 / step, max_frames=1)[0][0]
         difference = max(difference, jump := distance(frame_after_seek, frames[index]))

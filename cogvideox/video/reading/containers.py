@@ -211,7 +211,10 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
                 continue
             times.append(time)
             if previous is not None:
-                decoding_times.append(previous + offset)
+                decoding_time = previous + offset
+                if decoding_times and decoding_time <= decoding_times[-1]:
+                    decoding_time = decoding_times[-1] + step
+                decoding_times.append(decoding_time)
             if packet.duration:
                 end = max(end, time + float(packet.duration * tick))
         if not times:
@@ -219,9 +222,10 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
         declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
         if num_packets < declared:
             raise UserError(f"cannot read {path}: it is truncated, with {num_packets} of {declared} frames")
-        if container.format.name == "mpeg" and len(set(times)) < len(times) == len(set(decoding_times)):
+        if container.format.name == "mpeg" and len(set(times)) < len(times) == len(decoding_times):
             # Only the first frame in each pack has a timestamp, and the others are guessed wrongly.
-            times, end = [time - decoding_times[0] + min(times) for time in decoding_times], -math.inf
+            shift = min(times) - decoding_times[0]
+            times, end = [time + shift for time in decoding_times], -math.inf
     latest = sorted(times)[-2:]
     last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
     return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step, is_continuous=offset == 0)

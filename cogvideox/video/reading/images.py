@@ -127,13 +127,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     base = {"RGBA": "RGB", "RGBX": "RGB", "P": "RGB", "PA": "RGB", "LA": "L", "1": "L"}.get(image.mode, image.mode)
     if mode is None or (base != mode and (mode, base) != ("RGB", "L")):
         return image
+    image.load()  # outside the block below, which would hide that the pixels are damaged
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        if "sRGB" in ImageCms.getProfileDescription(profile):
+        name = ImageCms.getProfileDescription(profile)
+        if "sRGB" in name and "linear" not in name.lower():
             return image
         intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+        pixels = image if image.mode == mode else image.convert(mode)
         converted = ImageCms.profileToProfile(
-            image.convert(mode), profile, ImageCms.createProfile("sRGB"), intent, outputMode="RGB", flags=flags
+            pixels, profile, ImageCms.createProfile("sRGB"), intent, outputMode="RGB", flags=flags
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image

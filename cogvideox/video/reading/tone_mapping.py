@@ -34,13 +34,19 @@ WIDE_GAMUT_PRIMARIES = tuple(_MATRICES)
 
 def to_bt709(rgb: UInt16[np.ndarray, "h w 3"], primaries: int) -> UInt8[np.ndarray, "h w 3"]:
     """Convert 16-bit SDR pixels from `WIDE_GAMUT_PRIMARIES` to BT.709; out-of-gamut values are clipped."""
-    light = (np.linspace(0, 1, 65536) ** 2.4).astype(np.float32)  # BT.1886
-    codes = ((np.linspace(0, 1, 65536) ** 2) ** (1 / 2.4) * 255).round().astype(np.uint8)
+    light, codes = _bt1886()
     converted = np.empty(rgb.shape, np.uint8)
     for row in range(0, len(rgb), _ROWS):
         linear = light[rgb[row : row + _ROWS]] @ _MATRICES[primaries].T
         converted[row : row + _ROWS] = codes[(np.sqrt(linear.clip(0, 1)) * 65535).astype(np.uint16)]
     return converted
+
+
+@cache
+def _bt1886() -> tuple[Float32[np.ndarray, " codes"], UInt8[np.ndarray, " codes"]]:
+    """Return the linear light of each 16-bit code, and the 8-bit code of each square root of light (BT.1886)."""
+    values = np.linspace(0, 1, 65536)
+    return (values**2.4).astype(np.float32), ((values**2) ** (1 / 2.4) * 255).round().astype(np.uint8)
 
 
 def to_sdr(rgb: UInt16[np.ndarray, "h w 3"], transfer: int, primaries: int) -> UInt8[np.ndarray, "h w 3"]:

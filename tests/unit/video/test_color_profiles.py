@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cogvideox.errors import UserError
 from cogvideox.generation.request.inputs import read_inputs
 from cogvideox.video import io
 from cogvideox.video.reading import tone_mapping
@@ -69,3 +70,15 @@ PROFILE = matrix_profile(P3, 2.2)
 def test_damaged_color_profiles_are_ignored(tmp_path, profile):
     Image.fromarray(PIXELS).save(tmp_path / "x.png", icc_profile=profile)
     assert np.array_equal(io.read_image(tmp_path / "x.png"), PIXELS)
+
+
+@pytest.mark.parametrize("profile", [None, PROFILE])
+def test_a_damaged_tiff_is_rejected_with_and_without_a_color_profile(tmp_path, profile):
+    path = tmp_path / "x.tif"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, compression="tiff_lzw", icc_profile=profile)
+    data = bytearray(path.read_bytes())
+    data[400:2400] = bytes(value ^ 0xFF for value in data[400:2400])
+    path.write_bytes(data)
+    with pytest.raises(UserError):
+        io.read_image(path)

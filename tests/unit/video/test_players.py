@@ -118,6 +118,13 @@ def test_frames_are_in_presentation_order(tmp_path, suffix):
         assert grays(io.read(path, start=first / 25, max_frames=2)[0]) == [first, first + 1]
 
 
+def test_long_mpeg_1_program_streams_are_counted_exactly(tmp_path):
+    path = tmp_path / "x.mpg"
+    encode(path, [k / 25 for k in range(4000)], "mpeg1video", Fraction(1, 25), bf="2", g="8", qmin="1", qmax="1")
+    info = io.probe(path)
+    assert (info.num_frames, info.fps, round(info.seconds, 3)) == (4000, 25, 160)
+
+
 def test_mpeg_1_program_streams(tmp_path):
     """Few of their frames have timestamps."""
     path = tmp_path / "x.mpg"
