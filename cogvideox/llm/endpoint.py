@@ -125,7 +125,7 @@ class EndpointModel:
             self._schema_rejected |= status == 200  # otherwise something else is wrong with the request
         if status == 200:
             return parse_completion(body)
-        reason = f"{self.endpoint.url} answered {status}: {self._redact(error_message(body))}"
+        reason = f"{self.endpoint.url} answered {status}: {self._redact(error_message(self._redact(body)))}"
         if 300 <= status < 400:
             raise UserError(f"{reason} (the address has moved: correct url)")
         if status in _FATAL or "insufficient_quota" in body[:2000]:
