@@ -5,7 +5,7 @@
     python benchmarks/labels.py evaluate --out DATA --json REPORT --chart CHART
 
 DATA is a folder outside the repository; what is in it is not computed again. FOOTAGE holds the videos and photographs
-that `label_renders.families` names, CLIPS those that `REAL_CLIPS` names by SHA-256.
+that `label_families.families` names, CLIPS those that `REAL_CLIPS` names by SHA-256.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from pathlib import Path
 import av
 import numpy as np
 from common import ROOT  # noqa: F401 - puts the checkout on the path
-from label_renders import NAMES, Generator, Render, families
+from label_families import families
+from label_renders import NAMES, Generator, Render
 
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.run import curate

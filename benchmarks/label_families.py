@@ -1,0 +1,135 @@
+"""What training and test clips with known labels are made from: fonts, styles, footage, photographs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cogvideox.toybox.effects import scenes
+from cogvideox.toybox.effects.scenes import ColorScheme
+from cogvideox.toybox.effects.text import TextStyle
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the clips of one side are made from.
+
+    Attributes:
+        videos, photos: real footage and photographs, by path.
+        portraits: photographs with a face: path, x and y of its center, and its height, in pixels.
+        talking: real footage of people who talk.
+    """
+
+    fonts: list[str | None]
+    styles: list[TextStyle]
+    schemes: list[ColorScheme]
+    grammars: tuple[str, ...]
+    videos: list[Path]
+    photos: list[Path]
+    portraits: list[tuple[Path, tuple[int, int, int]]]
+    talking: list[Path]
+    anchors: tuple[str, ...]
+    corners: tuple[str, ...]
+    logos: tuple[str, ...]
+    place: str
+    shake: float
+    degrade: str
+
+
+def fonts(pattern: str) -> list[str | None]:
+    """Return the installed TrueType fonts that match; Pillow's own font if there are none."""
+    return [str(path) for path in sorted(Path("/usr/share/fonts/truetype").glob(pattern))] or [None]
+
+
+def find_portraits(folder: Path, names: list[str]) -> list[tuple[Path, tuple[int, int, int]]]:
+    """Return the frontal faces in photographs. See `Family.portraits`."""
+    import cv2
+    from cv2 import data
+
+    cascade = cv2.CascadeClassifier(data.haarcascades + "haarcascade_frontalface_default.xml")
+    portraits = []
+    for name in names:
+        if (folder / name).is_file():
+            gray = np.asarray(Image.open(folder / name).convert("L"))
+            side = min(gray.shape) // 10
+            for x, y, width, height in cascade.detectMultiScale(gray, 1.05, 8, minSize=(side, side)):
+                portraits.append((folder / name, (int(x + width // 2), int(y + height // 2), int(height))))
+    return portraits
+
+
+def families(footage: Path) -> dict[str, Family]:
+    """Return the families of both sides. `footage` holds the videos and photographs, see the docs of the benchmark."""
+
+    def listed(*names: str) -> list[Path]:
+        return [footage / name for name in names if (footage / name).is_file()]
+
+    train = Family(
+        fonts=fonts("liberation/*.ttf"),
+        styles=[
+            TextStyle(color=(255, 255, 255), outline=(0, 0, 0)),
+            TextStyle(color=(255, 225, 60), outline=None, box=(20, 20, 20)),
+            TextStyle(color=(255, 255, 255), outline=None, box=(170, 20, 30)),
+            TextStyle(color=(240, 240, 240), outline=None, opacity=0.7),
+        ],
+        schemes=[scenes.LIGHT, scenes.DARK, ColorScheme((240, 236, 220), (60, 40, 30), (150, 50, 40))],
+        grammars=("full",),
+        videos=listed("horse.mp4", "kitten.mp4", "bikes.mp4"),
+        photos=listed(
+            "china.jpg",
+            "beach.png",
+            "Wall.jpg",
+            "kiwi.jpg",
+            "faust_github.jpg",
+            "image1.jpg",
+            "image3.jpg",
+            "image5.jpg",
+            "image7.jpg",
+            "image9.jpg",
+        ),
+        portraits=find_portraits(footage, ["multi_face.jpg", *(f"sample{number}.jpg" for number in range(1, 7))]),
+        talking=[],
+        anchors=("top", "bottom", "bottom left"),
+        corners=("top left", "bottom right"),
+        logos=("ring", "badge"),
+        place="office",
+        shake=3.0,
+        degrade="train",
+    )
+    test = Family(
+        fonts=fonts("dejavu/*.ttf"),
+        styles=[
+            TextStyle(color=(120, 240, 255), outline=(0, 30, 60)),
+            TextStyle(color=(15, 15, 15), outline=None, box=(245, 245, 245)),
+            TextStyle(color=(255, 180, 90), outline=(60, 20, 0)),
+            TextStyle(color=(200, 255, 200), outline=None, box=(20, 60, 30), opacity=0.85),
+        ],
+        schemes=[
+            ColorScheme((255, 255, 255), (10, 10, 10), (200, 60, 20)),
+            ColorScheme((40, 10, 36), (235, 235, 235), (120, 180, 250)),
+            ColorScheme((225, 235, 245), (20, 40, 70), (0, 120, 110)),
+        ],
+        grammars=("core", "pair"),
+        videos=listed("gallery-1.mp4", "gallery-2.mp4", "bigbuckbunny.mp4"),
+        photos=listed(
+            "flower.jpg",
+            "street.png",
+            "Ill1.jpg",
+            "Bubbles.jpg",
+            "image2.jpg",
+            "image4.jpg",
+            "image6.jpg",
+            "image8.jpg",
+            "image10.jpg",
+            "free-mountain-vector-01.jpg",
+        ),
+        portraits=find_portraits(footage, ["0-f1-su-ph.jpg", "0-f15-hao-ph.jpg", "15-f13-anc-ph.jpg"]),
+        talking=listed("carphone_pristine.mp4"),
+        anchors=("center", "top left", "top right"),
+        corners=("top right", "bottom left"),
+        logos=("star",),
+        place="library",
+        shake=4.5,
+        degrade="test",
+    )
+    return {"train": train, "test": test}
