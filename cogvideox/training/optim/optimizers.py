@@ -57,7 +57,7 @@ def check_state(optimizer: Any) -> None:
             for name, default in part.defaults.items():
                 if name == "differentiable":  # loading adds it to the defaults, but not to the groups of Muon
                     continue
-                kinds = (int, float) if isinstance(default, int | float) else (tuple, list)
+                kinds = (int, float, Tensor) if isinstance(default, int | float) else (tuple, list)
                 if isinstance(default, int | float | tuple) and not isinstance(group.get(name), kinds):
                     raise ValueError(f"its option {name} is missing or has a different type")
             states = [(parameter, part.state[parameter]) for parameter in group["params"] if parameter in part.state]
