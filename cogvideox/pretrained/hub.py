@@ -21,7 +21,7 @@ def download(name: str) -> Path:
         from huggingface_hub import errors, snapshot_download
     except ImportError as error:
         raise UserError(
-            f"there is no folder {name}; to download a model with this name from the Hugging Face Hub, "
+            f"the folder {name} does not exist; to download a model with this name from the Hugging Face Hub, "
             "install cogvideox[hub]"
         ) from error
     try:
@@ -37,5 +37,5 @@ def download(name: str) -> Path:
     except Exception as error:  # exception types of network libraries vary with the version of huggingface_hub
         reason, cause = f"{type(error).__name__}: {str(error).split(chr(10))[0]}", error
     raise UserError(
-        f"there is no folder {name}, and downloading it from the Hugging Face Hub failed: {reason}"
+        f"the folder {name} does not exist, and downloading it from the Hugging Face Hub failed: {reason}"
     ) from cause

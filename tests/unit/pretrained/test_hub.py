@@ -29,7 +29,7 @@ def test_a_cached_model_is_found_offline(cache):
 
 
 def test_an_error_says_that_the_hub_cannot_be_reached(cache):
-    with pytest.raises(UserError, match=r"no folder someone/else.*not cached, and the Hub is not reachable"):
+    with pytest.raises(UserError, match=r"the folder someone/else does not exist.*not cached.*Hub is not reachable"):
         model_spec.find_model("someone/else")
     with pytest.raises(UserError, match="it is not a valid name"):
         model_spec.find_model("some one/else")
