@@ -26,6 +26,13 @@ def test_architecture_lists_every_package():
     assert set(re.findall(r"`(\w+)`", row)) == modules
 
 
+def test_paths_in_the_index_of_the_architecture_page_exist():
+    index = (ROOT / "docs/architecture.md").read_text().split("## Where to find what")[1].split("\n## ")[0]
+    paths = re.findall(r"`([a-z0-9_/]+(?:/|\.py)[a-z0-9_/.]*)`", index)
+    assert len(paths) > 50
+    assert [path for path in paths if not (ROOT / "cogvideox" / path).exists()] == []
+
+
 def test_the_reference_has_a_page_for_every_package_and_module():
     pages = {page.stem for page in (ROOT / "docs/reference").glob("*.md")}
     assert pages == PACKAGES | {"index", "cogvideox", "modules"}
