@@ -119,7 +119,8 @@ def render_jump_cut(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Tr
 def render_freeze(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Truth]:
     length = int(rng.integers(12, 32))
     clip = timing.freeze(panned(rng, seed), 8, length)
-    return clip, Truth("freeze", cuts=(8 + length,))  # the picture jumps when the freeze ends
+    # The picture jumps when the freeze ends, so the first clip has 8 moving frames and the freeze.
+    return clip, Truth("freeze", cuts=(8 + length,), frozen=(length - 1) / (7 + length))
 
 
 def render_overlay(rng: np.random.Generator, seed: int) -> tuple[np.ndarray, Truth]:

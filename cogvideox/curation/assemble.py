@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from cogvideox import config
 from cogvideox.atomic_io import atomic_write
@@ -24,6 +24,7 @@ from cogvideox.curation.manifest import DROPPED, FAILED, IDENTITY, MANIFEST, OK,
 from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.results import Result, ResultStore
 from cogvideox.curation.stage import Column, Row
+from cogvideox.curation.stages.duplicates import by_preference
 from cogvideox.curation.stages.split import CLIP_COLUMNS
 from cogvideox.filter_policy.resolve import resolve
 from cogvideox.filter_policy.rows import Rows
@@ -166,8 +167,7 @@ class _Assembly:
         for stage in self.stages:
             self._mark_failures(stage.name)
         self.labels = self._predict_labels() if recipe.labels.model else {}
-        self._drop_duplicates()
-        self._apply_bounds()
+        self._drop()
 
     def groups(self) -> "Iterator[pa.Table]":
         """Yield the manifest, `GROUP_ROWS` rows at a time."""
@@ -236,42 +236,58 @@ class _Assembly:
             elif self.status[row] == OK:
                 self.status[row], self.stage[row] = PENDING, stage
 
-    def _drop_duplicates(self) -> None:
-        duplicates = self.recipe.duplicates
+    def _drop(self) -> None:
+        """Drop near-duplicates, and clips out of bounds at step 0.
+
+        The kept clip of a group of near-duplicates is the preferred one of those within bounds, so that a group is left
+        out only if all its clips are out of bounds. Quantiles are those of the preferred clips.
+        """
         rows = [row for row, status in enumerate(self.status) if status == OK]
+        sizes = [self.size[row] for row in rows]
+        preferred = self._find_duplicates(rows, sizes)
+        outside = self._check_bounds(rows, np.unique(preferred))
+        kept: dict[int, int] = {}  # by preferred clip
+        for place in by_preference(sizes):
+            if outside[place] is None:
+                kept.setdefault(int(preferred[place]), place)
+        for place, row in enumerate(rows):
+            other = rows[kept.get(int(preferred[place]), int(preferred[place]))]
+            if other != row:
+                self.duplicate_of[row] = self.ids[other]
+                self.status[row], self.stage[row] = DROPPED, self.recipe.duplicates.name
+                self.reason[row] = f"a near-duplicate of {self.sources[other]}"
+            elif outside[place] is not None:
+                self.status[row], self.stage[row], self.reason[row] = DROPPED, KEEP, outside[place]
+
+    def _find_duplicates(self, rows: list[int], sizes: list[tuple[int, float]]) -> Int64[np.ndarray, " rows"]:
+        """Return the place in `rows` of the preferred clip of the group of each row."""
+        duplicates = self.recipe.duplicates
         hashes, embeddings = self._column("phash.frames"), self._column(duplicates.embedding)
         values = [None] * len(self.ids) if hashes is None else hashes.to_pylist()
         vectors = None if embeddings is None else _vectors(embeddings)
-        kept = duplicates.find(
-            [values[row] for row in rows],
-            None if vectors is None else vectors[rows],
-            [self.size[row][0] for row in rows],
-            [self.size[row][1] for row in rows],
-        )
-        for row, other in zip(rows, kept.tolist(), strict=True):
-            if rows[other] != row:
-                self.duplicate_of[row] = self.ids[rows[other]]
-                self.status[row], self.stage[row] = DROPPED, duplicates.name
-                self.reason[row] = f"a near-duplicate of {self.sources[rows[other]]}"
+        return duplicates.find([values[row] for row in rows], None if vectors is None else vectors[rows], sizes)
 
-    def _apply_bounds(self) -> None:
-        """Drop clips that are out of bounds at step 0."""
+    def _check_bounds(self, rows: list[int], preferred: Int64[np.ndarray, " groups"]) -> list[str | None]:
+        """Return the reason why each row is out of bounds; None if it is within.
+
+        Args:
+            preferred: places in `rows` whose values determine quantiles.
+        """
         keep = self.recipe.keep
         keep.check_columns(self.schema.names)
-        usable = [row for row, status in enumerate(self.status) if status == OK]
         columns: dict[str, list[Any]] = {}
         for name in {*keep.columns, *(["is_image"] if keep.columns else [])}:
             column = self._column(name)
             assert column is not None  # its name was checked
             values = column.to_pylist()
-            columns[name] = [values[row] for row in usable]
-        rows = Rows(columns, len(usable))
-        for bound in resolve(keep, rows).conditions:
-            for place in np.flatnonzero(~bound.mask(rows)).tolist():
-                row, value = usable[place], columns[bound.column][place]
-                if self.status[row] == OK:
-                    self.status[row], self.stage[row] = DROPPED, KEEP
-                    self.reason[row] = f"{bound.column} is {'missing' if value is None else 'out of bounds'}"
+            columns[name] = [values[row] for row in rows]
+        sample = {name: [values[place] for place in preferred.tolist()] for name, values in columns.items()}
+        reasons: list[str | None] = [None] * len(rows)
+        for bound in resolve(keep, Rows(sample, len(preferred))).conditions:
+            for place in np.flatnonzero(~bound.mask(Rows(columns, len(rows)))).tolist():
+                problem = "missing" if columns[bound.column][place] is None else "out of bounds"
+                reasons[place] = reasons[place] or f"{bound.column} is {problem}"
+        return reasons
 
     def _records(self) -> dict[str, Any]:
         """Return the record of each stage for the manifest's metadata."""

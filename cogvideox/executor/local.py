@@ -19,6 +19,9 @@ from cogvideox.executor.base import BatchTask, Result, Row
 
 _KILLED = "a worker process was killed, probably because memory ran out: run it again with fewer workers (--workers)"
 
+_THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""Variables that PyTorch and OpenCV read when they are loaded."""
+
 # State of a worker process: the function that processes a batch, and whether it is running.
 _work: Callable[[Sequence[Any]], Any]
 _busy = False
@@ -51,12 +54,20 @@ def start_pool(task: BatchTask[Row, Result], workers: int) -> ProcessPoolExecuto
     indices = context.SimpleQueue()
     for index in range(workers):
         indices.put(index)
-    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(pickle.dumps(task), indices))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    arguments = pickle.dumps(task), indices, threads
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
 
 
-def _start_worker(task: bytes, indices: Any) -> None:
-    """Initialize a worker process. Ctrl-C interrupts only a running batch, and the worker exits with its parent."""
+def _start_worker(task: bytes, indices: Any, threads: int) -> None:
+    """Initialize a worker process. Ctrl-C interrupts only a running batch, and the worker exits with its parent.
+
+    Args:
+        threads: number of threads of PyTorch and OpenCV, unless the environment sets it.
+    """
     global _work
+    for variable in _THREADS:
+        os.environ.setdefault(variable, str(threads))
     signal.signal(signal.SIGINT, _interrupt)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,17 +1,26 @@
 """Still clips: frozen frames, and still images with a slow zoom.
 
 Allegro and others drop clips whose frames hardly change; the paper calls it lack of motion connectivity (Section 3.4).
+
+The frames of an encoded freeze are not equal: an encoder refines the picture, and frames of different types differ a
+little. But after a few frames the picture is the same again, while even slow motion moves it away.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from cogvideox.curation.signals.base import ClipInput, Sampling
 from cogvideox.curation.stage import Column, Value, missing_packages
+
+# Largest difference of consecutive frames of a freeze, and of frames 4 to 8 apart, relative to equal frames. The frame
+# types of an encoder recur after so many frames.
+_STEP, _SAME, _SPANS = 5.0, 2.0, range(8, 3, -1)
+_MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -21,12 +30,12 @@ class Stillness:
     Attributes:
         longest_side: longest side of the frames, in pixels.
         frozen_difference: two frames count as equal if the mean difference of every 16x16 block is at most this, on the
-            0-255 scale.
+            0-255 scale. Encoded freezes may differ more; see `frozen_frames`.
         change_fps: rate at which frames are sampled to compare their structure.
     """
 
     name: ClassVar[str] = "stillness"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("stillness.frozen_share", "float", "Fraction of the time without a change of the frame.", "", 0.0, 1.0),
         Column("stillness.longest_freeze", "float", "Longest time without a change of the frame.", "s", 0.0),
@@ -61,8 +70,7 @@ class Stillness:
         every, spaced = clip.frames
         if len(every.frames) < 2:
             return dict.fromkeys(column.name for column in self.columns)
-        pairs = zip(every.frames, every.frames[1:], strict=False)
-        frozen = np.array([block_difference(before, after) <= self.frozen_difference for before, after in pairs])
+        frozen = frozen_frames(every.frames, self.frozen_difference)
         fraction, longest = frozen_time(frozen, np.diff(every.times))
         changes = [1.0 - ssim(a, b) for a, b in zip(spaced.frames, spaced.frames[1:], strict=False)]
         return {
@@ -71,6 +79,27 @@ class Stillness:
             "stillness.change": float(np.mean(changes)) if changes else None,
             "stillness.largest_change": float(np.max(changes)) if changes else None,
         }
+
+
+def frozen_frames(frames: UInt8[np.ndarray, "t h w 3"], equal: float) -> Bool[np.ndarray, " pairs"]:
+    """Return whether each frame shows the same picture as the next.
+
+    Args:
+        equal: largest block difference of equal frames.
+    """
+    differences = np.array([block_difference(before, after) for before, after in pairwise(frames)])
+    frozen = differences <= equal
+    edges = np.flatnonzero(np.diff(np.pad(differences <= _STEP * equal, 1).astype(int)))
+    for first, last in edges.reshape(-1, 2).tolist():
+        for start, span in product(range(first, last), _SPANS):
+            end = start + span
+            if end > last or frozen[start:end].all():
+                continue
+            if block_difference(frames[start], frames[end]) <= _SAME * equal:
+                frozen[start:end] = True
+        if frozen[first:last].mean() >= _MOST:  # the rest is the refinement at the start
+            frozen[first:last] = True
+    return frozen
 
 
 def frozen_time(frozen: np.ndarray, seconds: Float64[np.ndarray, " t"]) -> tuple[float, float]:

@@ -36,12 +36,13 @@ class Text:
     Attributes:
         num_frames: number of evenly spaced frames used for text detection.
         longest_side: longest side of these frames, in pixels.
+        detection_side: smaller frames are enlarged for detection until their shorter side has this many pixels.
         min_score: minimum confidence of a line of text.
         step: interval in seconds between the frames that are compared to detect motion.
     """
 
     name: ClassVar[str] = "text"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     columns: ClassVar[tuple[Column, ...]] = (
         Column("text.area", "float", "Fraction of the frame covered by text, mean over frames.", "", 0.0, 1.0),
         Column(
@@ -62,6 +63,7 @@ class Text:
 
     num_frames: int = 4
     longest_side: int = 640
+    detection_side: int = 384
     min_score: float = 0.6
     step: float = 0.25
 
@@ -78,7 +80,7 @@ class Text:
         return f"rapidocr {version('rapidocr')}"  # the package contains the models
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
-        read = load_reader(self.min_score)
+        read = load_reader(self.min_score, self.detection_side)
         return lambda clip: self.measure(clip.frames[0], read)
 
     def measure(
@@ -111,7 +113,7 @@ class Text:
         return {**values, "text.content": "\n".join(content) or None}
 
 
-def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list[tuple[Box, str]]]:
+def load_reader(min_score: float, detection_side: int) -> Callable[[UInt8[np.ndarray, "h w 3"]], list[tuple[Box, str]]]:
     """Load PP-OCR and return a function that recognizes the lines of text in a frame."""
     from rapidocr import RapidOCR
 
@@ -119,6 +121,8 @@ def load_reader(min_score: float) -> Callable[[UInt8[np.ndarray, "h w 3"]], list
     parameters = {
         "Global.log_level": "error",
         "Global.use_cls": False,
+        "Det.limit_type": "min",
+        "Det.limit_side_len": detection_side,
         "EngineConfig.onnxruntime.intra_op_num_threads": 1,
     }
     engine: Any = RapidOCR(params=parameters)

@@ -24,7 +24,7 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups near-duplicates and keeps the best clip of each: the largest frames, then the longest, then the first.
+    """Groups near-duplicates. The preferred clip of a group has the largest frames, then the longest duration.
 
     Attributes:
         max_bits: largest mean number of differing bits per frame (of 64); -1 disables the comparison of hashes.
@@ -52,21 +52,20 @@ class Duplicates:
         self,
         hashes: Sequence[str | None],
         embeddings: Float32[np.ndarray, "n d"] | None,
-        pixels: Sequence[int],
-        seconds: Sequence[float],
+        sizes: Sequence[tuple[int, float]],
     ) -> Int64[np.ndarray, " n"]:
-        """Return for each clip the row of the clip to keep: itself, unless it is a duplicate.
+        """Return for each clip the row of the preferred clip of its group: itself, unless it is a duplicate.
 
         Args:
             hashes: perceptual hashes, 16 hexadecimal digits per frame.
             embeddings: an embedding per clip, zeros where it is missing; None if there are none.
+            sizes: pixels of a frame, and duration in seconds.
         """
         parents = np.arange(len(hashes))
         vectors = _normalized(embeddings)
-        by_preference = sorted(range(len(hashes)), key=lambda row: (-pixels[row], -seconds[row], row))
-        rank = np.empty(len(by_preference), dtype=np.int64)
-        rank[by_preference] = np.arange(len(by_preference))
-        length = np.asarray(seconds, dtype=np.float64)
+        rank = np.empty(len(hashes), dtype=np.int64)
+        rank[by_preference(sizes)] = np.arange(len(hashes))
+        length = np.array([seconds for _, seconds in sizes], dtype=np.float64)
 
         def same(first: int, second: int) -> bool:
             return bool(_similar_length(length[first], length[second])) and _agree(
@@ -124,6 +123,15 @@ class Duplicates:
                     found.append(np.unique(one[kept] * number + other[kept]))
         pairs = np.unique(np.concatenate(found))
         return np.stack([pairs // number, pairs % number], axis=1)
+
+
+def by_preference(sizes: Sequence[tuple[int, float]]) -> list[int]:
+    """Return the clips in the order in which they are preferred: the largest frames, then the longest, then the first.
+
+    Args:
+        sizes: pixels of a frame, and duration in seconds.
+    """
+    return sorted(range(len(sizes)), key=lambda row: (-sizes[row][0], -sizes[row][1], row))
 
 
 def _masks(radius: int) -> list[np.uint16]:

@@ -244,6 +244,21 @@ def test_bounds_drop_clips_from_the_list_but_not_from_the_manifest(raw, output, 
     curate(raw, output, RECIPE)
 
 
+def test_a_clip_within_bounds_is_kept_of_near_duplicates(raw, output, tmp_path):
+    preferred = rows(output)["one.mp4", 0]["id"]
+    recipe = replace(RECIPE, keep=Policy((Bound("width", at_most=48.0),)))
+    curate(raw, output, recipe)
+    found = rows(output)
+    kept = found["small.mp4", 0]
+    assert (kept["status"], kept["duplicate_of"]) == ("ok", None)
+    assert (found["one.mp4", 0]["status"], found["one.mp4", 0]["duplicate_of"]) == ("dropped", kept["id"])
+    assert found["long.mp4", 0]["reason"] == "width is out of bounds"
+    curate(raw, output, replace(RECIPE, keep=Policy((Bound("width", at_most=40.0),))))
+    found = rows(output)  # no clip of the group is within bounds
+    assert (found["one.mp4", 0]["stage"], found["small.mp4", 0]["duplicate_of"]) == ("keep", preferred)
+    curate(raw, output, RECIPE)
+
+
 def test_one_stage_runs_alone_and_the_rest_is_pending(raw, tmp_path):
     result = curate(raw, tmp_path, RECIPE, stage="split")
     assert set(result.computed) == {"probe", "split"}

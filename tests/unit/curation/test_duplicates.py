@@ -13,7 +13,7 @@ def clip_hash(frames: np.ndarray) -> str:
 def find(hashes, embeddings=None, **settings):
     number = len(hashes)
     embeddings = None if embeddings is None else np.array(embeddings, dtype=np.float32)
-    return Duplicates(**settings).find(hashes, embeddings, [100] * number, [2.0] * number).tolist()
+    return Duplicates(**settings).find(hashes, embeddings, [(100, 2.0)] * number).tolist()
 
 
 def test_copies_of_lower_quality_are_found_and_other_clips_are_not():
@@ -26,13 +26,13 @@ def test_copies_of_lower_quality_are_found_and_other_clips_are_not():
 
 def test_the_largest_then_longest_clip_of_a_group_is_kept():
     same = "0123456789abcdef" * 4
-    kept = Duplicates().find([same] * 3, None, [100, 400, 400], [2.0, 2.0, 2.1])
+    kept = Duplicates().find([same] * 3, None, [(100, 2.0), (400, 2.0), (400, 2.1)])
     assert kept.tolist() == [2, 2, 2]
 
 
 def test_clips_of_other_length_and_flat_clips_are_no_duplicates():
     same, flat = "0123456789abcdef" * 4, "0" * 64
-    kept = Duplicates().find([same, same, flat, flat], None, [1] * 4, [2.0, 5.0, 2.0, 2.0])
+    kept = Duplicates().find([same, same, flat, flat], None, [(1, 2.0), (1, 5.0), (1, 2.0), (1, 2.0)])
     assert kept.tolist() == [0, 1, 2, 3]
 
 
@@ -56,7 +56,7 @@ def test_all_of_a_large_group_are_joined():
     kept = find([close[0], *[same] * 500, close[1]])
     assert set(kept) == {0}
     lengths = [2.0, 5.0] * 300
-    kept = Duplicates().find([same] * 600, None, [100] * 600, lengths).tolist()
+    kept = Duplicates().find([same] * 600, None, [(100, length) for length in lengths]).tolist()
     assert kept == [0, 1] * 300
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ pytest.importorskip("cv2")
 from cogvideox.curation.signals.base import ClipInput, SampledFrames
 from cogvideox.curation.signals.stillness import Stillness, frozen_time, ssim
 from cogvideox.toybox.effects import camera, degradation, timing
+from cogvideox.video import io
 
 FPS = 8.0
 
@@ -36,6 +38,35 @@ def test_a_freeze_is_measured_also_under_compression_noise(clip):
         measured = measure(frames)
         assert measured["stillness.frozen_share"] == pytest.approx(16 / 31)
         assert measured["stillness.longest_freeze"] == pytest.approx(16 / FPS)
+
+
+def encoded(frames: np.ndarray, crf: int, path: Path) -> np.ndarray:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=16)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream.options = {"crf": str(crf)}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return io.read(path)[0]
+
+
+@pytest.mark.parametrize("crf", [18, 28])
+@pytest.mark.parametrize("seed", range(3))
+def test_refinements_of_an_encoded_freeze_are_not_motion(tmp_path, crf, seed):
+    moving = camera.film(camera.texture(seed, (300, 400)), camera.pan(48, (1.5, 0.7)), (144, 256))
+    frames = encoded(timing.freeze(moving, 8, 30), crf, tmp_path / "clip.mp4")
+    measured = measure(frames)
+    assert measured["stillness.frozen_share"] == pytest.approx(29 / 47, abs=0.03)
+    assert measured["stillness.longest_freeze"] == pytest.approx(29 / FPS, abs=2 / FPS)
+
+
+@pytest.mark.parametrize("crf", [18, 35])
+def test_slow_motion_is_not_a_freeze(tmp_path, crf):
+    canvas = camera.texture(5, (300, 400))
+    for path in (camera.pan(48, (0.06, 0.0)), camera.zoom(48, 0.0005)):
+        frames = encoded(camera.film(canvas, path, (144, 256)), crf, tmp_path / "clip.mp4")
+        assert measure(frames)["stillness.frozen_share"] <= 0.05
 
 
 def test_a_still_with_a_slow_zoom_changes_less_than_a_moving_clip(clip):

@@ -17,7 +17,7 @@ SIGN = text.TextStyle(size=0.1, box=(230, 230, 220), color=(20, 30, 60), outline
 
 @pytest.fixture(scope="module")
 def read():
-    return load_reader(0.6)
+    return load_reader(0.6, 384)
 
 
 def measure(frames, read, num_frames=1):
