@@ -66,6 +66,11 @@ CONTAINERS = {
 VARIABLE = ("mp4", "mov", "mkv", "webm", "flv", "ts", "nut", "m4v", "m2ts")
 """Containers that store any timestamps."""
 
+RAW_STREAMS = (".h264", ".hevc", ".m1v", ".m2v", ".mjpeg")
+
+STORES_DURATIONS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".nut")
+"""Suffixes of those that store how long the last frame is shown, too: 1/25 s, as in the input of FFmpeg."""
+
 TIMINGS = {
     "constant": "",
     "ntsc": "settb=1/30000,setpts=N*1001",

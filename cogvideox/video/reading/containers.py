@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -19,6 +20,7 @@ from cogvideox.errors import UserError
 from cogvideox.untrusted.files import limit, reading
 from cogvideox.video import limits
 from cogvideox.video.reading.display import Display, deinterlaced
+from cogvideox.video.reading.headers import read_header
 from cogvideox.video.reading.timing import TimedFrame, Timeline
 
 FORMATS = (
@@ -140,15 +142,31 @@ def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> I
     with open_video(path, kind) as (container, stream):
         frames = _decode_from(path, container, stream, origin, start)
         if frames is not None:
-            yield from _with_times(frames, Display(path, stream), origin, 1 / header_rate(stream))
+            # In program streams, FFmpeg may assign the timestamp of a pack to the frame before or after its frame.
+            # Raw streams have no timestamps, and those that FFmpeg generates may have gaps.
+            is_raw = container.format.flags & _NO_TIMESTAMPS
+            jitter = math.inf if is_raw else 1.5 if container.format.name == "mpeg" else 0.0
+            header = read_header(path, stream)
+            display = Display(path, stream, header)
+            yield from _with_times(frames, display, origin, 1 / header_rate(stream), jitter, header.end)
             return
     yield from timed_frames(path, kind=kind)
 
 
 def _with_times(
-    frames: Iterator[av.VideoFrame], display: Display, origin: Origin | None, step: float
+    frames: Iterator[av.VideoFrame],
+    display: Display,
+    origin: Origin | None,
+    step: float,
+    jitter: float,
+    end: float | None,
 ) -> Iterator[TimedFrame]:
-    """Add display times to frames. A frame whose timestamp is missing or decreases follows the previous frame."""
+    """Add display times to frames. A frame whose timestamp is missing or decreases follows the previous frame.
+
+    Args:
+        jitter: maximum error of timestamps, in frames.
+        end: timestamp at which the edit list ends.
+    """
     start = 0.0 if origin is None else origin.time
     previous, offset = None, 0.0
     for frame in deinterlaced(frames):
@@ -159,12 +177,17 @@ def _with_times(
         else:
             if time is not None and time + offset < previous - _RESET:
                 offset = previous + step - time
-            time = previous + step if time is None or time + offset < previous else time + offset
+            expected = previous + step
+            if time is None or time + offset < previous or abs(time + offset - expected) < jitter * step:
+                time = expected
+            else:
+                time += offset
             step = time - previous if time > previous else step
         if frame.duration and frame.time_base:
             step = float(frame.duration * frame.time_base)
         previous = time
-        yield TimedFrame(time - start, step, lambda frame=frame: display.rgb(frame))
+        seconds = step if end is None or time >= end else min(step, end - time)
+        yield TimedFrame(time - start, seconds, lambda frame=frame: display.rgb(frame))
 
 
 def _without_path(error: av.error.FFmpegError) -> Exception:
@@ -190,9 +213,10 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
     origin = _origin(path, version, max_pixels)
     with open_video(path) as (container, stream):
         container.flags |= _GENERATE_PTS  # the order of timestamps does not matter here
+        is_raw = container.format.flags & _NO_TIMESTAMPS
         step = 1 / header_rate(stream)
-        time, end, times, num_packets = -step, -math.inf, [], 0
-        previous, offset, decoding_times = None, 0.0, []
+        following, end, times, num_packets = 0.0, -math.inf, [], 0
+        previous, offset = None, 0.0
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -206,29 +230,36 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
                     offset += previous + step - decoded
                 previous = decoded
             stamp = packet.dts if packet.pts is None else packet.pts
-            time = time + step if stamp is None else float(stamp * tick) + offset
-            if origin.is_exact and time < origin.time - 1e-6:  # not decodable without an earlier key frame
+            time = following if stamp is None or is_raw else float(stamp * tick) + offset
+            following = time + (float(packet.duration * tick) if packet.duration else step)
+            if (
+                origin.is_exact and not is_raw and time < origin.time - 1e-6
+            ):  # not decodable without an earlier key frame
                 continue
             times.append(time)
-            if previous is not None:
-                decoding_time = previous + offset
-                if decoding_times and decoding_time <= decoding_times[-1]:
-                    decoding_time = decoding_times[-1] + step
-                decoding_times.append(decoding_time)
             if packet.duration:
-                end = max(end, time + float(packet.duration * tick))
+                end = max(end, following)
         if not times:
             raise UserError(f"cannot read {path}: it has no frames")
         declared = len(getattr(stream, "index_entries", ())) if "mp4" in container.format.name else 0
         if num_packets < declared:
             raise UserError(f"cannot read {path}: it is truncated, with {num_packets} of {declared} frames")
-        if container.format.name == "mpeg" and len(set(times)) < len(times) == len(decoding_times):
-            # Only the first frame in each pack has a timestamp, and the others are guessed wrongly.
-            shift = min(times) - decoding_times[0]
-            times, end = [time + shift for time in decoding_times], -math.inf
+        header = read_header(path, stream)
+        if header.end is not None and max(times) < header.end < end - header.tick:
+            end = header.end
+        if container.format.name == "mpeg":
+            times, end = _without_jitter(times, step), -math.inf
     latest = sorted(times)[-2:]
     last_step = latest[1] - latest[0] if len(latest) == 2 and latest[1] > latest[0] else step
     return Timeline.of(times, end if end > latest[-1] else latest[-1] + last_step, is_continuous=offset == 0)
+
+
+def _without_jitter(times: list[float], step: float) -> list[float]:
+    """Return equidistant times if timestamps of a program stream repeat although its frame rate is constant."""
+    first, last = min(times), max(times)
+    has_repeated = bool((np.diff(np.sort(times)) < step / 2).any())
+    is_constant = abs(last - first - (len(times) - 1) * step) < 2.5 * step
+    return [first + k * step for k in range(len(times))] if has_repeated and is_constant else times
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from cogvideox.errors import UserError
 from cogvideox.video import limits
 from cogvideox.video.reading import tone_mapping
+from cogvideox.video.reading.headers import Header, read_header
 
 # Without the full-chroma flags, accurate rounding darkens every image by two levels.
 ACCURATE = (
@@ -47,11 +48,13 @@ _TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 class Display:
     """Converts the frames of one video to RGB, with the size and orientation of the first frame."""
 
-    def __init__(self, path: str | Path, stream: VideoStream) -> None:
+    def __init__(self, path: str | Path, stream: VideoStream, header: Header | None = None) -> None:
         self._path = path
         self._is_dolby_vision = stream.codec_context.codec_tag in _DOLBY_VISION
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
+        self._header = header or read_header(path, stream)
         self._size: tuple[int, int] | None = None
+        self._crop = (slice(None), slice(None))
         self._matrix = np.eye(2)
 
     def rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
@@ -64,6 +67,7 @@ class Display:
             self._matrix = _display_matrix(frame)
             self._size = _square_pixels(frame, self._aspect, _is_transposed(self._matrix))
             limits.check_pixels(self._path, *self._size)
+            self._crop = _visible(self._header, frame, self._size)
         check_colors(self._path, frame)
         has_metadata = frame.side_data.get("DOVI_RPU_BUFFER") is not None
         if (self._is_dolby_vision or has_metadata) and int(frame.color_trc) == _UNSPECIFIED_TRANSFER:
@@ -82,7 +86,7 @@ class Display:
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
             interpolation=ACCURATE,
-        ).to_ndarray()
+        ).to_ndarray()[self._crop]
         rgb = converted
         if is_hdr:
             rgb = tone_mapping.to_sdr(converted, transfer, primaries)
@@ -172,6 +176,17 @@ def _square_pixels(frame: av.VideoFrame, aspect: Fraction, is_transposed: bool) 
     if is_transposed:
         return frame.width, max(1, round(frame.height / aspect))
     return max(1, round(frame.width * aspect)), frame.height
+
+
+def _visible(header: Header, frame: av.VideoFrame, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of a frame, resized to `size`, that the crop of the container leaves."""
+    left, top, right, bottom = header.crop
+    if header.size != (frame.width, frame.height) or left + right >= frame.width or top + bottom >= frame.height:
+        return slice(None), slice(None)
+    scale_x, scale_y = size[0] / frame.width, size[1] / frame.height
+    rows = slice(round(top * scale_y), max(round(top * scale_y) + 1, round((frame.height - bottom) * scale_y)))
+    columns = slice(round(left * scale_x), max(round(left * scale_x) + 1, round((frame.width - right) * scale_x)))
+    return rows, columns
 
 
 def _orient(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
