@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.media import patches
+
 NUM_FRAMES, FPS, HEIGHT, WIDTH = 20, 25, 64, 80
 
 # Codecs by container. Each codec is a name and its options.
@@ -179,7 +181,7 @@ def orientations() -> Iterator[Clip]:
     for (i, (name, matrix)), (k, (aspect, ratio)) in product(enumerate(matrices.items()), enumerate(aspects.items())):
         suffix = ("mp4", "mov")[(i + k) % 2]
         codec = f"-c:v {H264_B[0]} {H264_B[1]}"
-        yield Clip("orientation", f"{name}-{aspect}.{suffix}", codec, f"setsar={ratio}", patch=matrix_patch(matrix))
+        yield Clip("orientation", f"{name}-{aspect}.{suffix}", codec, f"setsar={ratio}", patch=patches.matrix(matrix))
     for (aspect, ratio), (suffix, (codec, options)) in product(
         aspects.items(), (("mkv", H264), ("avi", MPEG4), ("mpg", MPEG2), ("ts", H264), ("webm", VP9), ("flv", H264))
     ):
@@ -188,18 +190,25 @@ def orientations() -> Iterator[Clip]:
         yield Clip("orientation", f"{aspect}.{suffix}", f"-c:v {codec} {options}", f"setsar={ratio}")
 
 
-def matrix_patch(matrix: tuple[int, int, int, int]) -> Callable[[bytes], bytes]:
-    """Return a function that sets the display matrix in the track header of an mp4 file."""
+def crops() -> Iterator[Clip]:
+    """Crops of containers: clean apertures x orientations x aspect ratios (mp4, mov), and PixelCrop (Matroska)."""
+    left, top, right, bottom = crop = (10, 4, 6, 12)
+    codec = f"-c:v {H264[0]} {H264[1]}"
+    shown = f"crop=iw-{left + right}:ih-{top + bottom}:{left}:{top}"
+    turned = f"crop=iw-{top + bottom}:ih-{left + right}:{bottom}:{left}"
+    for suffix, (aspect, ratio) in product(("mp4", "mov"), (("square", "1"), ("wide", "64/45"))):
+        aperture = patches.aperture(crop, (HEIGHT, WIDTH))
+        name = f"aperture-{aspect}.{suffix}"
+        yield Clip("crops", name, codec, f"setsar={ratio}", shown, patch=aperture)
 
-    def fixed(values: tuple[int, ...]) -> bytes:
-        a, b, c, d = (value * 65536 for value in values)
-        return b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0))
+        def turn(data: bytes, aperture: Callable[[bytes], bytes] = aperture) -> bytes:
+            return aperture(patches.matrix((0, 1, -1, 0))(data))
 
-    def patch(data: bytes) -> bytes:
-        at = data.index(fixed((1, 0, 0, 1)), data.index(b"tkhd"))
-        return data[:at] + fixed(matrix) + data[at + 24 :]
-
-    return patch
+        yield Clip("crops", f"turned-{name}", codec, f"setsar={ratio}", turned, patch=turn)
+    for codec_name, options, suffix in (*FFV1, "mkv"), (*VP9, "webm"):
+        pixel_crop = patches.pixel_crop(left, top)
+        shown = f"crop=iw-{left}:ih-{top}:{left}:{top},setsar=1"
+        yield Clip("crops", f"pixel-crop.{suffix}", f"-c:v {codec_name} {options}", "setsar=2", shown, patch=pixel_crop)
 
 
 def colors() -> Iterator[Clip]:
@@ -343,4 +352,4 @@ def edits() -> Iterator[Clip]:
         yield Clip("edits", f"cut-{skipped}.mp4", f"-c:v {H264_B[0]} {H264_B[1]}", remux=f"-ss {(skipped + 0.1) / FPS}")
 
 
-GROUPS = (containers_and_codecs, orientations, colors, alpha, interlaced, hdr, wide_gamut, edits)
+GROUPS = (containers_and_codecs, orientations, crops, colors, alpha, interlaced, hdr, wide_gamut, edits)

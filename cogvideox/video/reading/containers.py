@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import limit, reading
 from cogvideox.video import limits
-from cogvideox.video.reading.display import Display, deinterlaced
+from cogvideox.video.reading.display import Display, DisplayMatrix, deinterlaced, display_matrix
 from cogvideox.video.reading.headers import read_header
 from cogvideox.video.reading.timing import TimedFrame, Timeline
 
@@ -35,19 +35,25 @@ _NO_TIMESTAMPS = 0x80
 _RESET = 1.0
 """Minimum decrease of timestamps, in seconds, between two joined recordings."""
 
+_MAX_THREADED_PIXELS = 2**25
+"""Larger frames are not decoded in parallel, because each thread needs memory for one."""
+
 _SEEK_MARGINS = (0, 2, 10, 60)  # seconds
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Timestamp of the first decodable frame, in seconds.
+    """Properties of the first decodable frame.
 
     Attributes:
+        time: its timestamp in seconds.
         is_exact: whether the file stores presentation times (PTS), not only decoding times (DTS).
+        matrix: its display matrix, which other frames may not have.
     """
 
     time: float
     is_exact: bool
+    matrix: DisplayMatrix
 
 
 @contextmanager
@@ -65,9 +71,10 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
         # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in a different order.
         container.flags &= ~_GENERATE_PTS
         stream = _video_stream(path, container, kind)
-        stream.thread_type = "AUTO"
+        width, height = stream.codec_context.width, stream.codec_context.height
+        limits.check_pixels(path, width, height)
+        stream.thread_type = "AUTO" if width * height <= _MAX_THREADED_PIXELS else "SLICE"
         stream.codec_context.options = _max_pixels()
-        limits.check_pixels(path, stream.codec_context.width, stream.codec_context.height)
         try:
             yield container, stream
         except av.error.FFmpegError as error:
@@ -147,7 +154,7 @@ def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> I
             is_raw = container.format.flags & _NO_TIMESTAMPS
             jitter = math.inf if is_raw else 1.5 if container.format.name == "mpeg" else 0.0
             header = read_header(path, stream)
-            display = Display(path, stream, header)
+            display = Display(path, stream, header, None if origin is None else origin.matrix)
             yield from _with_times(frames, display, origin, 1 / header_rate(stream), jitter, header.end)
             return
     yield from timed_frames(path, kind=kind)
@@ -268,7 +275,7 @@ def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> Origin:
         frame = next(container.decode(stream), None)
         if frame is None:
             raise UserError(f"cannot read {path}: it has no frames")
-        return Origin(_seconds(frame) or 0.0, frame.pts is not None)
+        return Origin(_seconds(frame) or 0.0, frame.pts is not None, display_matrix(frame))
 
 
 def _seconds(frame: av.VideoFrame) -> float | None:

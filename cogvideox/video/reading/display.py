@@ -4,6 +4,7 @@ Axes: `h w` height and width in pixels.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from cogvideox.errors import UserError
 from cogvideox.video import limits
@@ -24,6 +25,8 @@ from cogvideox.video.reading.headers import Header, read_header
 ACCURATE = (
     Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 )
+
+DisplayMatrix = Float[np.ndarray, "2 2"]
 
 _UNSPECIFIED = (0, 2, 3)  # RGB, unspecified and reserved, which FFmpeg ignores for YUV
 _SUPPORTED = (1, 4, 5, 6, 7, 9)
@@ -46,16 +49,21 @@ _TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 
 
 class Display:
-    """Converts the frames of one video to RGB, with the size and orientation of the first frame."""
+    """Converts the frames of one video to RGB, with the size and orientation of the first frame.
 
-    def __init__(self, path: str | Path, stream: VideoStream, header: Header | None = None) -> None:
+    Args:
+        matrix: display matrix of the first frame of the file; by default that of the first frame to be converted.
+    """
+
+    def __init__(
+        self, path: str | Path, stream: VideoStream, header: Header | None = None, matrix: DisplayMatrix | None = None
+    ) -> None:
         self._path = path
         self._is_dolby_vision = stream.codec_context.codec_tag in _DOLBY_VISION
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
         self._header = header or read_header(path, stream)
-        self._size: tuple[int, int] | None = None
-        self._crop = (slice(None), slice(None))
-        self._matrix = np.eye(2)
+        self._matrix = matrix
+        self._layout: _Layout | None = None
 
     def rgb(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
         """Convert a frame.
@@ -63,14 +71,9 @@ class Display:
         Raises:
             UserError: its color matrix or transfer characteristic is not supported.
         """
-        if self._size is None:
-            self._matrix = _display_matrix(frame)
-            self._size = _square_pixels(frame, self._aspect, _is_transposed(self._matrix))
-            limits.check_pixels(self._path, *self._size)
-            self._crop = _visible(self._header, frame, self._size)
+        layout = self._layout = self._layout or self._read_layout(frame)
         check_colors(self._path, frame)
-        has_metadata = frame.side_data.get("DOVI_RPU_BUFFER") is not None
-        if (self._is_dolby_vision or has_metadata) and int(frame.color_trc) == _UNSPECIFIED_TRANSFER:
+        if self._is_dolby_vision and int(frame.color_trc) == _UNSPECIFIED_TRANSFER:
             raise UserError(
                 f"cannot read {self._path}: its colors (Dolby Vision profile 5) are not supported; "
                 "convert it to HDR10, HLG or SDR"
@@ -79,20 +82,38 @@ class Display:
         primaries, is_hdr = int(frame.color_primaries), transfer in tone_mapping.HDR_TRANSFERS
         is_wide = not is_hdr and primaries in tone_mapping.WIDE_GAMUT_PRIMARIES
         converted = frame.reformat(
-            width=self._size[0],
-            height=self._size[1],
+            width=layout.width,
+            height=layout.height,
             format="rgb48le" if is_hdr or is_wide else "rgb24",
             src_colorspace=_matrix_of(frame),
             src_color_range=frame.color_range,
             dst_color_range=ColorRange.JPEG,
             interpolation=ACCURATE,
-        ).to_ndarray()[self._crop]
+        ).to_ndarray()[layout.visible]
         rgb = converted
         if is_hdr:
             rgb = tone_mapping.to_sdr(converted, transfer, primaries)
         elif is_wide:
             rgb = tone_mapping.to_bt709(converted, primaries)
-        return np.ascontiguousarray(_orient(rgb, self._matrix))
+        return np.ascontiguousarray(_orient(rgb, layout.matrix))
+
+    def _read_layout(self, frame: av.VideoFrame) -> "_Layout":
+        """Read the side data of the first frame, and only of it, because PyAV keeps frames whose side data are read."""
+        self._is_dolby_vision |= frame.side_data.get("DOVI_RPU_BUFFER") is not None
+        matrix = display_matrix(frame) if self._matrix is None else self._matrix
+        width, height = _square_pixels(frame, self._aspect, _is_transposed(matrix))
+        limits.check_pixels(self._path, width, height)
+        return _Layout(width, height, _visible(self._header, frame, width, height), matrix)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Size of stored frames with square pixels, and their visible rows and columns."""
+
+    width: int
+    height: int
+    visible: tuple[slice, slice]
+    matrix: DisplayMatrix
 
 
 def check_colors(path: str | Path, frame: av.VideoFrame) -> None:
@@ -158,15 +179,15 @@ def _matrix_of(frame: av.VideoFrame) -> int:
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
 
 
-def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """Return the matrix [2 2] that maps stored to displayed positions."""
+def display_matrix(frame: av.VideoFrame) -> DisplayMatrix:
+    """Return the matrix that maps stored to displayed positions."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
         return np.eye(2)
     return np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536
 
 
-def _is_transposed(matrix: np.ndarray) -> bool:
+def _is_transposed(matrix: DisplayMatrix) -> bool:
     (a, b), (c, d) = matrix
     return bool(abs(a) + abs(d) < abs(b) + abs(c))
 
@@ -178,18 +199,18 @@ def _square_pixels(frame: av.VideoFrame, aspect: Fraction, is_transposed: bool) 
     return max(1, round(frame.width * aspect)), frame.height
 
 
-def _visible(header: Header, frame: av.VideoFrame, size: tuple[int, int]) -> tuple[slice, slice]:
-    """Return the rows and columns of a frame, resized to `size`, that the crop of the container leaves."""
+def _visible(header: Header, frame: av.VideoFrame, width: int, height: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a resized frame that the crop of the container leaves."""
     left, top, right, bottom = header.crop
     if header.size != (frame.width, frame.height) or left + right >= frame.width or top + bottom >= frame.height:
         return slice(None), slice(None)
-    scale_x, scale_y = size[0] / frame.width, size[1] / frame.height
+    scale_x, scale_y = width / frame.width, height / frame.height
     rows = slice(round(top * scale_y), max(round(top * scale_y) + 1, round((frame.height - bottom) * scale_y)))
     columns = slice(round(left * scale_x), max(round(left * scale_x) + 1, round((frame.width - right) * scale_x)))
     return rows, columns
 
 
-def _orient(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _orient(rgb: np.ndarray, matrix: DisplayMatrix) -> np.ndarray:
     """Rotate by a multiple of 90 degrees and mirror an image, as close as possible to the display matrix."""
     (a, b), (c, d) = matrix
     flip_x, flip_y = a < 0, d < 0

@@ -17,7 +17,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation.request.inputs import read_inputs
 from cogvideox.video import io
 from cogvideox.video.reading import containers, images, tone_mapping
-from tests.media.corpus import matrix_patch
+from tests.media import patches
 
 H, W = 32, 48
 CORNERS = [(200, 40, 30), (40, 190, 60), (50, 60, 210), (220, 210, 60)]
@@ -118,24 +118,6 @@ def test_frames_are_in_presentation_order(tmp_path, suffix):
         assert grays(io.read(path, start=first / 25, max_frames=2)[0]) == [first, first + 1]
 
 
-def test_long_mpeg_1_program_streams_are_counted_exactly(tmp_path):
-    path = tmp_path / "x.mpg"
-    encode(path, [k / 25 for k in range(4000)], "mpeg1video", Fraction(1, 25), bf="2", g="8", qmin="1", qmax="1")
-    info = io.probe(path)
-    assert (info.num_frames, info.fps, round(info.seconds, 3)) == (4000, 25, 160)
-
-
-def test_mpeg_1_program_streams(tmp_path):
-    """Few of their frames have timestamps."""
-    path = tmp_path / "x.mpg"
-    encode(path, [k / 25 for k in range(24)], "mpeg1video", Fraction(1, 25), bf="2", g="8", qmin="1", qmax="1")
-    info = io.probe(path)
-    assert (info.num_frames, info.fps, round(info.seconds, 3)) == (24, 25, 0.96)
-    assert grays(io.read(path)[0]) == list(range(24))
-    for first in (0, 3, 9, 17, 22):
-        assert grays(io.read(path, start=first / 25, max_frames=2)[0]) == [first, first + 1]
-
-
 def test_joined_recordings_continue(tmp_path):
     """Timestamps start again where two recordings were joined."""
     part = encode(tmp_path / "a.ts", [k / 25 for k in range(40)], tick=Fraction(1, 25), crf="0").read_bytes()
@@ -181,7 +163,7 @@ MATRICES = {
 def test_display_matrices_rotate_and_mirror(tmp_path, matrix):
     path = tmp_path / "x.mp4"
     io.write(path, np.stack([sample_image()] * 3), 8.0)
-    path.write_bytes(matrix_patch(matrix)(path.read_bytes()))
+    path.write_bytes(patches.matrix(matrix)(path.read_bytes()))
     expected = MATRICES[matrix](sample_image())
     frames, _ = io.read(path)
     assert near(frames[1], expected, 6)
