@@ -41,6 +41,8 @@ def export_vbench(results: Results, source: Path, folder: Path) -> int:
             if video.errors.get(""):
                 continue
             raise UserError(f"cannot export {path}: file not found")
+        if {"start", "end"} & video.info.keys():
+            raise UserError(f"cannot export a segment of {path}: official tools score whole files; cut it first")
         paths[video.id] = path
     for id, path in paths.items():
         target = folder / "videos" / f"{names[id]}{path.suffix}"

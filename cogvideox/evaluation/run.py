@@ -125,7 +125,8 @@ class MeasureVideos:
             ((item, path),) = batch
             start = time.perf_counter()
             try:
-                measurement, error = measure(VideoFile(path), item), ""
+                file = VideoFile(path, item.info.get("start"), item.info.get("end"))
+                measurement, error = measure(file, item), ""
             except UserError as failure:
                 measurement, error = None, str(failure)
             if measurement is not None and not _is_finite(measurement):

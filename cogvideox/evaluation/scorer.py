@@ -32,7 +32,8 @@ class Item:
         group: kind of prompt, such as a dimension of VBench. Scorers may be limited to groups.
         sample: index among the videos of the same prompt, from 0.
         seed: random seed of the video.
-        info: further inputs of scorers, such as names of objects; JSON values.
+        info: further inputs of scorers, such as names of objects; JSON values. `start` and `end` in seconds make the
+            item a segment of its file.
         generation_prompt: the prompt that the model gets, if it is a rewritten one; None: `prompt`.
     """
 
@@ -47,14 +48,20 @@ class Item:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video to measure: its file, and its frames, which are decoded when they are first used."""
+    """A video to measure: its file, and its frames, which are decoded when they are first used.
+
+    Attributes:
+        start, end: seconds from the first frame; None is the beginning or end of the file.
+    """
 
     path: Path
+    start: float | None = None
+    end: float | None = None
 
     @cached_property
     def video(self) -> Video:
         """All frames at the file's frame rate. Raises UserError if the file cannot be read."""
-        return Video.load(self.path)
+        return Video.load(self.path, self.start, self.end)
 
 
 @dataclass(frozen=True)

@@ -104,17 +104,16 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     for entry in list_folder(folder).entries:
         caption = entry.caption or _prompt_of_name(entry.source)
         item = None if caption is None else suite.item_of(caption)
-        is_part = entry.start is not None or entry.end is not None
-        if item is None or caption is None or is_part:
+        if item is None or caption is None:
             reason = "it has no prompt" if caption is None else f"the suite {suite.name} does not score its prompt"
-            reason = "it is a part of a file" if is_part else reason
             skipped.append((entry.source, reason))
             continue
         name = entry.source.relative_to(folder) if entry.source.is_relative_to(folder) else entry.source
         id = name.with_suffix("").as_posix()
         if id in paths:  # the same name with another suffix, or a file with several prompts
             id = f"{name.as_posix()} {len(items)}"
-        item = replace(item, id=id, sample=counts[caption])
+        info = {**item.info, **segment_info(entry.start, entry.end)}
+        item = replace(item, id=id, sample=counts[caption], info=info)
         counts[caption] += 1
         sidecar = _sidecar(entry.source)
         if sidecar is not None:
@@ -129,6 +128,11 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     return VideoSet(
         tuple(items), paths, _protocol_of_sidecars(chosen, folder, sidecars, len(items)), skipped=tuple(skipped)
     )
+
+
+def segment_info(start: float | None, end: float | None) -> dict[str, float]:
+    """Return the entries of `Item.info` for a segment of a file; none for a whole file."""
+    return {name: value for name, value in (("start", start), ("end", end)) if value is not None}
 
 
 def model_hash(spec: ModelSpec) -> str:

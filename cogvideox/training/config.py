@@ -125,6 +125,7 @@ class VAETraining:
     context_parallel: int = 1  # context-parallel size: ranks over which a clip's frames are split; 0: all ranks
     lpips_trunk: str | None = None  # file of torchvision's VGG16 weights, for LPIPS
     lpips_heads: str | None = None  # file of LPIPS's linear weights; without these files, random features are used
+    st_lpips: str | None = None  # file of shift-tolerant LPIPS's weights (`stlpips-pytorch`), instead of LPIPS's files
     perceptual_frames: int = 1  # random frames of each clip for the perceptual loss; 0: all
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     disc_optim: OptimSettings = field(
@@ -171,8 +172,10 @@ class VAETraining:
         """Raise UserError unless the settings of the perceptual and GAN losses are consistent."""
         if (self.lpips_trunk is None) != (self.lpips_heads is None):
             raise UserError("LPIPS needs both lpips_trunk and lpips_heads: set both or neither")
+        if self.lpips_trunk is not None and self.st_lpips is not None:
+            raise UserError("the perceptual loss is LPIPS or ST-LPIPS: set lpips_trunk and lpips_heads, or st_lpips")
         smallest = min(self.clips.height, self.clips.width, self.crop_size if self.crop_steps else self.clips.width)
-        if self.lpips_trunk is not None and smallest < 16:
+        if (self.lpips_trunk or self.st_lpips) is not None and smallest < 16:
             raise UserError(f"LPIPS needs frames of at least 16 pixels on each side, got {smallest}")
         if self.disc_warmup_steps > self.disc_start:
             raise UserError(f"disc_warmup_steps={self.disc_warmup_steps} must be at most disc_start={self.disc_start}")

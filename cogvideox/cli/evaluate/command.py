@@ -131,15 +131,17 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
     }
     is_model = options.source in shipped_models() or (source / INDEX_FILE).is_file() or not source.exists()
     if not is_model:
-        ignored = ("num_prompts", "videos_per_prompt", "prompts")
+        ignored = ["num_prompts", "videos_per_prompt", "seed", *([] if suite.reads_prompts else ["prompts"])]
         given = [*chosen, *(name for name in ignored if getattr(options, name) is not None)]
-        if given:
-            name = given[0].replace("_", "-")
-            raise UserError(f"--{name} only applies to models, and {source} is a folder of videos: remove --{name}")
+        flags = ["--" + name.replace("_", "-") for name in given]
+        flags += [f"--set {name}" for name in suite.prompt_settings if name in suite.options.get("settings", {})]
+        if flags:
+            raise UserError(f"{flags[0]} only applies to models, and {source} is a folder of videos: remove {flags[0]}")
         return suite, videos_of_folder(suite, source)
     if suite.name == "reconstruction":
-        if chosen:
-            name = next(iter(chosen)).replace("_", "-")
+        given = [*chosen, *(["seed"] if options.seed is not None else [])]
+        if given:
+            name = given[0].replace("_", "-")
             raise UserError(
                 f"--{name} does not apply to the suite reconstruction, which generates no videos: remove it"
             )
@@ -159,7 +161,8 @@ def _suite_options(options: Namespace) -> Any:
         if value is not None and value < minimum:
             raise UserError(f"--{name.replace('_', '-')} {value} must be {minimum} or more")
     names = ("num_prompts", "videos_per_prompt", "seed", "prompts")
-    return SuiteOptions(**{name: getattr(options, name) for name in names}, settings=_settings(options.set))
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return SuiteOptions(**given, settings=_settings(options.set))
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
@@ -193,7 +196,7 @@ def parser() -> Parser:
     p.add_argument("-o", "--output", type=Path, metavar="OUT", help="folder to write to")
     p.add_argument("--num-prompts", type=int, metavar="N", help="prompts per group (default: the suite's)")
     p.add_argument("--videos-per-prompt", type=int, metavar="N", help="videos per prompt (default: the suite's)")
-    p.add_argument("--seed", type=int, default=100, metavar="N", help="seed of the first video (default: 100)")
+    p.add_argument("--seed", type=int, metavar="N", help="seed of the first video (default: 100)")
     p.add_argument("--prompts", type=Path, metavar="FILE", help="the suite's official prompt file")
     settings = "setting of the suite's scorers, such as a path of weights; may be repeated"
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=settings)

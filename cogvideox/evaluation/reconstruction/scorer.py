@@ -21,6 +21,7 @@ from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.records import Video
 from cogvideox.vae.losses.perceptual import LPIPS
+from cogvideox.vae.losses.shift_tolerant import ShiftTolerantLPIPS
 from cogvideox.video.transform import resize_crop, to_frames, to_model
 
 NUM_FRAMES, SIDE = 17, 256
@@ -35,6 +36,7 @@ class Reconstruction:
         model: model folder or shipped model; not a setting, because it is the model under test.
         num_frames, height, width: size at which videos are reconstructed; 4k+1 frames.
         lpips: files of the VGG16 trunk and of the LPIPS heads; None: LPIPS is not measured.
+        st_lpips: file of ST-LPIPS's weights; None: it is not measured.
         features: extractor of the features for distances of sets; "" measures none.
         pairs: folder for videos of original and reconstruction side by side; None writes none.
     """
@@ -44,6 +46,7 @@ class Reconstruction:
     height: int = SIDE
     width: int = SIDE
     lpips: tuple[Path, Path] | None = None
+    st_lpips: Path | None = None
     features: str = "random"
     pairs: Path | None = None
     name: str = "reconstruction"
@@ -64,6 +67,8 @@ class Reconstruction:
             metrics.insert(2, _metric("ms_ssim", "multi-scale structural similarity"))
         if self.lpips is not None:
             metrics.append(_metric("lpips", "learned perceptual distance (VGG16)", better=False))
+        if self.st_lpips is not None:
+            metrics.append(_metric("st_lpips", "shift-tolerant LPIPS; its values are not LPIPS values", better=False))
         if self.features:
             metrics += distance_metrics(
                 "reconstruction",
@@ -77,13 +82,18 @@ class Reconstruction:
         lpips = None if self.lpips is None else [file_hash(path) for path in self.lpips]
         size = [self.num_frames, self.height, self.width]
         features = check_extractor(self.features) if self.features else None
-        return {"size": size, "lpips": lpips, "features": features, "version": 1}
+        st_lpips = None if self.st_lpips is None else file_hash(self.st_lpips)
+        return {"size": size, "lpips": lpips, "st_lpips": st_lpips, "features": features, "version": 2}
 
     def open(self, worker: int) -> Callable[[VideoFile, Item], Measurement]:
-        """Load the VAE, and LPIPS and the extractor if they are used."""
+        """Load the VAE, and the perceptual distances and the extractor if they are used."""
         spec = read_spec(self.model)
         vae = load_network(spec.path, spec.vae)
-        lpips = None if self.lpips is None else LPIPS.load(*self.lpips)
+        distances: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {}
+        if self.lpips is not None:
+            distances["lpips"] = LPIPS.load(*self.lpips)
+        if self.st_lpips is not None:
+            distances["st_lpips"] = ShiftTolerantLPIPS.load(self.st_lpips)
         extract = open_extractor(self.features) if self.features else None
 
         @torch.inference_mode()
@@ -104,9 +114,9 @@ class Reconstruction:
                 values["ms_ssim"] = ms_ssim(reconstruction, video)
             if self.num_frames > 1:
                 values |= {"flicker": flicker(reconstruction), "flicker_original": flicker(video)}
-            if lpips is not None:
+            for name, distance in distances.items():
                 pairs = zip(reconstruction[0].transpose(0, 1).split(8), video[0].transpose(0, 1).split(8))
-                values["lpips"] = torch.cat([lpips(x, y) for x, y in pairs]).mean()[None]
+                values[name] = torch.cat([distance(x, y) for x, y in pairs]).mean()[None]
             measurement: dict[str, Any] = {name: round(value.item(), 6) for name, value in values.items()}
             reconstructed = to_frames(reconstruction)[0]
             if extract is not None:

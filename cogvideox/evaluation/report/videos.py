@@ -40,16 +40,21 @@ class EmbeddedVideos:
         if video.id not in self.sources:
             pair = self.folder / PAIRS / f"{video.id}.mp4"
             try:
-                self.sources[video.id] = self._embed(pair if pair.is_file() else self.folder / video.file)
+                self.sources[video.id] = (
+                    self._embed(pair)
+                    if pair.is_file()
+                    else self._embed(self.folder / video.file, video.info.get("start"), video.info.get("end"))
+                )
             except UserError:  # the file is gone
                 self.sources[video.id] = "", ""
         id = html.escape(video.id, quote=True)
         return f"<video data-id='{id}' controls loop muted playsinline preload='none'></video>"
 
-    def _embed(self, path: Path) -> tuple[str, str]:
-        video = Video.load(path)
+    def _embed(self, path: Path, start: float | None = None, end: float | None = None) -> tuple[str, str]:
+        video = Video.load(path, start, end)
         poster = _uri("image/jpeg", encode_jpeg(video.frames[len(video.frames) // 2], longest_side=SIDE, quality=80))
-        is_small = path.suffix.lower() == ".mp4" and path.stat().st_size <= MAX_FILE_BYTES
+        is_whole = start is None and end is None
+        is_small = is_whole and path.suffix.lower() == ".mp4" and path.stat().st_size <= MAX_FILE_BYTES
         data = path.read_bytes() if is_small else _small(video)
         self._size += len(data)
         return _uri("video/mp4", data) if self._size <= MAX_BYTES else "", poster

@@ -11,11 +11,12 @@ from cogvideox.evaluation.reconstruction.scorer import NUM_FRAMES, SIDE, Reconst
 from cogvideox.evaluation.report.videos import PAIRS
 from cogvideox.evaluation.scorer import Item
 from cogvideox.evaluation.suites.suite import PublishedRow, Suite, SuiteOptions, check_settings, numbered
-from cogvideox.evaluation.videos import VIDEOS, VideoSet, model_hash
+from cogvideox.evaluation.videos import VIDEOS, VideoSet, model_hash, segment_info
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.records import Video
+from cogvideox.vae.losses.shift_tolerant import TRUNKS, installed_weights
 
-SETTINGS = ("videos", "num_frames", "height", "width", "lpips_trunk", "lpips_heads", "features")
+SETTINGS = ("videos", "num_frames", "height", "width", "lpips_trunk", "lpips_heads", "st_lpips", "features")
 NUM_CLIPS = 32
 """Default number of rendered clips."""
 FIRST_SEED = 9_000_000
@@ -46,7 +47,11 @@ def reconstruction_suite(options: SuiteOptions) -> Suite:
         for name, default in (("num_frames", NUM_FRAMES), ("height", SIDE), ("width", SIDE))
     )
     features = options.settings.get("features", "random")
-    scorer = Reconstruction("", num_frames, height, width, _lpips(options), features)
+    st_lpips = options.settings.get("st_lpips")
+    if st_lpips in TRUNKS:  # the weights in the user's install of the package
+        st_lpips = str(installed_weights(st_lpips))
+    perceptual = {"lpips": _lpips(options), "st_lpips": None if st_lpips is None else Path(st_lpips)}
+    scorer = Reconstruction("", num_frames, height, width, **perceptual, features=features)
     items: tuple[Item, ...] = ()
     if "videos" not in options.settings:
         items = numbered([Item("", "")] * (options.num_prompts or NUM_CLIPS), 1, FIRST_SEED)
@@ -70,7 +75,11 @@ def videos_to_reconstruct(suite: Suite, model: str, output: Path) -> tuple[Suite
     if "videos" in settings:
         folder = Path(settings["videos"])
         entries = list_folder(folder).entries[: suite.options.get("num_prompts")]
-        items = numbered([Item("", entry.caption or entry.source.name) for entry in entries], 1, 0)
+        items = numbered(
+            [Item("", entry.caption or entry.source.name, info=segment_info(entry.start, entry.end)) for entry in entries],
+            1,
+            0,
+        )
         paths = {item.id: entry.source for item, entry in zip(items, entries)}
         base = None
     else:

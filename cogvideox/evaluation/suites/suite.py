@@ -49,6 +49,8 @@ class Suite:
         prompt_variant: "original", or the name of a rewritten set of prompts.
         published: results of other models, for the report.
         source: where `published` is from, and what makes it comparable or not.
+        prompt_settings: settings that choose among the suite's own prompts, and do not apply to folders of videos.
+        reads_prompts: whether the file of prompts also matters for folders of videos.
         options: the `SuiteOptions` from which the suite was built, as JSON values.
     """
 
@@ -59,6 +61,8 @@ class Suite:
     prompt_variant: str = "original"
     published: tuple[PublishedRow, ...] = ()
     source: str = ""
+    prompt_settings: tuple[str, ...] = ()
+    reads_prompts: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -37,7 +37,8 @@ def toybox_suite(options: SuiteOptions) -> Suite:
         for group in groups
         for prompt in sets[group]
     ]
-    return Suite("toybox", numbered(prompts, options.videos_per_prompt or 1, options.seed), (ToyboxFacts(),), item_of)
+    items = numbered(prompts, options.videos_per_prompt or 1, options.seed)
+    return Suite("toybox", items, (ToyboxFacts(),), item_of, prompt_settings=("groups",))
 
 
 def item_of(prompt: str) -> Item | None:

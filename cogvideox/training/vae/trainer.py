@@ -32,6 +32,7 @@ from cogvideox.training.vae.gan import DiscriminatorTrainer
 from cogvideox.training.vae.validation import normalize_latents, validate
 from cogvideox.vae.init_weights import init_weights
 from cogvideox.vae.losses.perceptual import LPIPS, PerceptualLoss, RandomFeatures
+from cogvideox.vae.losses.shift_tolerant import ShiftTolerantLPIPS
 from cogvideox.vae.losses.vae_loss import vae_loss
 from cogvideox.vae.model import CausalVAE
 from cogvideox.vae.posterior import Posterior
@@ -85,8 +86,9 @@ def train(
         parts |= {} if discriminator is None else discriminator.checkpoint_parts()
         run.restore(parts, lambda done: sum(step_batch_size(settings, step) for step in range(done)))
         if perceptual is not None and run.start == 0:
-            random_features = "a distance in random features; set lpips_trunk and lpips_heads for LPIPS"
-            run.tracker.print(f"perceptual loss: {'LPIPS' if perceptual.name == 'lpips' else random_features}")
+            names = {"lpips": "LPIPS", "st_lpips": "ST-LPIPS"}
+            random_features = "a distance in random features; set lpips_trunk and lpips_heads, or st_lpips"
+            run.tracker.print(f"perceptual loss: {names.get(perceptual.name, random_features)}")
         forward = torch.compile(reconstruct, dynamic=False) if run.config.compile else reconstruct
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # a run has few input shapes
@@ -161,13 +163,15 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
 
 
 def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLoss | None:
-    """Build the perceptual loss: LPIPS if its files are set, otherwise random features; None if its weight is 0.
+    """Build the perceptual loss: (ST-)LPIPS if its files are set, otherwise random features; None if its weight is 0.
 
     Raises:
         UserError: the LPIPS files cannot be read or do not contain the LPIPS weights.
     """
     if settings.loss.perceptual == 0:
         return None
+    if settings.st_lpips is not None:
+        return PerceptualLoss("st_lpips", ShiftTolerantLPIPS.load(settings.st_lpips).to(device))
     if settings.lpips_trunk is not None and settings.lpips_heads is not None:
         return PerceptualLoss("lpips", LPIPS.load(settings.lpips_trunk, settings.lpips_heads).to(device))
     return PerceptualLoss("perceptual", RandomFeatures().to(device))

@@ -148,11 +148,12 @@ def feature_distance(
     """LPIPS, equation 1: weighted squared differences of normalized features, mean over space, sum over depths."""
     distances = []
     for x, y, weight in zip(features_x, features_y, weights, strict=True):
-        difference = (_normalize(x) - _normalize(y)).square().mean((2, 3))
+        difference = (normalize_features(x) - normalize_features(y)).square().mean((2, 3))
         distances.append(difference @ weight)
     return torch.stack(distances).sum(0)
 
 
-def _normalize(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def normalize_features(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Scale the features of each position to unit length."""
     # Where all features are 0, vector_norm has gradient 0; the square root of the sum of squares would give NaN.
     return x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + 1e-10)
