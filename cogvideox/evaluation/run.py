@@ -3,6 +3,7 @@
 OUT/videos/               generated videos, with their JSON sidecars
 OUT/measurements.jsonl    measurements of single videos (`store`)
 OUT/run.json              generation settings; runs with different settings cannot use the folder
+OUT/responses.sqlite      responses of endpoints, if a scorer uses one
 OUT/results.json          scores with protocols, and all measurements (`results`)
 """
 
@@ -12,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
@@ -22,7 +23,7 @@ from cogvideox.atomic_io import cannot_write, remove_stale_files, write_text
 from cogvideox.errors import UserError
 from cogvideox.evaluation.protocol import UNKNOWN
 from cogvideox.evaluation.results import Results, summarize
-from cogvideox.evaluation.scorer import Item, Measurement, Scorer, VideoFile
+from cogvideox.evaluation.scorer import EvaluationStopped, Item, Measurement, Scorer, VideoFile
 from cogvideox.evaluation.store import MeasurementStore, file_hash, measurement_key
 from cogvideox.evaluation.suites.suite import Suite
 from cogvideox.evaluation.videos import VIDEOS, GenerateVideos, VideoSet
@@ -32,6 +33,7 @@ from cogvideox.untrusted.files import parse_json, read_text
 from cogvideox.untrusted.text_encoding import dump_json
 
 RUN = "run.json"
+RESPONSES = "responses.sqlite"
 LOST = "its worker process ended, probably because memory ran out: use fewer workers"
 
 
@@ -93,6 +95,7 @@ def evaluate(
     Raises:
         UserError: the folder belongs to a different run, is in use, or cannot be written.
     """
+    suite = _with_responses(suite, output, workers, backend)
     with _locked(output):
         _check_same_run(videos, output)
         remove_stale_files(output, output / VIDEOS)
@@ -127,6 +130,8 @@ class MeasureVideos:
             try:
                 file = VideoFile(path, item.info.get("start"), item.info.get("end"))
                 measurement, error = measure(file, item), ""
+            except EvaluationStopped:
+                raise
             except UserError as failure:
                 measurement, error = None, str(failure)
             if measurement is not None and not _is_finite(measurement):
@@ -251,6 +256,20 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
+
+
+def _with_responses(suite: Suite, output: Path, workers: int, backend: Backend) -> Suite:
+    """Set the file of stored responses of scorers that use an endpoint, which one process may open."""
+    paid = [scorer.name for scorer in suite.scorers if getattr(scorer, "uses_endpoint", False)]
+    if not paid:
+        return suite
+    if workers > 1 or backend == "ray":
+        raise UserError(f"{paid[0]} uses an endpoint, whose budget one process keeps: leave out --workers and --ray")
+    scorers: list[Any] = [
+        replace(scorer, responses=output / RESPONSES) if scorer.name in paid else scorer
+        for scorer in cast(tuple[Any, ...], suite.scorers)
+    ]
+    return replace(suite, scorers=tuple(scorers))
 
 
 @contextmanager

@@ -14,12 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from cogvideox.errors import UserError
 from cogvideox.records import Video
 
 Measurement = Mapping[str, Any]
 """JSON values measured on one video, by name."""
 Statistic = Callable[[Sequence[Measurement]], float]
 """Summarizes the measurements of all videos; NaN if there are no measurements."""
+
+
+class EvaluationStopped(UserError):
+    """The evaluation cannot continue, for example because the budget of a judge is used up; its results are kept."""
 
 
 @dataclass(frozen=True)

@@ -197,10 +197,15 @@ def test_the_tokenizer_equals_transformers(tmp_path):
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (tmp_path / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     tokenizer = CLIPTokenizer.load(tmp_path / "merges.txt")
-    vocabulary = {text: index for text, index in tokenizer._tokens.items()}
+    vocabulary = dict(tokenizer._tokens)
     vocabulary |= {"<|startoftext|>": tokenizer.start, "<|endoftext|>": tokenizer.end}
     reference = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges)
-    for text in ("The cat and  the dog's BALL!", "Van Gogh style, 1234", "a person is marching_ band &amp; ball", "naïve ss"):
+    for text in (
+        "The cat and  the dog's BALL!",
+        "Van Gogh style, 1234",
+        "a person is marching_ band &amp; ball",
+        "naïve ss",
+    ):
         assert [tokenizer.start, *tokenizer.encode(text), tokenizer.end] == reference(
             text.replace("&amp;", "&")
         ).input_ids, text

@@ -1,4 +1,4 @@
-"""Networks of published scores in plain torch, which load the original checkpoints. No weights are part of this package.
+"""Networks of published scores in plain torch, which load the original checkpoints. No weights are included.
 
 | module | network | checkpoint |
 |---|---|---|

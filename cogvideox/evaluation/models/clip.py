@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
@@ -17,6 +16,7 @@ from cogvideox.evaluation.models.torchscript import is_torchscript, read_torchsc
 from cogvideox.evaluation.models.vision_blocks import count_blocks
 from cogvideox.state_dict.strict_load import load_strict
 from cogvideox.state_dict.torch_io import open_weights
+from cogvideox.video.official_tools import resize_pillow
 
 HEAD_WIDTH = 64
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -129,10 +129,9 @@ def prepare(frames: UInt8[np.ndarray, "t h w 3"], side: int = 224) -> Float[Tens
     images = []
     for frame in frames:
         height, width = frame.shape[:2]
-        size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
-        image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
-        left, top = (round((length - side) / 2) for length in size)
-        images.append(np.asarray(image.crop((left, top, left + side, top + side))))
+        size = (int(side * height / width), side) if width <= height else (side, int(side * width / height))
+        top, left = (round((length - side) / 2) for length in size)
+        images.append(resize_pillow(frame, *size)[top : top + side, left : left + side])
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (pixels - mean) / std
@@ -152,9 +151,7 @@ def load_clip(file: str | Path) -> CLIP:
         raise UserError(f"{file} is not a checkpoint of CLIP with a vision transformer")
     width, _, patch_size, _ = state["visual.conv1.weight"].shape
     num_patches = state["visual.positional_embedding"].shape[0] - 1
-    vision_depth, depth = (
-        count_blocks(list(state), f"{prefix}transformer.resblocks.") for prefix in ("visual.", "")
-    )
+    vision_depth, depth = (count_blocks(list(state), f"{prefix}transformer.resblocks.") for prefix in ("visual.", ""))
     vocabulary, text_width = state["token_embedding.weight"].shape
     num_tokens = state["positional_embedding"].shape[0]
     side = round(num_patches**0.5) * patch_size

@@ -5,6 +5,7 @@ import html
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ class CLIPTokenizer:
         parts = [self._letters[byte] for byte in word.encode("utf-8")]
         parts[-1] += END_OF_WORD
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:]))
+            pairs = list(pairwise(parts))
             best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if best not in self._ranks:
                 break

@@ -121,9 +121,7 @@ class UpdateBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder, self.gru, self.flow_head = MotionEncoder(), SeparableGRU(CONTEXT + 128), FlowHead()
-        self.mask = nn.Sequential(
-            nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, STRIDE**2 * 9, 1)
-        )
+        self.mask = nn.Sequential(nn.Conv2d(HIDDEN, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, STRIDE**2 * 9, 1))
 
     def forward(
         self, state: Features, context: Features, correlations: Float[Tensor, "n _c h w"], flow: Flow
@@ -159,9 +157,7 @@ class RAFT(nn.Module):
         return upsample(flow, mask)
 
 
-def correlation_pyramid(
-    first: Features, second: Features
-) -> list[Float[Tensor, "pixels 1 _h _w"]]:
+def correlation_pyramid(first: Features, second: Features) -> list[Float[Tensor, "pixels 1 _h _w"]]:
     """Return the correlations of each position of `first` with all of `second`, at all levels."""
     n, c, h, w = first.shape
     correlations = torch.einsum("ncp,ncq->npq", first.flatten(2), second.flatten(2)) / c**0.5

@@ -76,7 +76,10 @@ def videos_to_reconstruct(suite: Suite, model: str, output: Path) -> tuple[Suite
         folder = Path(settings["videos"])
         entries = list_folder(folder).entries[: suite.options.get("num_prompts")]
         items = numbered(
-            [Item("", entry.caption or entry.source.name, info=segment_info(entry.start, entry.end)) for entry in entries],
+            [
+                Item("", entry.caption or entry.source.name, info=segment_info(entry.start, entry.end))
+                for entry in entries
+            ],
             1,
             0,
         )

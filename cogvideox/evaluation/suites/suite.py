@@ -93,6 +93,13 @@ def numbered(items: Sequence[Item], videos_per_prompt: int, seed: int) -> tuple[
     )
 
 
+def choice(value: str, allowed: Sequence[str], name: str) -> str:
+    """Return the value of a setting. Raises UserError if it is not allowed."""
+    if value not in allowed:
+        raise UserError(f"--set {name}={value}: choose from {', '.join(allowed)}")
+    return value
+
+
 def check_settings(suite: str, options: SuiteOptions, known: Sequence[str]) -> None:
     """Raise UserError if `options.settings` has a name that the suite does not know."""
     for name in options.settings:

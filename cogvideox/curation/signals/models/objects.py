@@ -6,6 +6,7 @@ such as cats and dogs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -84,27 +85,7 @@ class Objects:
         return sha256(GRAPH.path(self.graph)) + sha256(WEIGHTS.path(self.weights_file))
 
     def open(self) -> Callable[[ClipInput], Mapping[str, Value]]:
-        import torch
-        import torch.nn.functional as F
-
-        from cogvideox.curation.signals.models.tfjs import Graph
-
-        path = GRAPH.path(self.graph)
-        try:
-            network = Graph(path, WEIGHTS.path(self.weights_file))
-            valid = {"tower_0/images", "tower_0/keypoints", "tower_0/wh"} <= network.nodes.keys()
-        except (UserError, KeyError, ValueError, TypeError, IndexError):
-            valid = False
-        if not valid:
-            raise UserError(f"{path} is not the published object detector")
-
-        def detect(frame: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
-            x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
-            x = F.interpolate(x, (_SIDE, _SIDE), mode="bilinear", antialias=True, align_corners=False)
-            with torch.inference_mode():
-                outputs = network.run({"tower_0/images": x.permute(0, 2, 3, 1)}, ("tower_0/keypoints", "tower_0/wh"))
-            return outputs[0][0].numpy(), outputs[1][0].numpy()
-
+        detect = load_detector(GRAPH.path(self.graph), WEIGHTS.path(self.weights_file))
         return lambda clip: self.measure(clip.frames[0], detect)
 
     def measure(
@@ -128,6 +109,37 @@ class Objects:
             "objects.num_objects": float(counts.sum()),
             "objects.num_people": float(counts[KINDS.index("person")]),
         }
+
+
+def load_detector(
+    graph: Path, weights: Path
+) -> Callable[[UInt8[np.ndarray, "h w 3"]], tuple[Float32[np.ndarray, "y x kinds"], Float32[np.ndarray, "y x 4"]]]:
+    """Load the detector and return the function `detect` of `Objects.measure`.
+
+    Raises:
+        UserError: the files are not the published detector.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from cogvideox.curation.signals.models.tfjs import Graph
+
+    try:
+        network = Graph(graph, weights)
+        valid = {"tower_0/images", "tower_0/keypoints", "tower_0/wh"} <= network.nodes.keys()
+    except (UserError, KeyError, ValueError, TypeError, IndexError):
+        valid = False
+    if not valid:
+        raise UserError(f"{graph} is not the published object detector")
+
+    def detect(frame: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
+        x = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, (_SIDE, _SIDE), mode="bilinear", antialias=True, align_corners=False)
+        with torch.inference_mode():
+            outputs = network.run({"tower_0/images": x.permute(0, 2, 3, 1)}, ("tower_0/keypoints", "tower_0/wh"))
+        return outputs[0][0].numpy(), outputs[1][0].numpy()
+
+    return detect
 
 
 def count_objects(

@@ -42,7 +42,10 @@ def norm(state: State, name: str, x: Tensor) -> Tensor:
     if f"module.{name}.running_mean" not in state:  # instance norm
         mean, variance = x.mean(dim=(2, 3), keepdim=True), x.var(dim=(2, 3), keepdim=True, correction=0)
         return (x - mean) / (variance + 1e-5).sqrt()
-    values = [state[f"module.{name}.{key}"].double().view(1, -1, 1, 1) for key in ("running_mean", "running_var", "weight", "bias")]
+    values = [
+        state[f"module.{name}.{key}"].double().view(1, -1, 1, 1)
+        for key in ("running_mean", "running_var", "weight", "bias")
+    ]
     return (x - values[0]) / (values[1] + 1e-5).sqrt() * values[2] + values[3]
 
 
