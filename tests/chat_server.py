@@ -1,11 +1,13 @@
 """A local OpenAI-compatible server in a separate process, for tests.
 
 The last message controls the response: `say: TEXT` returns TEXT; keywords such as `broken-json` trigger that failure.
+`score-N` returns a judge's answer.
 Any message without a keyword returns its number of words and images. All computed responses are logged.
 """
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,6 +122,8 @@ def app():
             return ""
         if "megabyte" in message:
             return "word " * 200_000
+        if score := re.search(r"score-(\d)", message):
+            return f'Brief Reasoning Statement: the frames change.\n"Score":{{{score[1]}}}'
         if "say: " in message:
             return message.rpartition("say: ")[2].partition("\n")[0]
         return f"{len(message.split())} words, {sum(part['type'] == 'image_url' for part in parts)} images"

@@ -93,7 +93,8 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     """Return the videos in a folder that a suite scores.
 
     The prompt of a video is in a JSON or text file beside it, in a table (`dataset.ingest.folder_layouts`), or, as in
-    the official layout of VBench, its name without the number: "a bird and a cat-0.mp4".
+    the official layout of VBench, its name without the number: "a bird and a cat-0.mp4". Suites may know videos by
+    other names, such as the ids of ChronoMagic-Bench.
 
     Raises:
         UserError: no such folder, or none of its videos has a prompt that the suite scores.
@@ -102,10 +103,11 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
     counts: Counter[str] = Counter()
     sidecars: list[Sidecar] = []
     for entry in list_folder(folder).entries:
-        caption = entry.caption or _prompt_of_name(entry.source)
-        item = None if caption is None else suite.item_of(caption)
-        if item is None or caption is None:
-            reason = "it has no prompt" if caption is None else f"the suite {suite.name} does not score its prompt"
+        names = [entry.caption] if entry.caption else [_prompt_of_name(entry.source), entry.source.stem]
+        item = next((item for name in names if name and (item := suite.item_of(name)) is not None), None)
+        if item is None:
+            has_prompt = names[0] is not None
+            reason = f"the suite {suite.name} does not score its prompt" if has_prompt else "it has no prompt"
             skipped.append((entry.source, reason))
             continue
         name = entry.source.relative_to(folder) if entry.source.is_relative_to(folder) else entry.source
@@ -113,8 +115,8 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
         if id in paths:  # the same name with another suffix, or a file with several prompts
             id = f"{name.as_posix()} {len(items)}"
         info = {**item.info, **segment_info(entry.start, entry.end)}
-        item = replace(item, id=id, sample=counts[caption], info=info)
-        counts[caption] += 1
+        item = replace(item, id=id, sample=counts[item.prompt], info=info)
+        counts[item.prompt] += 1
         sidecar = _sidecar(entry.source)
         if sidecar is not None:
             sidecars.append(sidecar)

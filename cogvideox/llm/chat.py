@@ -20,7 +20,7 @@ class Frame:
 
     Attributes:
         time: seconds from the start of the clip; None for an image.
-        jpeg: encoded image.
+        jpeg: encoded image; a PNG is accepted by endpoints that get images.
         key: identity of the frame in the cache key (clip id, time, size); empty uses a hash of the JPEG.
     """
 

@@ -248,7 +248,8 @@ def _content(parts: Sequence[str | Frame], frames: Literal["images", "video_url"
         elif frames == "images":
             if part.time is not None:
                 content.append({"type": "text", "text": f"t={part.time:.1f}s"})
-            url = "data:image/jpeg;base64," + base64.b64encode(part.jpeg).decode()
+            kind = "png" if part.jpeg.startswith(b"\x89PNG") else "jpeg"
+            url = f"data:image/{kind};base64,{base64.b64encode(part.jpeg).decode()}"
             content.append({"type": "image_url", "image_url": {"url": url}})
     return content
 

@@ -17,7 +17,9 @@ from cogvideox.errors import UserError
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
-def resize_opencv(frame: Frame, height: int, width: int, method: Literal["linear", "area"]) -> Frame:
+def resize_opencv(
+    frame: Frame, height: int, width: int, method: Literal["linear", "area"]
+) -> UInt8[np.ndarray, "_h _w 3"]:
     """Resize with OpenCV: "linear" without antialiasing, "area" averages the pixels of each cell."""
     import cv2
 
@@ -25,12 +27,12 @@ def resize_opencv(frame: Frame, height: int, width: int, method: Literal["linear
     return cv2.resize(frame, (width, height), interpolation=interpolation)
 
 
-def resize_pillow(frame: Frame, height: int, width: int) -> Frame:
+def resize_pillow(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "_h _w 3"]:
     """Resize with Pillow's bicubic filter, which is antialiased."""
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def read_opencv(path: Path, indices: Collection[int]) -> dict[int, Frame]:
+def read_opencv(path: Path, indices: Collection[int]) -> dict[int, UInt8[np.ndarray, "_h _w 3"]]:
     """Decode a video with OpenCV, and return the frames with these indices. Missing indices are left out.
 
     Raises:
@@ -42,7 +44,7 @@ def read_opencv(path: Path, indices: Collection[int]) -> dict[int, Frame]:
     try:
         if not video.isOpened():
             raise UserError(f"cannot read {path}: OpenCV cannot open it as a video")
-        frames: dict[int, Frame] = {}
+        frames: dict[int, UInt8[np.ndarray, "_h _w 3"]] = {}
         for index in range(max(indices, default=-1) + 1):
             success, frame = video.read()
             if not success:

@@ -10,7 +10,7 @@ from cogvideox.evaluation.protocol import Protocol, code_version
 from cogvideox.evaluation.reconstruction.scorer import NUM_FRAMES, SIDE, Reconstruction
 from cogvideox.evaluation.report.videos import PAIRS
 from cogvideox.evaluation.scorer import Item
-from cogvideox.evaluation.suites.suite import PublishedRow, Suite, SuiteOptions, check_settings, numbered
+from cogvideox.evaluation.suites.suite import PublishedRow, Suite, SuiteOptions, check_settings, numbered, positive
 from cogvideox.evaluation.videos import VIDEOS, VideoSet, model_hash, segment_info
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.records import Video
@@ -43,7 +43,7 @@ def reconstruction_suite(options: SuiteOptions) -> Suite:
     if options.videos_per_prompt is not None:
         raise UserError("the suite reconstruction has no prompts: leave out --videos-per-prompt")
     num_frames, height, width = (
-        _size(options, name, default)
+        positive(options, name, default)
         for name, default in (("num_frames", NUM_FRAMES), ("height", SIDE), ("width", SIDE))
     )
     features = options.settings.get("features", "random")
@@ -113,13 +113,6 @@ def _render(clips: list[tuple[int, Path]], scorer: Reconstruction) -> None:
         scene = sample_scene(seed, seconds=(scorer.num_frames - 1) / fps)
         size = {"num_frames": scorer.num_frames, "height": scorer.height, "width": scorer.width}
         Video(render_scene(scene, **size, fps=fps).numpy(), fps).save(path)
-
-
-def _size(options: SuiteOptions, name: str, default: int) -> int:
-    text = options.settings.get(name, str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--set {name}={text} must be a whole number above 0")
-    return int(text)
 
 
 def _lpips(options: SuiteOptions) -> tuple[Path, Path] | None:

@@ -100,6 +100,14 @@ def choice(value: str, allowed: Sequence[str], name: str) -> str:
     return value
 
 
+def positive(options: SuiteOptions, name: str, default: int) -> int:
+    """Return a setting that is a whole number above 0. Raises UserError if it is not."""
+    text = options.settings.get(name, str(default))
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise UserError(f"--set {name}={text} must be a whole number above 0")
+    return int(text)
+
+
 def check_settings(suite: str, options: SuiteOptions, known: Sequence[str]) -> None:
     """Raise UserError if `options.settings` has a name that the suite does not know."""
     for name in options.settings:
