@@ -21,6 +21,8 @@ from cogvideox.toybox.scenes.sampler import sample_scene
         (["toybox", "-o", "out", "--set", "groups=all"], "unknown group"),
         (["toybox", "-o", "out", "--suite", "vbenhc"], "unknown suite"),
         (["toybox", "-o", "out", "--prompts", "p.txt"], "has its own prompts"),
+        (["toybox", "-o", "out", "--suite", "reconstruction", "--seed", "3"], "--seed does not apply"),
+        (["toybox", "-o", "out", "--suite", "mtscore"], "needs --prompts"),
         (["compare", "a"], "needs A and B"),
         (["compare", "a", "b"], "a has no results.json"),
         (["export", "a"], "needs OUT"),

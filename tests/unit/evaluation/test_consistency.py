@@ -10,6 +10,7 @@ import pytest
 from cogvideox.errors import UserError
 from cogvideox.evaluation import run
 from cogvideox.evaluation.compare import compare
+from cogvideox.evaluation.export import export_vbench
 from cogvideox.evaluation.intervals import estimate
 from cogvideox.evaluation.protocol import Protocol
 from cogvideox.evaluation.results import Results, summarize
@@ -99,7 +100,7 @@ def test_a_measurement_that_is_not_finite_is_a_failure(tmp_path):
     assert "not finite" in str(results.videos[0].errors)
 
 
-def test_prompts_of_one_file_have_ids_of_their_own_and_parts_are_skipped(tmp_path):
+def test_prompts_of_one_file_have_ids_of_their_own_and_parts_are_segments(tmp_path):
     Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0).save(tmp_path / "x.mp4")
     suite = build_suite("toybox", SuiteOptions(num_prompts=1))
     table = tmp_path / "metadata.csv"
@@ -107,4 +108,24 @@ def test_prompts_of_one_file_have_ids_of_their_own_and_parts_are_skipped(tmp_pat
     assert len({item.id for item in videos_of_folder(suite, tmp_path).items}) == 2
     table.write_text("file_name,text,start,end\nx.mp4,a red ball moves left,0,0.25\nx.mp4,a blue ball moves right,,\n")
     videos = videos_of_folder(suite, tmp_path)
-    assert len(videos.items) == 1 and "part of a file" in str(videos.skipped)
+    assert [dict(item.info).get("end") for item in videos.items] == [0.25, None]
+    lengths = Suite("lengths", (), (Length(),), lambda prompt: Item("", prompt))
+    results = evaluate(videos_of_folder(lengths, tmp_path), lengths, tmp_path / "out")
+    assert [video.measurements["length"]["frames"] for video in results.videos] == [2, 5]
+    with pytest.raises(UserError, match="cannot export a segment"):
+        export_vbench(results, tmp_path / "out", tmp_path / "official")
+
+
+@dataclass(frozen=True)
+class Length:
+    """Counts frames."""
+
+    name: str = "length"
+    groups: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = (Metric("length", Ratio("frames")),)
+
+    def settings(self):
+        return {}
+
+    def open(self, worker: int):
+        return lambda file, item: {"frames": len(file.video.frames)}

@@ -46,6 +46,20 @@ def test_clips_that_are_too_short_fail(tmp_path: Path):
     assert "has 5 frames, and the protocol needs 9" in results.videos[0].errors["reconstruction"]
 
 
+def test_a_segment_of_a_file_is_reconstructed(tmp_path: Path):
+    source, frames = tmp_path / "videos", torch.randint(0, 255, (20, 64, 64, 3), dtype=torch.uint8).numpy()
+    Video(frames, 8.0).save(source / "x.mp4")
+    (source / "metadata.csv").write_text("file_name,text,start,end\nx.mp4,a,1,\nx.mp4,b,,\n", encoding="utf-8")
+    options = SuiteOptions(settings={**SIZE, "videos": str(source), "features": ""})
+    suite, videos = videos_to_reconstruct(build_suite("reconstruction", options), "toybox", tmp_path / "out")
+    evaluate(videos, suite, tmp_path / "out")
+    segment, whole = (Video.load(tmp_path / f"out/reconstructions/{i}.mp4").frames[:, :, :64] for i in (0, 1))
+    expected = Video.load(source / "x.mp4").frames.astype(float)
+    for shown, start in ((segment, 8), (whole, 0)):  # encoded again, so only similar
+        errors = [abs(shown - expected[first : first + 9]).mean() for first in (start, 4)]
+        assert errors[0] < 0.5 * errors[1]
+
+
 def test_the_default_is_the_protocol_of_table_2():
     (scorer,) = build_suite("reconstruction", SuiteOptions()).scorers
     assert scorer.settings()["size"] == [17, 256, 256]
