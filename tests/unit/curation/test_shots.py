@@ -1,12 +1,15 @@
 """Shot boundaries of films with known cuts and dissolves."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("cv2")
 pytest.importorskip("scenedetect")
 
-from cogvideox.curation.stages.shots import Boundary, ShotFinder, _detail_ratio, detail_energy
+from cogvideox.curation.stages.shots import Boundary, _detail_ratio, detail_energy
 from cogvideox.curation.stages.split import Split, shot_ranges
 from cogvideox.errors import UserError
 from cogvideox.toybox.effects import camera, degradation, transitions
@@ -15,8 +18,8 @@ from tests.unit.curation.raw_files import edited, shot
 FPS = 24.0
 
 
-def find(frames: np.ndarray) -> list[Boundary]:
-    finder = ShotFinder(3.0, 15.0, 2.0, FPS)
+def find(frames: np.ndarray, make_finder: Callable[[], Any] = lambda: Split().finder(FPS)) -> list[Boundary]:
+    finder = make_finder()
     for frame in frames:
         finder.add(frame)
     return finder.boundaries()
@@ -38,12 +41,12 @@ def films(seeds: range):
         yield degradation.noise(film, 2.0, seed), truth
 
 
-def score(seeds: range) -> dict[str, float]:
+def score(seeds: range, make_finder: Callable[[], Any] = lambda: Split().finder(FPS)) -> dict[str, float]:
     """Return the F1 scores of cuts (exact frame) and dissolves (more than half of the mixed frames covered)."""
     hits = {"cut": 0, "dissolve": 0}
     total = {"cut": 0, "dissolve": 0}
     for film, truth in films(seeds):
-        found = find(film)
+        found = find(film, make_finder)
         for boundary in found:
             total[boundary.kind] += 1
         for transition in truth:

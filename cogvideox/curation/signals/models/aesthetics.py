@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cogvideox.curation.model_files import sha256
 from cogvideox.curation.signals.base import ClipInput, Sampling
-from cogvideox.curation.signals.models.files import sha256
 from cogvideox.curation.stage import Column, Value, missing_packages
 from cogvideox.errors import UserError
 

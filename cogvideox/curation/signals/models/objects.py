@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from cogvideox.curation.model_files import ModelFile, sha256
 from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
-from cogvideox.curation.signals.models.files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Value
 from cogvideox.errors import UserError
 

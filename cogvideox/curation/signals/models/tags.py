@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cogvideox.curation.model_files import ModelFile, sha256
 from cogvideox.curation.signals.base import ClipInput, SampledFrames, Sampling
-from cogvideox.curation.signals.models.files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Value
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import parse_json, read_bytes

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("cv2")
 
+from cogvideox.curation.model_files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models import brisque
-from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.errors import UserError
 from cogvideox.toybox.effects import camera, degradation
 

@@ -6,9 +6,9 @@ import av
 import numpy as np
 import pytest
 
+from cogvideox.curation.model_files import FOLDER_VARIABLE
 from cogvideox.curation.signals.base import ClipInput
 from cogvideox.curation.signals.models import speech
-from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
 from cogvideox.curation.signals.models.speech import Speech
 from cogvideox.errors import UserError
 from cogvideox.video.reading.audio import read_audio

@@ -1,6 +1,6 @@
-"""Search paths and checksums of the model files of signals.
+"""Search paths and checksums of the model files of stages and signals.
 
-A file is taken from the path in the signal's parameter, from an installed package that contains it, or from the folder
+A file is taken from the path in a parameter, from an installed package that contains it, or from the folder
 in the environment variable `COGVIDEOX_SIGNAL_MODELS`, in this order. `tools/fetch_signal_models.py` fills this folder.
 """
 
