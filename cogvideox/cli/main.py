@@ -19,6 +19,7 @@ from cogvideox.version import __version__
 COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
     "evaluate": "score a model or a folder of videos, with intervals and a report",
+    "rate": "plan a blind study of videos, serve its page, and show the results",
     "curate": "split raw videos into clips, measure them, and list the usable ones",
     "caption": "caption clips with a pipeline of models, and show the captions",
     "funnel": "show what a curation kept and dropped, and why",

@@ -82,7 +82,7 @@ class Study:
     num_raters: int = 8
     stop_rule: str = "every rater answers all items; no early stop"
     consent: str = (
-        "Your answers are stored with the name on your invitation and are used to evaluate video models. "
+        "Your answers are stored under the id of your invitation and are used to evaluate video models. "
         "You can stop at any time."
     )
     seed: int = 0

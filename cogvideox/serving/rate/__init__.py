@@ -1,0 +1,1 @@
+"""The rating page: a blind study of single videos or pairs."""
