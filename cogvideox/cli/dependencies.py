@@ -17,6 +17,7 @@ PURPOSES = {
     "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
     "curate": "cutting and measuring raw video",
     "llm": "language models for captions and judges",
+    "serve": "pages on which people rate and annotate videos",
     "ray": "curation and encoding on a cluster",
     "quant": "8-bit weights, in half the memory",
     "dev": "tests, checks and documentation",

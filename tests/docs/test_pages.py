@@ -48,7 +48,7 @@ def test_every_command_line_option_exists():
     for block, words in commands():
         if words[0] != "cogvideox":
             continue
-        verb = tuple(words[1 : 3 if words[1] == "labels" else 2])  # `labels` has verbs of its own
+        verb = tuple(words[1 : 3 if words[1] in ("annotate", "labels", "rate") else 2])  # commands with verbs
         options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
         missing = {option for option in options if not re.search(rf"{option}(?![\w-])", help_text(verb))}
         assert not missing, f"{block.name}: `cogvideox {' '.join(verb)}` has no {missing}"

@@ -101,6 +101,5 @@ def chromium() -> Iterator:
 def axe_violations(page) -> list[str]:
     """Return the violations of accessibility rules that axe-core finds on a page."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    return [
-        f"{violation['id']}: {violation['nodes'][0]['html'][:120]}" for violation in axe.Axe().run(page).response["violations"]
-    ]
+    violations = axe.Axe().run(page).response["violations"]
+    return [f"{violation['id']}: {violation['nodes'][0]['html'][:120]}" for violation in violations]

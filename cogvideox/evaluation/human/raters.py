@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import fmean, median
 from typing import Any
 
 from cogvideox.evaluation.human.rubric import CRITERIA, TOTAL
@@ -42,12 +42,12 @@ def summarize_raters(study: Study, votes: Sequence[Event]) -> list[RaterSummary]
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for vote in first:
         if study.mode == "single" and vote.answer is not None:
-            scores[str(vote.item)][vote.rater] = mean(float(vote.answer[name]) for name in CRITERIA)
+            scores[str(vote.item)][vote.rater] = fmean(float(vote.answer[name]) for name in CRITERIA)
     summaries = []
     for rater in dict.fromkeys(vote.rater for vote in votes):
         own = [vote for vote in first if vote.rater == rater]
         biases = [
-            by_rater[rater] - mean(value for name, value in by_rater.items() if name != rater)
+            by_rater[rater] - fmean(value for name, value in by_rater.items() if name != rater)
             for by_rater in scores.values()
             if rater in by_rater and len(by_rater) > 1
         ]
@@ -63,10 +63,10 @@ def summarize_raters(study: Study, votes: Sequence[Event]) -> list[RaterSummary]
             RaterSummary(
                 rater,
                 len(own),
-                mean(biases) if biases else None,
-                mean(side == "left" for side in sides) if sides else None,
-                mean(agreements) if agreements else None,
-                mean(gold) if gold else None,
+                fmean(biases) if biases else None,
+                fmean(side == "left" for side in sides) if sides else None,
+                fmean(agreements) if agreements else None,
+                fmean(gold) if gold else None,
                 median(times) if times else None,
             )
         )
