@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import av
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -26,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF", "JPEG2000", "PP
 """Supported formats, with Pillow's names. HEIF needs the package pi-heif."""
 
 _ANIMATED = ("PNG", "WEBP", "AVIF")
+_HUFFMAN_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of JPEG frames: baseline, extended, progressive
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MAX_PROFILE = 4_000_000  # bytes
 _OPEN = threading.Lock()  # because Pillow's limit of pixels is a global variable
@@ -155,6 +157,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             try:
                 if image.format == "PNG":
                     _check_checksums(path)
+                elif image.format in ("JPEG", "MPO"):
+                    _check_jpeg(str(path), limits.file_version(path), limit("PIXELS"))
                 yield image
             except UserError as error:
                 raise UserError(f"cannot read {path}: {str(error).removeprefix('cannot read an image ')}") from error
@@ -196,6 +200,40 @@ def _check_checksums(path: str | Path) -> None:
             Image.open(path, formats=("PNG",)).verify()
         finally:
             Image.MAX_IMAGE_PIXELS = pillow_limit
+
+
+@lru_cache(maxsize=1024)
+def _check_jpeg(path: str, version: limits.FileVersion, max_pixels: int) -> None:
+    """Raise ValueError if FFmpeg finds invalid data in a JPEG, which Pillow decodes to wrong pixels without an error.
+
+    FFmpeg does not support arithmetic coding, and no other decoder reports invalid data.
+    """
+    data = Path(path).read_bytes()
+    if _frame_type(data) not in _HUFFMAN_FRAMES:
+        return
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"err_detect": "explode", "max_pixels": str(max_pixels)}
+    try:
+        decoder.decode(av.Packet(data))
+    except av.error.InvalidDataError:
+        raise ValueError("its compressed data are invalid") from None
+    except av.error.FFmpegError:  # not supported
+        pass
+
+
+def _frame_type(data: bytes) -> int:
+    """Return the marker of the frame header of a JPEG; 0 if there is none."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, size = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xFF:  # padding
+            position += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return marker
+        else:
+            position += 2 + size
+    return 0
 
 
 def _is_animated(image: Image.Image) -> bool:
