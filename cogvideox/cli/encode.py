@@ -73,6 +73,8 @@ def run(arguments: list[str]) -> None:
         _write_sheet(options.sheet, plan.windows)
     if options.output is None or options.dry_run:
         return
+    if not plan.windows and shard.world == 1:
+        raise UserError(f"{options.folder} has no usable clips, so {options.output} is not written")
 
     from cogvideox.cli.writable import check_writable
 
@@ -94,6 +96,8 @@ def run(arguments: list[str]) -> None:
     if target.first_frames:
         encoded += f", with the first frames of {result.num_new_first_frames}"
     print(f"{options.output}: {result.num_clips} clips, {encoded}, in {time.perf_counter() - start:.1f} s")
+    if result.complete and result.num_clips == 0:
+        raise UserError(f"no clip of {options.folder} could be encoded")
     if not result.complete:
         print(f"this is shard {options.shard}; the index is written when all shards are done")
 

@@ -112,6 +112,17 @@ def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, workdir):
     )
 
 
+def test_a_folder_without_usable_clips_is_an_error(run, model, workdir):
+    clips.video(workdir / "bad/d.mp4", "a ball " * 500)
+    result = run("encode", workdir / "bad", "-o", "store", "--model", model)
+    assert result.status == 2 and not (workdir / "store").exists()
+    assert "1 rejected" in result.out and "bad has no usable clips, so store is not written" in result.err
+    assert run("encode", workdir / "bad", "--model", model, "--dry-run").status == 0
+    for shard in ("0/2", "1/2"):
+        result = run("encode", workdir / "bad", "-o", "store", "--model", model, "--shard", shard)
+    assert result.status == 2 and "no clip of" in result.err
+
+
 def test_the_last_job_writes_the_index(run, data, model, workdir):
     options = ("-o", "store", "--model", model, "--height", 32, "--width", 48)
     first = run("encode", data, *options, "--shard", "1/2")
