@@ -16,11 +16,14 @@ from cogvideox.cli.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
+    from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.config import ToyboxTraining, VAETraining
     from cogvideox.training.diffusion.config import DiffusionTraining
     from cogvideox.training.text_encoder.config import TextEncoderTraining
 
-    Settings = VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining
+    Settings = (
+        VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining | SummarizerTraining | CaptionerTraining
+    )
 
 UNFINISHED = 75
 """Exit status of a run that saved a checkpoint and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
@@ -107,6 +110,7 @@ def train(
 
 def _trainer(settings: "Settings") -> Any:
     """Import the trainer for a config."""
+    from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.config import ToyboxTraining, VAETraining
     from cogvideox.training.text_encoder.config import TextEncoderTraining
 
@@ -116,6 +120,10 @@ def _trainer(settings: "Settings") -> Any:
         from cogvideox.training.text_encoder import trainer
     elif isinstance(settings, ToyboxTraining):
         from cogvideox.training.toybox import trainer
+    elif isinstance(settings, SummarizerTraining):
+        from cogvideox.training.captioner import summarizer_trainer as trainer
+    elif isinstance(settings, CaptionerTraining):
+        from cogvideox.training.captioner import captioner_trainer as trainer
     else:
         from cogvideox.training.diffusion import trainer
     return trainer
@@ -141,6 +149,7 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
         UserError: the recipe renders its own clips, or supports only one folder.
     """
     from cogvideox.dataset.mixture import DataSource
+    from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.config import ToyboxTraining
     from cogvideox.training.diffusion.config import DiffusionTraining
     from cogvideox.training.text_encoder.config import TextEncoderTraining
@@ -150,6 +159,10 @@ def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
     if isinstance(settings, DiffusionTraining):
         sources = tuple(DataSource(path) for path in data)
         return replace(settings, data=sources, toybox=(), toybox_validation=None)
+    if isinstance(settings, CaptionerTraining):  # rendered scenes have facts, captioned clips have not
+        return replace(settings, data=tuple(data), pretraining_steps=0, fact_weight=0.0)
+    if isinstance(settings, SummarizerTraining):
+        return replace(settings, data=tuple(data))
     if isinstance(settings, ToyboxTraining | TextEncoderTraining):
         raise UserError("this recipe renders its own clips: remove --data, or use toybox-sft")
     if len(data) > 1:
@@ -187,8 +200,11 @@ def resource_summary(settings: "Settings") -> list[str]:
     """Return lines with the estimated steps, parameters, memory and time of a run."""
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
+    from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.resource_estimate import estimate, format_estimate
 
+    if isinstance(settings, CaptionerTraining | SummarizerTraining):
+        return [f"steps       {settings.run.num_steps:,} of {settings.run.batch_size} clips; memory is not estimated"]
     try:
         machine = detect_hardware(choose_device(settings.run.device), settings.run.precision)
     except UserError:  # the device is not available on this machine

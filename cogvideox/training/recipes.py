@@ -6,6 +6,8 @@ from dataclasses import replace
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.text.config import T5Config
+from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
+from cogvideox.training.captioner.recipes import CAPTIONING
 from cogvideox.training.config import (
     HELD_OUT_SEED,
     OptimSettings,
@@ -228,7 +230,10 @@ def toybox_vae_2() -> VAETraining:
     )
 
 
-Recipe = Callable[[], VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining]
+Recipe = Callable[
+    [],
+    VAETraining | TextEncoderTraining | ToyboxTraining | DiffusionTraining | SummarizerTraining | CaptionerTraining,
+]
 
 GROUPS: dict[str, dict[str, Recipe]] = {
     "Fine-tuning on your videos": {**FINE_TUNING},
@@ -239,6 +244,7 @@ GROUPS: dict[str, dict[str, Recipe]] = {
         "toybox-vae-1": toybox_vae_1,
         "toybox-vae-2": toybox_vae_2,
     },
+    "Captioning models": {**CAPTIONING},
     "The shipped model from scratch": {
         "toybox-vae": toybox_vae,
         "toybox-text-encoder": toybox_text_encoder,
