@@ -203,14 +203,17 @@ def resource_summary(settings: "Settings") -> list[str]:
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.resource_estimate import estimate, format_estimate
 
-    if isinstance(settings, CaptionerTraining | SummarizerTraining):
-        return [f"steps       {settings.run.num_steps:,} of {settings.run.batch_size} clips; memory is not estimated"]
     try:
         machine = detect_hardware(choose_device(settings.run.device), settings.run.precision)
     except UserError:  # the device is not available on this machine
         machine = None
     num_ranks = max(int(os.environ.get("WORLD_SIZE", "1")), getattr(settings, "sequence", 1))
-    resources = estimate(settings, machine, num_ranks)
+    if isinstance(settings, CaptionerTraining | SummarizerTraining):
+        from cogvideox.training.captioner.resource_estimate import estimate_captioning
+
+        resources = estimate_captioning(settings)
+    else:
+        resources = estimate(settings, machine, num_ranks)
     return format_estimate(resources, settings.run.num_steps, machine, num_ranks)
 
 

@@ -34,7 +34,10 @@ class CaptionStyle:
         Raises:
             UserError: the file cannot be read.
         """
-        return config.load(cls, path)
+        data = config.read_data(path)
+        if isinstance(data, dict):
+            data.pop("short_fraction", None)  # in files of earlier versions
+        return config.from_dict(cls, data, where=str(path))
 
 
 def enhance_prompt(prompt: str, style: CaptionStyle, client: Client, image: Frame | None = None) -> str:

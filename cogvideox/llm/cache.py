@@ -16,6 +16,8 @@ from cogvideox.errors import UserError
 from cogvideox.llm.chat import Answer, ChatRequest
 
 VERSION = 1
+UNANSWERED = "unanswered: "
+"""Start of the outcome of calls without an answer that may have been charged."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS responses (
     key TEXT PRIMARY KEY, created REAL NOT NULL, model TEXT NOT NULL, prompt_id TEXT NOT NULL,
@@ -35,7 +37,8 @@ class Spent:
 
     Attributes:
         calls: number of started calls, including failed attempts.
-        unknown: number of calls interrupted by a killed process, which may have been charged.
+        unknown: number of calls without an answer that may have been charged: timeouts, and calls interrupted by a
+            killed process.
         prompt_tokens, completion_tokens: token counts of all answers.
         cost: cost of all answers plus the maximum cost of unknown calls.
     """
@@ -49,7 +52,7 @@ class Spent:
 
     @property
     def tokens(self) -> int:
-        """Prompt and completion tokens, including the maximum number of tokens of unfinished calls."""
+        """Prompt and completion tokens, including the maximum number of tokens of unknown calls."""
         return self.prompt_tokens + self.completion_tokens + self.unknown_tokens
 
 
@@ -100,7 +103,10 @@ class ResponseCache:
         return number
 
     def end(self, call: int, outcome: str) -> None:
-        """Record that a call ended without an answer, with the reason."""
+        """Record that a call ended without an answer, with the reason.
+
+        A call whose outcome begins with `UNANSWERED` counts towards the budget with its maximum cost.
+        """
         with self._lock:
             query = "UPDATE calls SET ended = ?, outcome = ? WHERE id = ?"
             self._database.execute(query, (time.time(), outcome[:500], call))
@@ -135,7 +141,9 @@ class ResponseCache:
         with self._lock:
             calls = self._database.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
             unknown, reserved, tokens = self._database.execute(
-                "SELECT COUNT(*), COALESCE(SUM(reserved), 0), COALESCE(SUM(tokens), 0) FROM calls WHERE ended IS NULL"
+                "SELECT COUNT(*), COALESCE(SUM(reserved), 0), COALESCE(SUM(tokens), 0) FROM calls "
+                "WHERE ended IS NULL OR substr(outcome, 1, ?) = ?",
+                (len(UNANSWERED), UNANSWERED),
             ).fetchone()
             query = "SELECT SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM responses"
             prompt_tokens, completion_tokens, cost = (value or 0 for value in self._database.execute(query).fetchone())

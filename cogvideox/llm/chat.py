@@ -128,6 +128,7 @@ class Answer:
         error: why there is no answer; None on success.
         final: whether the error is stored, so that later runs do not repeat the call.
         cached: whether the answer came from the cache.
+        free: whether the server rejected the request, so that it was certainly not charged.
     """
 
     text: str = ""
@@ -142,6 +143,7 @@ class Answer:
     error: str | None = None
     final: bool = True
     cached: bool = False
+    free: bool = False
 
 
 class RetryableError(Exception):
@@ -150,11 +152,14 @@ class RetryableError(Exception):
     Attributes:
         wait: seconds to wait, as requested by the server; None if not specified.
         unavailable: whether the server was unreachable, so that the call was certainly not processed.
+        unanswered: whether the server got the call but did not answer in time, so that it may have been charged.
     """
 
-    def __init__(self, reason: str, wait: float | None = None, unavailable: bool = False) -> None:
+    def __init__(
+        self, reason: str, wait: float | None = None, unavailable: bool = False, unanswered: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.wait, self.unavailable = wait, unavailable
+        self.wait, self.unavailable, self.unanswered = wait, unavailable, unanswered
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cogvideox.errors import UserError
-from cogvideox.llm.cache import ResponseCache
+from cogvideox.llm.cache import UNANSWERED, ResponseCache
 from cogvideox.llm.chat import Answer, ChatModel, ChatRequest, RetryableError
 from cogvideox.llm.limits import Account, Budget, RateLimit
 
@@ -43,7 +43,11 @@ class Retries:
 
 @dataclass(frozen=True)
 class Usage:
-    """Calls, tokens and cost of a client in this run."""
+    """Calls, tokens and cost of a client in this run.
+
+    Attributes:
+        estimated: number of answers without token counts, whose tokens are estimated from the length of the texts.
+    """
 
     calls: int = 0
     cached: int = 0
@@ -52,6 +56,7 @@ class Usage:
     completion_tokens: int = 0
     seconds: float = 0.0
     cost: float = 0.0
+    estimated: int = 0
 
     def __add__(self, usage: "Usage") -> "Usage":
         return Usage(*(getattr(self, name) + getattr(usage, name) for name in self.__dataclass_fields__))
@@ -125,8 +130,9 @@ class Client:
                 if error.unavailable:
                     self.cache.cancel(call)
                 else:
-                    self.cache.end(call, f"retryable: {error}")
-                self.account.settle(reserved, tokens, 0.0, 0, calls=0 if error.unavailable else 1)
+                    self.cache.end(call, f"{UNANSWERED if error.unanswered else 'retryable: '}{error}")
+                if not error.unanswered:  # otherwise the reservation stays, because the call may have been charged
+                    self.account.settle(reserved, tokens, 0.0, 0, calls=0 if error.unavailable else 1)
                 if error.unavailable:
                     unreachable_since = unreachable_since or time.monotonic()
                     if time.monotonic() - unreachable_since > self.retries.patience:
@@ -137,15 +143,28 @@ class Client:
                         return Answer(error=f"{error} ({attempts} attempts)", attempts=attempts, final=False)
                 self._back_off(max(attempts, 1), error.wait)
             except BaseException as error:
-                self.cache.end(call, f"{type(error).__name__}: {error}")
-                self.account.settle(reserved, tokens, 0.0, 0)
+                rejected = isinstance(error, UserError)
+                self.cache.end(call, f"{'' if rejected else UNANSWERED}{type(error).__name__}: {error}")
+                if rejected:
+                    self.account.settle(reserved, tokens, 0.0, 0)
                 raise
             else:
+                answer = self._with_tokens(request, answer)
                 cost = self.model.cost(answer.prompt_tokens, answer.completion_tokens)
                 answer = replace(answer, attempts=attempts + 1, seconds=time.perf_counter() - start, cost=cost)
                 self.cache.put(call, key, self.model.model_id, request, answer)
                 self.account.settle(reserved, tokens, cost, answer.prompt_tokens + answer.completion_tokens)
                 return answer
+
+    def _with_tokens(self, request: ChatRequest, answer: Answer) -> Answer:
+        """Return the answer; if the server reported no token counts, with estimates that are rather too high."""
+        if answer.free or answer.prompt_tokens or answer.completion_tokens:
+            return answer
+        prompt_tokens, limit = estimate_tokens(request)
+        with self._lock:
+            self.usage += Usage(estimated=1)
+        text = answer.text or answer.raw
+        return replace(answer, prompt_tokens=prompt_tokens, completion_tokens=min(limit, 1 + len(text.encode()) // 3))
 
     def _back_off(self, attempts: int, retry_after: float | None) -> None:
         seconds = min(self.retries.longest_wait, self.retries.first_wait * 2 ** (attempts - 1))

@@ -132,7 +132,7 @@ class EndpointModel:
             raise UserError(f"{reason} ({_FATAL.get(status, 'the quota is used up')})")
         if status in _RETRYABLE:
             raise RetryableError(reason, wait)
-        return Answer(raw=self._redact(body), error=reason)
+        return Answer(raw=self._redact(body), error=reason, free=True)
 
     def _post(self, body: dict[str, Any], request: ChatRequest) -> tuple[int, str, float | None]:
         """Return the status, the body, and the delay requested by the server in seconds."""
@@ -154,7 +154,8 @@ class EndpointModel:
         except (errors.ConnectError, errors.ConnectTimeout) as error:
             raise RetryableError(f"cannot reach {self.endpoint.url}: {error}", unavailable=True) from error
         except errors.TimeoutException as error:
-            raise RetryableError(f"{self.endpoint.url} did not answer in {self.endpoint.timeout:g} s") from error
+            reason = f"{self.endpoint.url} did not answer in {self.endpoint.timeout:g} s"
+            raise RetryableError(reason, unanswered=True) from error
         except errors.RequestError as error:  # or the content cannot be decoded
             reason = f"the connection to {self.endpoint.url} broke: {self._redact(str(error))}"
             raise RetryableError(reason) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import UserError
+from cogvideox.llm.batching import BatchQueue
 from cogvideox.llm.chat import Answer, ChatRequest, Frame
 from cogvideox.llm.endpoint import Endpoint, EndpointModel
 
@@ -90,12 +91,18 @@ class Transformers:
         device: torch device, such as "cpu" or "cuda".
         dtype: data type of the weights: "float32", "bfloat16" or "float16".
         trust_code: whether to run Python code from the model folder.
+        batch_size: maximum number of requests per batch. Only greedy requests are batched.
     """
 
     path: Path
     device: str = "cpu"
     dtype: str = "float32"
     trust_code: bool = False
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size={self.batch_size} must be 1 or more")
 
     def open(self) -> "TransformersModel":
         """Load the model.
@@ -107,9 +114,7 @@ class Transformers:
 
 
 class TransformersModel:
-    """A chat model run by transformers in this process, one request at a time. See `chat.ChatModel`."""
-
-    concurrency = 1
+    """A chat model run by transformers in this process, in batches. See `chat.ChatModel`."""
 
     def __init__(self, config: Transformers) -> None:
         try:
@@ -140,7 +145,13 @@ class TransformersModel:
             raise UserError(f"transformers cannot load {config.path}: {reason}") from error
         digest = file_digest(config.path) if is_file else folder_digest(config.path)
         self.model_id = f"{config.path.name}@{digest}/{config.dtype}"
+        self.concurrency = 1 if config.batch_size == 1 else 2 * config.batch_size
         self._lock = threading.Lock()
+        self._queue: BatchQueue[ChatRequest, Answer] = BatchQueue(self._complete_batch, config.batch_size)
+        tokenizer = getattr(self._processor, "tokenizer", self._processor)
+        tokenizer.padding_side = "left"  # all completions of a batch begin at the same position
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         return 0.0
@@ -149,29 +160,58 @@ class TransformersModel:
         self._network = self._processor = None
 
     def complete(self, request: ChatRequest) -> Answer:
+        if request.sampling.temperature > 0:
+            with self._lock:
+                return self._generate([request])[0]
+        return self._queue(request)
+
+    def _complete_batch(self, requests: list[ChatRequest]) -> list[Answer]:
+        """Answer greedy requests; those with the same limit of tokens in one batch."""
+        answers: dict[int, Answer] = {}
+        with self._lock:
+            for limit in {request.sampling.max_tokens for request in requests}:
+                indices = [i for i, request in enumerate(requests) if request.sampling.max_tokens == limit]
+                answers |= dict(zip(indices, self._generate([requests[i] for i in indices])))
+        return [answers[index] for index in range(len(requests))]
+
+    def _generate(self, requests: list[ChatRequest]) -> list[Answer]:
+        """Answer requests with the same sampling in one batch."""
         import torch
 
-        with self._lock, torch.inference_mode():
-            messages, images = self._messages(request)
-            if not self._has_vision and images:
+        template = {"add_generation_prompt": True, "tokenize": False}
+        prompts, images = [], []
+        for request in requests:
+            messages, shown = self._messages(request)
+            if not self._has_vision and shown:
                 raise UserError(f"{self.model_id} reads no images: choose a vision-language model for frames")
-            template = {"add_generation_prompt": True, "tokenize": False}
-            prompt = self._processor.apply_chat_template(messages, **template)
-            keywords: dict[str, Any] = {"images": images} if images else {}
-            inputs = self._processor(text=[prompt], return_tensors="pt", add_special_tokens=False, **keywords)
+            prompts.append(self._processor.apply_chat_template(messages, **template))
+            images += [shown] if shown else []
+        keywords: dict[str, Any] = {"images": images} if images else {}
+        if len(prompts) > 1:
+            keywords["padding"] = True
+        sampling = requests[0].sampling
+        generation: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
+        if sampling.temperature > 0:
+            generation |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        with torch.inference_mode(), torch.random.fork_rng(enabled=sampling.seed is not None):
+            inputs = self._processor(text=prompts, return_tensors="pt", add_special_tokens=False, **keywords)
             inputs = inputs.to(self._network.device)
-            sampling = request.sampling
-            generation: dict[str, Any] = {"do_sample": sampling.temperature > 0, "max_new_tokens": sampling.max_tokens}
-            if sampling.temperature > 0:
-                generation |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
-            with torch.random.fork_rng(enabled=sampling.seed is not None):
-                if sampling.seed is not None:
-                    torch.manual_seed(sampling.seed)
-                output = self._network.generate(**inputs, **generation)
-            new = output[0, inputs["input_ids"].shape[1] :]
-            text = self._processor.decode(new, skip_special_tokens=True)
-        reason = "length" if len(new) >= sampling.max_tokens else "stop"
-        return Answer(text, text, self.model_id, int(inputs["input_ids"].shape[1]), len(new), reason)
+            if sampling.seed is not None:
+                torch.manual_seed(sampling.seed)
+            output = self._network.generate(**inputs, **generation)
+        start = inputs["input_ids"].shape[1]
+        counts = inputs["attention_mask"].sum(1).tolist()
+        return [self._answer(ids, count, sampling.max_tokens) for ids, count in zip(output[:, start:].tolist(), counts)]
+
+    def _answer(self, ids: list[int], prompt_tokens: int, max_tokens: int) -> Answer:
+        """Return the answer of generated token ids, which end with the end token or are padded after it."""
+        end = self._network.generation_config.eos_token_id
+        ends = {end} if isinstance(end, int) else {*(end or ())}
+        stop = next((index for index, token in enumerate(ids) if token in ends), None)
+        length = len(ids) if stop is None else stop + 1
+        text = self._processor.decode(ids[:length], skip_special_tokens=True)
+        reason = "length" if stop is None and length >= max_tokens else "stop"
+        return Answer(text, text, self.model_id, prompt_tokens, length, reason)
 
     def _messages(self, request: ChatRequest) -> tuple[list[dict[str, Any]], list[Any]]:
         """Return the messages for the chat template, and the images."""

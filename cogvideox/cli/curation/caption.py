@@ -65,7 +65,10 @@ def run(arguments: list[str]) -> None:
         f"{result.spent.cost:.4g}; {result.seconds:.1f} s"
     )
     if result.spent.unknown:
-        print_note(f"{result.spent.unknown} calls were interrupted by a killed process; they may have been charged")
+        calls = f"{result.spent.unknown} calls have no answer (timeouts or a killed process)"
+        print_note(f"{calls}; they may have been charged, and count with their maximum cost")
+    if usage.estimated:
+        print_note(f"{usage.estimated} answers had no token counts; their tokens and cost are estimated")
     print(f"{options.output / CAPTIONS} contains all captions; view: `cogvideox caption report {options.output}`")
 
 

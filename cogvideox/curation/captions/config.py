@@ -1,6 +1,7 @@
 """Config of the captioning pipeline: a YAML or JSON file with models, stages, checks and the budget."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cogvideox.curation.captions.back_ends.prompts import Prompt
 from cogvideox.curation.captions.quality.checks import CheckConfig
@@ -21,7 +22,7 @@ class StageConfig:
     """Config of one captioning stage.
 
     Attributes:
-        kind: back-end: "model", or one without a model ("tags", "toybox", "rules").
+        kind: back-end: "model", "captioner", or one without a model ("tags", "toybox", "rules").
         model: name of the model in `CaptionPipelineConfig.models`, required for the kind "model".
         prompt: prompt that replaces the default.
         max_words: maximum number of words; at most 40 for `short`, and at most `checks.max_words` for the others.
@@ -29,6 +30,8 @@ class StageConfig:
         longest_side: longest side of the frames sent to a model, in pixels.
         num_frames: number of frames of a clip per request; 0 means 8, or 24 for `direct`.
         hints: whether to add measured facts (text, objects, camera) to prompts with frames.
+        path: folder of a video captioner, required for the kind "captioner".
+        batch_size, processes: clips per batch of a video captioner, and its number of processes (0: this one).
     """
 
     kind: str
@@ -39,10 +42,17 @@ class StageConfig:
     longest_side: int = 768
     num_frames: int = 0
     hints: bool = True
+    path: Path | None = None
+    batch_size: int = 8
+    processes: int = 0
 
     def __post_init__(self) -> None:
         if (self.kind == "model") != bool(self.model):
-            raise UserError("a stage of kind model needs the name of a model; tags, toybox and rules take no model")
+            raise UserError("a stage of kind model needs the name of a model; other kinds take no model")
+        if (self.kind == "captioner") != (self.path is not None):
+            raise UserError("a stage of kind captioner needs path, the folder of a captioner; other kinds take no path")
+        if self.batch_size < 1 or self.processes < 0:
+            raise UserError("batch_size must be 1 or more, and processes 0 or more")
         if self.max_words < 2 or self.longest_side < 16 or self.num_frames < 0:
             raise UserError("max_words must be 2 or more, longest_side 16 or more, num_frames 0 or more")
 

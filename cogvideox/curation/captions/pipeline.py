@@ -69,7 +69,8 @@ class CaptionPipeline:
     @property
     def concurrency(self) -> int:
         """Number of clips captioned concurrently."""
-        return max((client.model.concurrency for client in self.clients.values()), default=1)
+        models = [client.model.concurrency for client in self.clients.values()]
+        return max([*models, *(getattr(back_end, "concurrency", 1) for back_end in self.back_ends.values())], default=1)
 
     def samplings(self, stages: Sequence[str]) -> list[Sampling]:
         """Return the frame samplings that the given stages require."""
@@ -79,9 +80,12 @@ class CaptionPipeline:
         return list(dict.fromkeys(needed))
 
     def close(self) -> None:
-        """Close all models."""
+        """Close all models and stop worker processes."""
         for client in self.clients.values():
             client.model.close()
+        for back_end in self.back_ends.values():
+            if hasattr(back_end, "close"):
+                back_end.close()
 
     def caption(
         self,
@@ -242,16 +246,16 @@ def open_pipeline(pipeline_config: CaptionPipelineConfig, cache: ResponseCache) 
             clients[name] = pipeline_config.models[name].client(cache, account)
         if pipeline_config.budget.cost is not None and not any(client.model.cost(1, 1) for client in clients.values()):
             raise UserError("budget.cost has no effect: set price_prompt and price_completion of a model, or remove it")
+        back_ends = {
+            name: BACK_ENDS[name][stage.kind](
+                replace(stage, max_words=pipeline_config.max_words(name)), clients.get(stage.model), measurer
+            )
+            for name, stage in pipeline_config.stages.items()
+        }
     except BaseException:
         for client in clients.values():
             client.model.close()
         raise
-    back_ends = {
-        name: BACK_ENDS[name][stage.kind](
-            replace(stage, max_words=pipeline_config.max_words(name)), clients.get(stage.model), measurer
-        )
-        for name, stage in pipeline_config.stages.items()
-    }
     return CaptionPipeline(pipeline_config, measurer, clients, back_ends, count_tokens)
 
 

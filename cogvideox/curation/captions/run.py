@@ -120,14 +120,14 @@ def caption_folder(
     except filelock.Timeout:
         raise UserError(f"another run is writing to {output}: wait for it, or choose a different folder") from None
     with lock:
-        clips = list_clips(source, output)[:limit]
+        clips = list_clips(source, output)
         cache = ResponseCache(output / RESPONSES)
         try:
             if retry_failed:
                 cache.forget_errors()
             pipeline = open_pipeline(pipeline_config, cache)
             try:
-                return _caption(source, output, clips, pipeline, cache, start, retry_failed, on_progress)
+                return _caption(source, output, clips, limit, pipeline, cache, start, retry_failed, on_progress)
             finally:
                 pipeline.close()
         finally:
@@ -138,6 +138,7 @@ def _caption(
     source: Path,
     output: Path,
     clips: list[dict[str, Any]],
+    limit: int | None,
     pipeline: CaptionPipeline,
     cache: ResponseCache,
     start: float,
@@ -164,7 +165,10 @@ def _caption(
         for client in pipeline.clients.values():
             client.stop()
 
-    distinct = list({clip["id"]: clip for clip in clips}.values())
+    distinct = list({clip["id"]: clip for clip in clips}.values())[:limit]
+    # Tables keep the clips that an earlier run with a higher limit captioned.
+    ids = {clip["id"] for clip in distinct}
+    clips = [clip for clip in clips if clip["id"] in ids or all(store.has(stage.name, clip["id"]) for stage in stages)]
     todo = [clip for clip in distinct if not all(store.has(stage.name, clip["id"]) for stage in stages)]
     known, done = len(distinct) - len(todo), 0
     try:

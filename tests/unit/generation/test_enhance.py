@@ -30,6 +30,13 @@ def test_short_prompts_are_rewritten_in_the_style_of_captions(server, tmp_path):
     assert "about 20 English words" in asked and "A red ball rolls over a floor." in asked
 
 
+def test_style_files_of_earlier_versions_are_read(tmp_path):
+    file = tmp_path / "caption-style.yaml"
+    config.save(STYLE, file)
+    file.write_text(file.read_text() + "short_fraction: 0.3\n")
+    assert CaptionStyle.load(file) == STYLE
+
+
 @pytest.mark.parametrize("prompt", ["always-fails", "empty-answer", "megabyte", "cut-off", "word " * 10])
 def test_prompts_stay_if_there_is_nothing_better(server, prompt):
     client = ModelConfig(endpoint=Endpoint(server.url, "m"), retries=Retries(2, 0.01)).client(ResponseCache(":memory:"))

@@ -1,6 +1,7 @@
 """Answers that cannot be stored, keys that cannot be sent, and the concurrency of a model."""
 
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,10 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache
-from cogvideox.llm.chat import Answer, ChatRequest
-from cogvideox.llm.client import Client
+from cogvideox.llm.chat import Answer, ChatRequest, RetryableError, Sampling
+from cogvideox.llm.client import Client, Retries
 from cogvideox.llm.endpoint import Endpoint, EndpointModel, error_message, parse_completion
+from cogvideox.llm.limits import Account, Budget, BudgetExhausted
 from tests.unit.llm.conftest import text_request
 
 
@@ -47,6 +49,52 @@ class ScriptedModel:
 def completion(text: str, prompt_tokens: int = 1, finish_reason: str = "stop") -> str:
     choice = {"message": {"content": text}, "finish_reason": finish_reason}
     return json.dumps({"choices": [choice], "usage": {"prompt_tokens": prompt_tokens}})
+
+
+class UnansweredModel(ScriptedModel):
+    """A model whose calls time out."""
+
+    def complete(self, request: ChatRequest) -> Answer:
+        raise RetryableError("no answer in 1 s", unanswered=True)
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return completion_tokens * 1.0
+
+
+class PricedModel(ScriptedModel):
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return prompt_tokens * 1.0 + completion_tokens * 100.0
+
+
+def test_calls_that_time_out_count_towards_the_budget_with_their_maximum_cost():
+    cache = ResponseCache(":memory:")
+    client = Client(UnansweredModel(), cache, Account(Budget(cost=25.0), cache.spent()), retries=Retries(5, 0.001))
+    with pytest.raises(BudgetExhausted):  # a call costs at most 10
+        client.ask(text_request("x", sampling=Sampling(max_tokens=10)))
+    spent = cache.spent()
+    assert (spent.calls, spent.unknown, spent.cost) == (2, 2, 20.0)
+
+
+def test_a_timeout_is_an_unanswered_call():
+    with socket.socket() as listener:  # accepts connections and never answers
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        model = EndpointModel(Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "m", timeout=0.2))
+        with pytest.raises(RetryableError, match="did not answer in") as raised:
+            model.complete(text_request("x"))
+        model.close()
+    assert raised.value.unanswered
+
+
+def test_answers_without_token_counts_have_estimated_tokens_and_cost():
+    body = json.dumps({"choices": [{"message": {"content": "a red ball moves left"}, "finish_reason": "stop"}]})
+    client = Client(PricedModel(), ResponseCache(":memory:"))
+    answer = client.ask(text_request(body))
+    assert answer.prompt_tokens > len(body) // 2 and answer.completion_tokens == 1 + len("a red ball moves left") // 3
+    assert answer.cost == answer.prompt_tokens + 100 * answer.completion_tokens
+    assert client.usage.estimated == 1 and client.cache.spent().cost == answer.cost
+    client.ask(text_request(completion("a ball")))
+    assert client.usage.estimated == 1
 
 
 def test_unusual_answers_do_not_lose_later_answers():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from cogvideox.curation.captions.back_ends.captioner import VideoCaptionerBackEnd
 from cogvideox.curation.captions.back_ends.models import ModelCaptioner, ModelFrameCaptioner
 from cogvideox.curation.captions.back_ends.prompts import DIRECT, FRAME, SHORT, SUMMARY, Prompt
 from cogvideox.curation.captions.back_ends.summarizers import ModelSummarizer, RulesSummarizer
@@ -31,10 +32,16 @@ def _model(kind: Callable[..., Any], prompt: Prompt, num_frames: int = 8) -> Fac
     return build
 
 
+def _captioner(config: StageConfig, client: Client | None, measurer: Measurer) -> VideoCaptionerBackEnd:
+    assert config.path is not None
+    return VideoCaptionerBackEnd(config.path, config.batch_size, config.processes)
+
+
 SHORT_CAPTIONERS: dict[str, Factory] = {
     "model": _model(ModelCaptioner, SHORT),
     "tags": lambda config, client, measurer: TagsCaptioner(measurer),
     "toybox": lambda config, client, measurer: ToyboxCaptioner(),
+    "captioner": _captioner,
 }
 FRAME_CAPTIONERS: dict[str, Factory] = {
     "model": _model(ModelFrameCaptioner, FRAME),
@@ -45,7 +52,10 @@ SUMMARIZERS: dict[str, Factory] = {
     "model": _model(ModelSummarizer, SUMMARY),
     "rules": lambda config, client, measurer: RulesSummarizer(config.max_words),
 }
-DIRECT_CAPTIONERS: dict[str, Factory] = {"model": _model(ModelCaptioner, DIRECT, num_frames=24)}
+DIRECT_CAPTIONERS: dict[str, Factory] = {
+    "model": _model(ModelCaptioner, DIRECT, num_frames=24),
+    "captioner": _captioner,
+}
 
 BACK_ENDS: dict[str, dict[str, Factory]] = {
     "short": SHORT_CAPTIONERS,

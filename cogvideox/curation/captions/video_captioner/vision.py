@@ -20,7 +20,7 @@ _GRID = 4  # cells per side to which the patches of a model of transformers are 
 _MAX_GROUPS = 64
 
 
-def prepare_frames(frames: UInt8[Tensor, "t h w 3"], config: VisionConfig) -> Float[Tensor, "t 3 s s"]:
+def prepare_frames(frames: UInt8[Tensor, "t h w 3"], config: VisionConfig) -> Float[Tensor, "n 3 s s"]:
     """Sample at most `max_frames` frames evenly, resize them to squares, and scale their values to [-1, 1]."""
     if len(frames) > config.max_frames:
         frames = frames[torch.linspace(0, len(frames) - 1, config.max_frames).round().long()]

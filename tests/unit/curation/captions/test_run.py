@@ -123,6 +123,12 @@ def test_finished_stages_are_reused(folder, output, server):
     assert {row["caption.summary"] for row in rows_of(output)} == {"A ball rolls over the floor."}
 
 
+def test_a_limit_keeps_the_tables_of_a_finished_folder(folder, output):
+    before = rows_of(output)
+    result = caption_folder(folder, output, TOYBOX, limit=1)
+    assert rows_of(output) == before and result.statuses == {"ok": NUM_CLIPS}
+
+
 def test_failed_checks_are_retried_with_the_reason(folder, output, server):
     pipeline_config = model_pipeline(server.url, "say: In this video a ball rolls.", repairs=1)
     result = caption_folder(folder, output, pipeline_config, limit=1)
