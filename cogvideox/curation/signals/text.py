@@ -149,6 +149,8 @@ def classify_boxes(
     Args:
         others: nearby frames in which to look for the boxes and the background.
     """
+    if not boxes:  # most clips have no text, and matching the background is expensive
+        return []
     text = cover(boxes, frame.shape[:2])
     distances = [background_motion(frame, other, text) for other in others]
     if any(len(each) and np.median(each) <= _MOVED for each in distances):
