@@ -1,9 +1,13 @@
-"""`cogvideox caption IN OUT --ladder FILE`: caption clips; `cogvideox caption report OUT`: write an HTML report."""
+"""`cogvideox caption IN OUT --ladder FILE`: caption clips.
+
+`cogvideox caption report OUT` writes an HTML report, and `cogvideox caption regenerate OUT` generates a video of each
+caption.
+"""
 
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cogvideox.cli.arguments import Parser
 from cogvideox.cli.messages import print_note
@@ -20,6 +24,14 @@ def run(arguments: list[str]) -> None:
     options = parser().parse(arguments)
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} must be 1 or more")
+    if options.model is not None and options.source != Path("regenerate"):
+        raise UserError("--model is an option of caption regenerate")
+    if options.source == Path("regenerate"):
+        set_options = (options.ladder, options.budget, options.questions, options.references, options.retry_failed)
+        if any(set_options) or options.output is None:
+            raise UserError("caption regenerate needs OUT, and has the options --model and --limit only")
+        _regenerate(options)
+        return
     if options.source == Path("report"):
         if options.ladder is not None or options.budget is not None or options.retry_failed:
             raise UserError("caption report does not write captions: remove --ladder, --budget and --retry-failed")
@@ -87,6 +99,42 @@ def _report(options) -> None:
             print(line)
 
 
+def _regenerate(options) -> None:
+    import json
+    from dataclasses import asdict
+
+    from cogvideox.atomic_io import write_text
+    from cogvideox.curation.captions.captioned_folder import captioned_clips
+    from cogvideox.evaluation.regeneration import agreement, regenerate
+    from cogvideox.generation.pipeline import CogVideoX
+
+    clips = captioned_clips([str(options.output)])[: options.limit]
+    pipe = CogVideoX.from_pretrained(options.model or "toybox")
+
+    def generate(prompt: str, seed: int) -> Any:
+        video = pipe.generate(prompt, seed=seed)
+        assert not isinstance(video, list)
+        return video.frames
+
+    results = regenerate(
+        clips,
+        generate,
+        pipe.settings.fps,
+        on_video=lambda result: print(f"{result.caption}: {result.error or result.generated}", flush=True),
+    )
+    scores, control = agreement(results), agreement(results, shift=1)
+    for name, score in scores.items():
+        low, high = score.interval or (score.value, score.value)
+        other = control[name].value
+        print(f"{name}: {score.value:.3f} [{low:.3f}, {high:.3f}]; videos of other captions {other:.3f}")
+    data = {
+        "agreement": {name: asdict(score) for name, score in scores.items()},
+        "control": {name: asdict(score) for name, score in control.items()},
+        "clips": [asdict(result) for result in results],
+    }
+    write_text(options.output / "regeneration.json", json.dumps(data, indent=2) + "\n")
+
+
 class ProgressPrinter:
     """Prints progress to stderr every `PROGRESS_INTERVAL` seconds."""
 
@@ -114,22 +162,24 @@ def parser() -> Parser:
     """Return the argument parser."""
     p = Parser(
         "caption",
-        "IN OUT --ladder FILE | report OUT",
+        "IN OUT --ladder FILE | report OUT | regenerate OUT",
         "Caption the clips of IN (an output folder of `curate`, or any folder of videos and images) in up to four "
         "stages: short caption, frame captions, summary, direct caption. Writes captions.parquet (all captions and "
         "their problems) and metadata.parquet (clips with usable captions, for `encode OUT` and `train`) to OUT. Every "
         "model response is stored, so an interrupted run resumes. `caption report OUT` writes OUT/captions.html with "
-        "all captions side by side.",
+        "all captions side by side. `caption regenerate OUT` generates a video of each caption and compares the "
+        "facts that the toybox judge reads in both (appendix I).",
     )
     p.add_argument("source", nargs="?", type=Path, metavar="IN", help="folder with the clips")
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="output folder")
     p.add_argument("--ladder", type=Path, metavar="FILE", help="config of models, stages and checks, as YAML or JSON")
-    p.add_argument("--limit", type=int, metavar="N", help="maximum number of clips to caption or show")
+    p.add_argument("--limit", type=int, metavar="N", help="maximum number of clips to caption, show or regenerate")
     p.add_argument("--budget", type=float, metavar="COST", help="maximum total cost of all calls; replaces budget.cost")
     quality = p.add_argument_group("quality, for caption report")
     quality.add_argument("--questions", type=Path, metavar="FILE", help="questions with reference answers, as JSON")
     quality.add_argument("--judge", type=Path, metavar="FILE", help="model that answers and grades, as YAML or JSON")
     quality.add_argument("--references", type=Path, metavar="FILE", help="JSON object of reference captions by clip")
     quality.add_argument("--encoder", type=Path, metavar="FOLDER", help="sentence encoder, such as all-MiniLM-L6-v2")
+    p.add_argument("--model", metavar="MODEL", help="video model for caption regenerate (default: toybox)")
     p.add_argument("--retry-failed", action="store_true", help="retry clips that failed in earlier runs")
     return p

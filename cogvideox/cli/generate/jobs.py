@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogvideox.cli.generate.enhance import Rewrite, prompt_rewriter
 from cogvideox.cli.generate.options import Arguments
 from cogvideox.cli.generate.outputs import Output, check_outputs, is_complete, name_outputs
 from cogvideox.cli.generate.prompt_file import read_prompts
@@ -76,10 +77,13 @@ def build_jobs(arguments: Arguments) -> JobBatch:
         loras = tuple(map(parse_lora_argument, command.lora))
     from_file = command.prompts is not None
     failed_lines: tuple[int, ...] = ()
-    if command.prompts is None:
-        planned = list(_requests_of_prompt(spec, values, command.num_videos))
-    else:
-        planned, failed_lines = _requests_of_prompt_file(spec, command.prompts, values, command.num_videos)
+    with prompt_rewriter(command) as rewrite:
+        if command.prompts is None:
+            if values.get("prompt"):
+                values = values | {"prompt": rewrite(values["prompt"], values.get("image"))}
+            planned = list(_requests_of_prompt(spec, values, command.num_videos))
+        else:
+            planned, failed_lines = _requests_of_prompt_file(spec, command.prompts, values, command.num_videos, rewrite)
     requests = [request for request, _, _ in planned]
     outputs = name_outputs(command.output, requests, command.sheet, from_file=from_file)
     jobs = [Job(request, inputs, output, line) for (request, inputs, line), output in zip(planned, outputs)]
@@ -118,7 +122,7 @@ def _requests_of_prompt(spec: ModelSpec, values: dict[str, Any], num_videos: int
 
 
 def _requests_of_prompt_file(
-    spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int
+    spec: ModelSpec, file: Path, values: dict[str, Any], num_videos: int, rewrite: Rewrite
 ) -> tuple[list[_PlannedRequest], tuple[int, ...]]:
     """Return the requests of a prompt file, and the lines that cannot be used. Prints the reasons.
 
@@ -135,6 +139,7 @@ def _requests_of_prompt_file(
         try:
             if line.problem is not None:
                 raise UserError(f"the prompt cannot be used: {line.problem}")
+            options["prompt"] = rewrite(line.prompt, options["image"])
             request, _ = build_request(spec, **options)
             planned += [(single, None, line.number) for single in split_seeds(request, num_videos)]
         except UserError as error:

@@ -42,6 +42,14 @@ class CommandOptions:
     lora: Annotated[
         tuple[str, ...], Option("apply a LoRA; may be repeated", "model", "FILE[:STRENGTH]", common=True)
     ] = ()
+    enhance: Annotated[
+        Path | None,
+        Option("rewrite short prompts in the style of `caption-style.yaml`, written by `caption`", "files", "FILE"),
+    ] = None
+    enhance_model: Annotated[
+        Path | None,
+        Option("language model for `enhance`: a GGUF file, a model folder, or a config (YAML, JSON)", "files", "MODEL"),
+    ] = None
     plan: Annotated[bool, Option("print the memory plan and exit", "model")] = False
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from cogvideox.curation.captions.captioned_folder import CaptionedClip
 from cogvideox.curation.captions.video_captioner.config import VisionConfig
 from cogvideox.curation.captions.video_captioner.vision import prepare_frames
 from cogvideox.curation.pipeline import sample_frames
@@ -17,7 +18,6 @@ from cogvideox.toybox.captions.caption import caption_scene
 from cogvideox.toybox.render.renderer import render_scenes
 from cogvideox.toybox.scenes.grammar import Scene
 from cogvideox.toybox.scenes.sampler import sample_scene
-from cogvideox.training.captioner.captioned_folders import CaptionedClip
 from cogvideox.training.captioner.config import CaptionerTraining
 from cogvideox.training.captioner.fact_head import sorted_scene
 from cogvideox.training.rng import clip_indices, numpy_generator

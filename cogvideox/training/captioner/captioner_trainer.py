@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cogvideox.curation.captions.captioned_folder import CaptionedClip, captioned_clips, is_validation
 from cogvideox.curation.captions.video_captioner.model import VideoCaptioner
 from cogvideox.curation.captions.video_captioner.model_folder import save_captioner
 from cogvideox.curation.captions.video_captioner.vision import prepare_frames
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import world_size
 from cogvideox.toybox.judge.judge import fact_accuracies
-from cogvideox.training.captioner.captioned_folders import CaptionedClip, captioned_clips, is_validation
 from cogvideox.training.captioner.captioner_data import (
     CaptionBatch,
     folder_batch,

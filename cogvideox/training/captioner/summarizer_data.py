@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cogvideox.curation.captions.captioned_folder import SummaryPair, is_validation, summary_pairs
 from cogvideox.curation.captions.video_captioner.model import IGNORED
 from cogvideox.errors import UserError
-from cogvideox.training.captioner.captioned_folders import SummaryPair, is_validation, summary_pairs
 from cogvideox.training.captioner.config import SummarizerTraining
 from cogvideox.training.rng import clip_indices
 

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.atomic_io import atomic_folder
+from cogvideox.curation.captions.captioned_folder import SummaryPair
 from cogvideox.curation.captions.quality.checks import CheckConfig, remove_opener
 from cogvideox.curation.captions.video_captioner.model import IGNORED
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import world_size
 from cogvideox.toybox.captions.caption import parse_prompt
-from cogvideox.training.captioner.captioned_folders import SummaryPair
 from cogvideox.training.captioner.config import SummarizerTraining
 from cogvideox.training.captioner.language_model import merged, open_language_model, trained_weights
 from cogvideox.training.captioner.scores import mean_rouge_l, usable

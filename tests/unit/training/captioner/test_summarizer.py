@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cogvideox.curation.captions.back_ends.prompts import SUMMARY
+from cogvideox.curation.captions.captioned_folder import is_validation, summary_pairs
 from cogvideox.curation.captions.config import CaptionPipelineConfig, StageConfig
 from cogvideox.curation.captions.run import caption_folder
 from cogvideox.curation.captions.video_captioner.config import DecoderConfig
@@ -17,7 +18,6 @@ from cogvideox.llm.local import Transformers
 from cogvideox.llm.models import ModelConfig
 from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
-from cogvideox.training.captioner.captioned_folders import is_validation, summary_pairs
 from cogvideox.training.captioner.language_model import open_language_model
 from cogvideox.training.captioner.recipes import toybox_summarizer
 from cogvideox.training.captioner.summarizer_data import PairData, chat_prompt, split_pairs
