@@ -17,6 +17,7 @@ from cogvideox.curation.labels.report import Predictions, build_report, format_r
 from cogvideox.curation.manifest import read_manifest
 
 NUMBERS, SEEDS = (50, 100, 200, 500, 1000), 5
+TRAINED, TESTED = ("train", "wide"), ("test", "fresh")  # families, see `label_families.families`
 
 # First 16 digits of the SHA-256 of real clips that nobody made for this test, their names in the packages and
 # repositories they come from, and the labels a person gave them. "a|b": one of them is enough; empty: no label.
@@ -58,9 +59,8 @@ REAL_CLIPS: dict[str, tuple[str, str]] = {
 def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
     """Train on the renders, evaluate, print a report, and write the figures as JSON and a chart."""
     table, truth, about = load_renders(out)
-    side = np.array([row["side"] for row in about])
-    learned = {name: np.where(side == "train", values, np.nan) for name, values in truth.items()}
-    tested = {name: np.where(side == "test", values, np.nan) for name, values in truth.items()}
+    family = np.array([row["side"] for row in about])
+    learned = {name: np.where(np.isin(family, TRAINED), values, np.nan) for name, values in truth.items()}
     models: dict[str, LabelModel] = {}
     seconds = {}
     for kind in ("signals", "embedding"):
@@ -68,26 +68,32 @@ def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
         models[kind] = train(table, learned, TrainSettings(kind=kind))
         seconds[kind] = round(time.process_time() - start, 1)
     predictions = [Predictions(kind, model.predict(table), model.thresholds) for kind, model in models.items()]
-    reports = build_report(predictions, tested)
-    print(format_report(reports))
-    kinds = [row["kind"] for row in about]
-    errors = {
-        given.name: {name: count_errors(given, name, tested[name], kinds) for name in NAMES} for given in predictions
-    }
     figures: dict[str, Any] = {
-        "train_clips": int((side == "train").sum()),
-        "test_clips": int((side == "test").sum()),
+        "train_clips": int(np.isin(family, TRAINED).sum()),
+        "test_clips": {name: int((family == name).sum()) for name in TESTED},
         "train_processor_seconds": seconds,
-        "metrics": {
-            report.label: {name: vars(metrics) for name, metrics in report.metrics.items()} for report in reports
-        },
-        "errors": errors,
-        "real": {kind: evaluate_real(out / "real", model) for kind, model in models.items()},
-        "curve": learning_curve(table, learned, tested),
+        "metrics": {},
+        "errors": {},
     }
+    for name in TESTED:
+        print(f"\nrenders of the family {name}:")
+        tested = {label: np.where(family == name, values, np.nan) for label, values in truth.items()}
+        reports = build_report(predictions, tested)
+        print(format_report(reports))
+        figures["metrics"][name] = {
+            report.label: {kind: vars(metrics) for kind, metrics in report.metrics.items()} for report in reports
+        }
+        kinds = [row["kind"] for row in about]
+        figures["errors"][name] = {
+            given.name: {label: count_errors(given, label, tested[label], kinds) for label in NAMES}
+            for given in predictions
+        }
+    figures["real"] = {kind: evaluate_real(out / "real", model) for kind, model in models.items()}
     for kind, result in figures["real"].items():
         missed = ", ".join(row["name"] for row in result["rows"] if not row["hit"])
         print(f"real clips, {kind}: {result['hits']} of {result['files']}; missed: {missed}")
+    held_out = {label: np.where(family == TESTED[-1], values, np.nan) for label, values in truth.items()}
+    figures["curve"] = learning_curve(table, learned, held_out)
     if path is not None:
         write_text(path, json.dumps(figures, indent=1) + "\n")
     if chart is not None:
@@ -97,7 +103,7 @@ def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
 def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return the measured renders, the truth of each label, and what each is. Files that were split are left out."""
     tables, about = [], []
-    for folder in sorted(out.glob("chunk-*")):
+    for folder in sorted(out.glob("chunk-*")):  # a chunk without a manifest is not complete
         if not (folder / "out" / "manifest.parquet").is_file():
             continue
         table = read_manifest(folder / "out").replace_schema_metadata(None)

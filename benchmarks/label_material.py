@@ -72,7 +72,9 @@ class Material:
             changes = np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
             if small.std() > 12 and changes.max() < 4 * np.median(changes) + 6 and changes.mean() > 0.5:
                 break
-        part = self.crop(part, 0.6)
+        part = self.crop(
+            part, 0.6 if path is None else 0.85
+        )  # a given recording shows a face, which stays in the picture
         if self.n > len(part):
             part = np.concatenate([part, part[::-1]])[: self.n]
         return part[:, :, ::-1] if self.rng.random() < 0.5 and path is None else part
@@ -116,7 +118,7 @@ class Material:
             for index in range(self.n):
                 cy, cx = at + speed * index
                 inside = ((y - cy) / radii[0]) ** 2 + ((x - cx) / radii[1]) ** 2 < 1
-                if self.family.degrade == "test":
+                if self.family.degrade in ("test", "fresh"):
                     inside = (np.abs(y - cy) < radii[0]) & (np.abs(x - cx) < radii[1])
                 clip[index][inside] = np.roll(front, (int(cy), int(cx)), (0, 1))[inside]
         return clip
@@ -175,7 +177,7 @@ class Material:
             ) * 2
             face = ((x - left) * scale, (y - top) * scale, side * scale / 2)
             return people.talking_photo(array, face, self.n, self.seed, self.fps), "photo"
-        if self.family.degrade == "train" and draw > 0.92:
+        if self.family.degrade in ("train", "wide") and draw > 0.92:
             return scenes.talking_head(self.n, self.size, self.seed, self.fps), "drawn"
         return people.presenter(self.n, self.size, self.seed, self.fps, self.family.place), "drawn"
 

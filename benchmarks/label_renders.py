@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import label_degradations as degrade
 import numpy as np
+from label_degradations import recode
 from label_material import Material
 
 from cogvideox.toybox.effects import camera, degradation, edits, pages, scenes, screens, timing, transitions
@@ -169,52 +171,57 @@ class Generator(Material):
     def degraded(self, clip: np.ndarray) -> tuple[np.ndarray, str, int]:
         """Return a clip of low quality, how it was degraded, and the quality of its encoding."""
         rng, height = self.rng, self.size[0]
-        if self.family.degrade == "train":
-            more = ["crushed", "faded", "enlarged jpeg", "blurred noise"] if self.hard else []
-            kind = self.pick(["blur", "jpeg", "noise", "dark", "bright", "enlarged", "shake", *more])
-            effects: dict[str, Callable] = {
-                "blur": lambda: degradation.blur(clip, float(rng.uniform(0.012, 0.03)) * height),
-                "jpeg": lambda: degradation.jpeg(clip, int(rng.integers(4, 14))),
-                "noise": lambda: degradation.noise(clip, float(rng.uniform(14, 40)), self.seed),
-                "dark": lambda: degradation.noise(
-                    degradation.expose(clip, float(rng.uniform(0.08, 0.25))), 3.0, self.seed
-                ),
-                "bright": lambda: degradation.expose(clip, float(rng.uniform(2.2, 3.5))),
-                "enlarged": lambda: degradation.enlarge(clip, float(rng.uniform(3.5, 7))),
-                "shake": lambda: self.shaken(clip),
-                "crushed": lambda: (clip - rng.uniform(110, 170)).clip(0, 255).astype(np.uint8),
-                "faded": lambda: (rng.uniform(150, 200) + 0.2 * clip).clip(0, 255).astype(np.uint8),
-                "enlarged jpeg": lambda: degradation.jpeg(degradation.enlarge(clip, 3.0), int(rng.integers(8, 25))),
-                "blurred noise": lambda: degradation.blur(degradation.noise(clip, 30.0, self.seed), 1.2),
-            }
-            return effects[kind](), kind, 20
-        kind = self.pick(["encoded", "motion blur", "grain", "gamma", "washed out", "pixels", "shake"])
-        crf = 20
-        if kind == "encoded":
-            crf = int(rng.integers(43, 50))
-        elif kind == "motion blur":
-            length = max(5, round(float(rng.uniform(0.04, 0.08)) * height))
-            kernel = [np.roll(clip, shift - length // 2, 2).astype(np.float32) for shift in range(length)]
-            clip = np.mean(kernel, 0).round().astype(np.uint8)
-        elif kind == "grain":
-            small = rng.normal(0, float(rng.uniform(14, 34)), (len(clip), height, self.size[1], 1))
-            chroma = rng.normal(0, 10, clip.shape)
-            clip = (clip + small + chroma).round().clip(0, 255).astype(np.uint8)
-        elif kind == "gamma":
-            power = float(rng.uniform(3.0, 5.0))
-            clip = degradation.noise((255 * (clip / 255) ** power).astype(np.uint8), 2.0, self.seed)
-        elif kind == "washed out":
-            clip = (255 * (clip / 255) ** float(rng.uniform(0.12, 0.25))).clip(0, 255).astype(np.uint8)
-        elif kind == "pixels":
-            block = int(rng.integers(3, 7))
-            small = clip[:, ::block, ::block]
-            clip = small.repeat(block, 1).repeat(block, 2)[:, :height, : self.size[1]]
-            clip = np.pad(
-                clip, [(0, 0), (0, height - clip.shape[1]), (0, self.size[1] - clip.shape[2]), (0, 0)], mode="edge"
-            )
-        else:
-            clip = self.shaken(clip)
-        return np.ascontiguousarray(clip), kind, crf
+        train: dict[str, Callable[[], np.ndarray]] = {
+            "blur": lambda: degradation.blur(clip, float(rng.uniform(0.012, 0.03)) * height),
+            "jpeg": lambda: degradation.jpeg(clip, int(rng.integers(4, 14))),
+            "noise": lambda: degradation.noise(clip, float(rng.uniform(14, 40)), self.seed),
+            "dark": lambda: degradation.noise(degradation.expose(clip, float(rng.uniform(0.08, 0.25))), 3.0, self.seed),
+            "bright": lambda: degradation.expose(clip, float(rng.uniform(2.2, 3.5))),
+            "enlarged": lambda: degradation.enlarge(clip, float(rng.uniform(3.5, 7))),
+            "shake": lambda: self.shaken(clip),
+        }
+        hard: dict[str, Callable[[], np.ndarray]] = {
+            "crushed": lambda: (clip - rng.uniform(110, 170)).clip(0, 255).astype(np.uint8),
+            "faded": lambda: (rng.uniform(150, 200) + 0.2 * clip).clip(0, 255).astype(np.uint8),
+            "enlarged jpeg": lambda: degradation.jpeg(degradation.enlarge(clip, 3.0), int(rng.integers(8, 25))),
+            "blurred noise": lambda: degradation.blur(degradation.noise(clip, 30.0, self.seed), 1.2),
+        }
+        wide: dict[str, Callable[[], np.ndarray]] = {
+            "defocus": lambda: degrade.defocus(clip, float(rng.uniform(0.015, 0.035)) * height),
+            "zoom blur": lambda: degrade.zoom_blur(clip, float(rng.uniform(0.08, 0.18))),
+            "MPEG-4": lambda: recode(clip, self.fps, "mpeg4", qmin="31", qmax="31"),
+            "ghosts": lambda: degrade.ghosts(clip, int(rng.integers(5, 9))),
+        }
+        test: dict[str, Callable[[], np.ndarray]] = {
+            "encoded": lambda: clip,
+            "motion blur": lambda: degrade.motion_blur(clip, max(5, round(float(rng.uniform(0.04, 0.08)) * height))),
+            "grain": lambda: degrade.grain(clip, float(rng.uniform(14, 34)), rng),
+            "gamma": lambda: degradation.noise(degrade.gamma(clip, float(rng.uniform(3.0, 5.0))), 2.0, self.seed),
+            "washed out": lambda: degrade.gamma(clip, float(rng.uniform(0.12, 0.25))),
+            "pixels": lambda: degrade.pixels(clip, int(rng.integers(3, 7))),
+            "shake": lambda: self.shaken(clip),
+        }
+        fresh: dict[str, Callable[[], np.ndarray]] = {
+            "VP8": lambda: recode(clip, self.fps, "libvpx", crf="63", qmin="60", qmax="63", cpu_used="4"),
+            "diagonal blur": lambda: degrade.diagonal_blur(
+                clip, max(6, round(float(rng.uniform(0.04, 0.08)) * height))
+            ),
+            "night": lambda: degrade.shot_noise(clip, float(rng.uniform(0.1, 0.2)), rng),
+            "interlaced": lambda: degrade.interlace(clip, int(rng.integers(3, 6))),
+            "analog": lambda: degrade.analog(clip, float(rng.uniform(16, 32)), rng),
+            "bloom": lambda: degrade.bloom(clip, float(rng.uniform(1.6, 2.4)), 0.04 * height),
+            "shake": lambda: self.shaken(clip),
+        }
+        families = {
+            "train": train | (hard if self.hard else {}),
+            "wide": train | hard | wide,
+            "test": test,
+            "fresh": fresh,
+        }
+        effects = families[self.family.degrade]
+        kind = self.pick(list(effects))
+        crf = int(rng.integers(43, 50)) if kind == "encoded" else 20
+        return np.ascontiguousarray(effects[kind]()), kind, crf
 
     def shaken(self, clip: np.ndarray) -> np.ndarray:
         amplitude = float(self.rng.uniform(0.02, 0.045)) * self.size[0]
@@ -305,15 +312,21 @@ class Generator(Material):
         chosen = self.rng.choice(len(kinds), p=[0.17, 0.19, 0.15, 0.14, 0.13, 0.11, 0.11])
         make, crf = kinds[chosen], int(self.rng.integers(15, 25))
         if make is None:
-            clip, what, low = self.degraded(self.base())
-            return self.finish(clip, {"low_quality": True}, what, max(crf, low))
+            clean = self.base()
+            clip, what, low = self.degraded(clean)
+            visible = what == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, low))
+            return self.finish(clip, {"low_quality": visible or None}, what, max(crf, low))
         clip, truth, kind = make()
         if self.rng.random() < 0.1 and truth.get("static") is not True and truth.get("text") is not True:
-            clip, what, low = self.degraded(edits.resize(clip, self.size))
+            clean = edits.resize(clip, self.size)
+            clip, what, low = self.degraded(clean)
+            visible = what == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, low))
             hidden = (
                 {name: None for name in ("editing", "text", "lecture") if truth.get(name)} if what == "shake" else {}
             )
-            return self.finish(clip, truth | hidden | {"low_quality": True}, f"{kind}, {what}", max(crf, low))
+            return self.finish(
+                clip, truth | hidden | {"low_quality": visible or None}, f"{kind}, {what}", max(crf, low)
+            )
         return self.finish(clip, truth, kind, crf)
 
     def finish(self, clip: np.ndarray, truth: Truth, kind: str, crf: int) -> Render:

@@ -13,12 +13,10 @@ import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 from common import ROOT  # noqa: F401 - puts the checkout on the path
+from label_degradations import encode
 from label_families import families
 from label_renders import NAMES, Generator, Render
 
@@ -26,12 +24,29 @@ from cogvideox.curation.recipe import Recipe
 from cogvideox.curation.run import curate
 from cogvideox.curation.stages.split import Split
 
-CHUNKS = [(150, 50)] * 4 + [(200, 0)] * 2  # training and test clips of each chunk
-FIRST_HARD = 4 * 150  # training clips from here on are hard: see `Generator`
+CHUNKS: list[dict[str, int]] = [  # number of clips of each family, see `label_families`
+    *[{"train": 150, "test": 50}] * 4,
+    {"train": 200},
+    {"wide": 210},
+    {"fresh": 140},
+]
+FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6}
+FIRST_HARD = 4 * 150  # clips of the family "train" from here on are hard: see `Generator`
 SIGNALS = {
     **{
         name: {}
-        for name in ("brisque", "edits", "faces", "motion", "picture", "screen", "stillness", "tags", "technical")
+        for name in (
+            "brisque",
+            "defects",
+            "edits",
+            "faces",
+            "motion",
+            "picture",
+            "screen",
+            "stillness",
+            "tags",
+            "technical",
+        )
     },
     "text": {"num_frames": 1},  # the clips are short, and reading takes most of the time
 }
@@ -40,7 +55,6 @@ RECIPE = Recipe(
     split=Split(min_seconds=0.5, max_seconds=120.0, adaptive_threshold=1e9, min_content=255.0, dissolve_seconds=1e-3),
     signals=SIGNALS,
 )
-TEST_SEED = 10**6
 
 
 def main() -> None:
@@ -51,7 +65,7 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, help="folder of real clips")
     parser.add_argument("--json", type=Path, help="report to write")
     parser.add_argument("--chart", type=Path, help="chart of the balanced accuracy by number of annotations to write")
-    parser.add_argument("--chunks", type=int, default=len(CHUNKS), help="how many of the chunks")
+    parser.add_argument("--chunks", type=int, nargs="+", default=list(range(len(CHUNKS))), help="chunks to render")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     if options.step == "render":
@@ -65,16 +79,18 @@ def main() -> None:
         evaluate(options.out, options.json, options.chart)
 
 
-def render(footage: Path, out: Path, num_chunks: int, workers: int) -> None:
+def render(footage: Path, out: Path, chunks: list[int], workers: int) -> None:
     """Render chunk by chunk, and compute the signals of each."""
-    for chunk, (num_train, num_test) in enumerate(CHUNKS[:num_chunks]):
+    for chunk in chunks:
         folder = out / f"chunk-{chunk}"
-        first_train, first_test = (sum(sizes[side] for sizes in CHUNKS[:chunk]) for side in (0, 1))
-        jobs = [("train", first_train + index) for index in range(num_train)]
-        jobs += [("test", first_test + index) for index in range(num_test)]
+        jobs = [
+            (family, sum(sizes.get(family, 0) for sizes in CHUNKS[:chunk]) + index)
+            for family, number in CHUNKS[chunk].items()
+            for index in range(number)
+        ]
         if not (folder / "truth.json").is_file():
             with ProcessPoolExecutor(workers, initializer=start_worker, initargs=(footage,)) as pool:
-                truth = list(pool.map(write_clip, [(side, index, folder / "raw") for side, index in jobs], chunksize=8))
+                truth = list(pool.map(write_clip, [(*job, folder / "raw") for job in jobs], chunksize=8))
             (folder / "truth.json").write_text(json.dumps(truth, indent=0))
         result = curate(folder / "raw", folder / "out", RECIPE, workers=workers)
         print(f"chunk {chunk}: {result.counts}", flush=True)
@@ -94,17 +110,16 @@ def start_worker(footage: Path) -> None:
 
 def write_clip(job: tuple[str, int, Path]) -> dict:
     """Render a clip to a file, and return its truth."""
-    side, index, folder = job
+    family, index, folder = job
     folder.mkdir(parents=True, exist_ok=True)
-    seed = index + (TEST_SEED if side == "test" else 0)
-    clip = Generator(
-        _worker["families"][side], seed, _worker["cache"], side == "train" and index >= FIRST_HARD
-    ).render()
-    name = f"{side}-{index:05d}.mp4"
+    hard = family == "train" and index >= FIRST_HARD
+    seed = FIRST_SEEDS[family] + index
+    clip = Generator(_worker["families"][family], seed, _worker["cache"], hard).render()
+    name = f"{family}-{index:05d}.mp4"
     write(folder / name, clip)
     return {
         "source": name,
-        "side": side,
+        "side": family,
         "kind": clip.kind,
         "real": clip.real,
         **{key: clip.truth[key] for key in NAMES},
@@ -113,14 +128,7 @@ def write_clip(job: tuple[str, int, Path]) -> dict:
 
 def write(path: Path, clip: Render) -> None:
     """Encode a clip as H.264 at its quality."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1000))
-        height, width = (side // 2 * 2 for side in clip.frames.shape[1:3])
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.options = {"crf": str(clip.crf), "preset": "fast", "threads": "1"}
-        for image in clip.frames[:, :height, :width]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        container.mux(stream.encode())
+    path.write_bytes(encode(clip.frames, clip.fps, crf=str(clip.crf), preset="fast"))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ There are two kinds, both trained on annotations and the columns of a manifest:
 - "embedding": a linear head on a frozen embedding of the frames, the signals and the logit of the trees.
 
 Probabilities are calibrated on held-out clips (cross-validation over sources, Platt 1999). A label is predicted if its
-probability exceeds the label's prevalence in the training set, which maximizes the balanced accuracy of calibrated
-probabilities.
+probability exceeds the threshold with the highest balanced accuracy on the same held-out clips.
 
 Axes: `n` clips, `d` signals, `e` dimensions of the embedding, `inputs` features of the linear head (1 + d + e).
 """
@@ -72,7 +71,7 @@ class Head:
         weights: weights of the linear head on [logit of the trees, scaled signals, embedding]; None for kind "signals".
         bias: bias of the linear head.
         slope, intercept: parameters of the calibration, applied to the logit.
-        threshold: decision threshold: the label's prevalence in the training set.
+        threshold: decision threshold, of calibrated probabilities.
         num_positive, num_negative: number of training clips with and without the label.
     """
 
@@ -234,8 +233,9 @@ def _train_head(inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings:
             held_out_logits[unseen] = features[unseen] @ part + offset
         weights, bias = _fit_linear(head_inputs(logits, inputs), truth, settings)
     slope, intercept = fit_calibration(held_out_logits, truth)
+    threshold = choose_threshold(sigmoid(slope * held_out_logits + intercept), truth)
     positive = int(np.sum(truth > 0.5))
-    return Head(trees, weights, bias, slope, intercept, positive / len(truth), positive, len(truth) - positive)
+    return Head(trees, weights, bias, slope, intercept, threshold, positive, len(truth) - positive)
 
 
 def _fit_trees(inputs: Inputs, truth: np.ndarray, settings: TrainSettings, fold: int) -> TreeEnsemble:
@@ -281,6 +281,22 @@ def fit_calibration(logits: Float64[np.ndarray, " n"], truth: Float64[np.ndarray
 
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-4.0, 4.0), (-20.0, 20.0)])
     return float(np.exp(found.x[0])), float(found.x[1])
+
+
+def choose_threshold(probabilities: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"]) -> float:
+    """Return the threshold with the highest balanced accuracy.
+
+    Thresholds within 0.005 of the highest are equally good; the one in their middle is returned, which depends less on
+    single clips.
+    """
+    values = np.unique(probabilities)
+    candidates = np.concatenate([values[:1] / 2, (values[1:] + values[:-1]) / 2])
+    positive, negative = (np.sort(probabilities[(truth > 0.5) == label]) for label in (True, False))
+    recall = 1.0 - np.searchsorted(positive, candidates, side="right") / len(positive)
+    specificity = np.searchsorted(negative, candidates, side="right") / len(negative)
+    accuracy = (recall + specificity) / 2
+    best = candidates[accuracy >= accuracy.max() - 0.005]
+    return float(best[len(best) // 2])
 
 
 def trees_logit(trees: TreeEnsemble, filled: np.ndarray) -> Float64[np.ndarray, " n"]:

@@ -30,7 +30,7 @@ class Edits:
     """
 
     name: ClassVar[str] = "edits"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     columns: ClassVar[tuple[Column, ...]] = (
         Column("edits.cuts", "float", "Changes that stand out from those around them, per second.", "1/s", 0.0),
         Column("edits.largest_jump", "float", "Largest change over the median of those around it, as log2.", "", 0.0),
@@ -53,6 +53,19 @@ class Edits:
             0.0,
             1.0,
         ),
+        Column(
+            "edits.pinned_fraction",
+            "float",
+            "Fraction of the frame with edges that stay where all else moves.",
+            "",
+            0.0,
+            1.0,
+        ),
+        Column(
+            "edits.largest_pinned", "float", "Largest connected part of them, as a fraction of the frame.", "", 0.0, 1.0
+        ),
+        Column("edits.moving_fraction", "float", "Fraction of the frame that changes at some time.", "", 0.0, 1.0),
+        Column("edits.histogram_change", "float", "Distance of the colors of parts of the clip.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.03
@@ -95,7 +108,8 @@ class Edits:
             "repeated_share": float(np.mean(changes <= 0.25)),
             "burstiness": float(moving.std() / moving.mean()) if len(moving) > 2 else 0.0,
         }
-        return {f"edits.{name}": value for name, value in (values | still_edges(chosen)).items()}
+        values |= still_edges(chosen) | pinned_edges(chosen) | {"histogram_change": histogram_change(sampled.frames)}
+        return {f"edits.{name}": value for name, value in values.items()}
 
 
 def prominence(changes: Float64[np.ndarray, " n"], reach: int = 6) -> Float64[np.ndarray, " n"]:
@@ -119,6 +133,44 @@ def mixed_share(thumbnails: Float32[np.ndarray, "n h w c"], distance: int = 3) -
     size = np.sqrt(length / across[0].size)
     mixed = (size > 2 * _MIN_CHANGE) & (residual < 0.03 * length) & (weight > 0.2) & (weight < 0.8)
     return float(mixed.mean())
+
+
+def histogram_change(frames: UInt8[np.ndarray, "n h w c"]) -> float:
+    """Return the largest distance between the color histograms of the first, the middle and the last frame."""
+    codes = (frames[[0, len(frames) // 2, -1]] // 32).astype(np.int64) @ np.array([64, 8, 1])
+    first, middle, last = (np.bincount(code.ravel(), minlength=512) / code.size for code in codes)
+    return float(max(np.abs(a - b).sum() / 2 for a, b in ((first, middle), (middle, last), (first, last))))
+
+
+def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
+    """Return how much of the frame has edges that stay in place, while their surroundings change in every frame.
+
+    Under a still camera there are none, since what surrounds a still edge does not change.
+    """
+    import cv2
+
+    height, width = frames.shape[1:]
+    smooth = np.stack([cv2.GaussianBlur(frame, (3, 3), 0).astype(np.float32) for frame in frames])
+    x = np.stack([cv2.Sobel(frame, cv2.CV_32F, 1, 0) for frame in smooth]) / 4
+    y = np.stack([cv2.Sobel(frame, cv2.CV_32F, 0, 1) for frame in smooth]) / 4
+    strength = np.hypot(x.mean(0), y.mean(0))
+    deviation = np.sqrt(x.var(0) + y.var(0))
+    pinned = (strength > _EDGE / 2) & (deviation < 0.4 * strength)
+    changes = np.abs(np.diff(smooth, axis=0))
+    near = (2 * (height // 16) + 1,) * 2
+    free = (~cv2.dilate(pinned.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).astype(np.float32)
+    around = cv2.blur(free, near)
+    # Mean change around a pixel, without pinned edges, in the quietest third of the pairs of frames.
+    nearby = np.stack([cv2.blur(change * free, near) for change in changes]) / np.maximum(around, 0.05)
+    lively = np.quantile(nearby, 0.33, axis=0) > _MIN_CHANGE / 2
+    mask = cv2.dilate((pinned & lively).astype(np.uint8), np.ones((5, 5), np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
+    largest = int(stats[1:, cv2.CC_STAT_AREA].max()) if count > 1 else 0
+    return {
+        "pinned_fraction": float(mask.mean()),
+        "largest_pinned": largest / (height * width),
+        "moving_fraction": float((changes.max(0) > 2 * _MIN_CHANGE).mean()),
+    }
 
 
 def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:

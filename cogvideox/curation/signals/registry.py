@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cogvideox.curation.signals.defects import Defects
 from cogvideox.curation.signals.edits import Edits
 from cogvideox.curation.signals.faces import Faces
 from cogvideox.curation.signals.models.aesthetics import Aesthetics
@@ -20,6 +21,7 @@ from cogvideox.curation.signals.text import Text
 SIGNALS: dict[str, type[Any]] = {
     "aesthetics": Aesthetics,
     "brisque": Brisque,
+    "defects": Defects,
     "edits": Edits,
     "faces": Faces,
     "motion": Motion,

@@ -63,5 +63,21 @@ def test_edges_that_stay():
     assert still["still_edges"] > 0.9
 
 
+@pytest.mark.parametrize("corner", edits.CORNERS)
+def test_a_logo_is_pinned_while_the_camera_moves(corner):
+    """A logo is the only part that stays; under a still camera nothing counts as pinned."""
+    plain, with_logo = measure(shot(0)), measure(edits.logo(shot(0), 1, corner))
+    assert plain["pinned_fraction"] < 0.002 < 0.005 < with_logo["largest_pinned"] <= with_logo["pinned_fraction"] < 0.1
+    still = np.repeat(edits.logo(shot(0), 1, corner)[:1], 16, 0)
+    assert measure(still)["pinned_fraction"] == measure(still)["moving_fraction"] == 0.0
+
+
+def test_colors_before_and_after():
+    assert measure(shot(0))["histogram_change"] < 0.4
+    half = np.concatenate([np.full((8, 20, 20, 3), 200, np.uint8), np.full((8, 20, 20, 3), 20, np.uint8)])
+    half[8:, :, :5] = 200  # a quarter keeps its color
+    assert measure(half)["histogram_change"] == pytest.approx(0.75)
+
+
 def test_too_few_frames():
     assert set(measure(shot(0, 2)).values()) == {None}
