@@ -19,6 +19,7 @@ class Family:
         videos, photos: real footage and photographs, by path.
         portraits: photographs with a face: path, x and y of its center, and its height, in pixels.
         talking: real footage of people who talk.
+        kinds: probability of clean, edited, static, degraded, lecture, text and screenshot clips.
     """
 
     fonts: list[str | None]
@@ -35,6 +36,7 @@ class Family:
     place: str
     shake: float
     degrade: str
+    kinds: tuple[float, ...] = (0.17, 0.19, 0.15, 0.14, 0.13, 0.11, 0.11)
 
 
 def fonts(pattern: str) -> list[str | None]:
@@ -154,6 +156,7 @@ def families(footage: Path) -> dict[str, Family]:
         ),
         talking=listed("face1.mp4", "face3.mp4", "face5.mp4"),
         degrade="wide",
+        kinds=(0.32, 0.24, 0.03, 0.2, 0.17, 0.02, 0.02),
     )
     fresh = replace(
         test,

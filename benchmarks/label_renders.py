@@ -309,7 +309,7 @@ class Generator(Material):
     def render(self) -> Render:
         """Return a clip of a random kind."""
         kinds = [self.clean, self.editing, self.static, None, self.lecture, self.text, self.screenshot]
-        chosen = self.rng.choice(len(kinds), p=[0.17, 0.19, 0.15, 0.14, 0.13, 0.11, 0.11])
+        chosen = self.rng.choice(len(kinds), p=self.family.kinds)
         make, crf = kinds[chosen], int(self.rng.integers(15, 25))
         if make is None:
             clean = self.base()

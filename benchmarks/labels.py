@@ -27,8 +27,10 @@ from cogvideox.curation.stages.split import Split
 CHUNKS: list[dict[str, int]] = [  # number of clips of each family, see `label_families`
     *[{"train": 150, "test": 50}] * 4,
     {"train": 200},
-    {"wide": 210},
-    {"fresh": 140},
+    {"wide": 40},
+    {"fresh": 40},
+    {"wide": 170},
+    {"fresh": 80},
 ]
 FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6}
 FIRST_HARD = 4 * 150  # clips of the family "train" from here on are hard: see `Generator`
