@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cogvideox.curation.captions.back_ends.summarizers import ModelSummarizer
 from cogvideox.curation.captions.base import CaptionInput, TimedCaption
 from cogvideox.curation.captions.facts import ClipFacts
 from cogvideox.curation.captions.quality.qa import Question, accuracy, grade
+from cogvideox.curation.captions.video_captioner.config import DecoderConfig
 from cogvideox.llm.cache import ResponseCache
 from cogvideox.llm.chat import ChatRequest, Message, Sampling
 from cogvideox.llm.local import LlamaCpp, Transformers
@@ -60,3 +62,30 @@ def test_transformers_reads_the_same_file():
         ChatRequest((Message("user", ("What is the capital of France?",)),), "test", sampling=Sampling(max_tokens=12))
     )
     assert "Paris" in answer.text
+
+
+def test_a_few_steps_of_fine_tuning_lower_the_loss(tmp_path):
+    import numpy as np
+
+    from cogvideox.curation.captions.config import CaptionPipelineConfig, StageConfig
+    from cogvideox.curation.captions.run import caption_folder
+    from cogvideox.toybox.render.renderer import render_scene
+    from cogvideox.toybox.scenes.sampler import sample_scene
+    from cogvideox.training.captioner.recipes import toybox_summarizer
+    from cogvideox.training.captioner.summarizer_trainer import train
+    from cogvideox.video import io
+
+    (tmp_path / "clips").mkdir()
+    for number in range(12):
+        frames = render_scene(sample_scene(number, "core"), num_frames=9)
+        io.write(tmp_path / f"clips/{number}.mp4", np.asarray(frames), 8.0)
+    toybox = StageConfig("toybox")
+    stages = CaptionPipelineConfig(short=toybox, frames=toybox, summary=StageConfig("rules"), measure=())
+    caption_folder(tmp_path / "clips", tmp_path / "captions", stages)
+    base = toybox_summarizer()
+    run = replace(base.run, num_steps=8, batch_size=2, log_interval=1, validate_interval=0, save_interval=0)
+    settings = replace(base, model=DecoderConfig(path=str(Path(FOLDER) / SMOL)), data=(str(tmp_path / "captions"),))
+    folder = train(replace(settings, run=run, validation_fraction=0.3), tmp_path / "run")
+    assert folder is not None and (folder / "model.safetensors").is_file()
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])

@@ -18,7 +18,7 @@ from cogvideox.executor.local import process, start_pool
 from cogvideox.llm.batching import BatchQueue
 from cogvideox.llm.local import folder_digest
 
-Frames = UInt8[np.ndarray, "t h w 3"]
+Frames = UInt8[np.ndarray, "_ _ _ 3"]
 Caption = tuple[str, int, bool]
 """Caption, number of tokens, and whether it was cut off."""
 _CONFIG = "captioner.json"

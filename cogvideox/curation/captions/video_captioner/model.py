@@ -73,7 +73,7 @@ class VideoCaptioner(nn.Module):
         return losses.view(labels.shape).sum(1) / counted.sum(1)
 
     @torch.inference_mode()
-    def generate(self, clips: Sequence[UInt8[Tensor, "t h w 3"]]) -> list[tuple[str, int, bool]]:
+    def generate(self, clips: Sequence[UInt8[Tensor, "_ _ _ 3"]]) -> list[tuple[str, int, bool]]:
         """Caption clips of different lengths and sizes in one batch, greedily.
 
         Returns:

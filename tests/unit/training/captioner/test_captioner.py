@@ -22,6 +22,7 @@ from cogvideox.toybox.scenes.grammar import fact_name
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.captioner.captioner_data import rendered_batch
 from cogvideox.training.captioner.captioner_trainer import build_captioner, train
+from cogvideox.training.captioner.config import LanguageLora
 from cogvideox.training.captioner.fact_head import FactHead, middle, sorted_scene
 from cogvideox.training.captioner.recipes import toybox_captioner
 from cogvideox.training.captioner.scores import scene_facts, stated_facts
@@ -223,3 +224,31 @@ def test_folders_that_are_no_captioner_are_errors(trained, tmp_path):
     with pytest.raises(UserError, match="not an output folder"):
         train(replace(SETTINGS, data=(str(tmp_path),), pretraining_steps=0, fact_weight=0.0), tmp_path / "run")
     assert configs.from_dict(type(SETTINGS), configs.to_dict(SETTINGS)) == SETTINGS
+
+
+def test_pretrained_vision_encoder_and_decoder_are_loaded_by_path_and_saved(trained, tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    sizes = {"image_size": 24, "patch_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(hidden_size=16, intermediate_size=32, **sizes)).save_pretrained(tmp_path / "clip")
+    vision = VisionConfig(path=str(tmp_path / "clip"), size=24, pool_frames=1)
+    model = replace(MODEL, vision=vision, decoder=DecoderConfig(path=str(trained / "captioner/decoder")))
+    settings = replace(
+        SETTINGS,
+        model=model,
+        freeze_vision=True,
+        lora=LanguageLora(rank=2),
+        pretraining_steps=0,
+        fact_weight=0.0,
+        run=replace(SETTINGS.run, num_steps=2, validate_interval=0),
+    )
+    folder = train(settings, tmp_path / "run")
+    assert folder is not None
+    state = (tmp_path / "run/checkpoints/step-00000002/state.json").read_text()
+    assert "lora_A" in state and "vision/network" not in state and "vision/time_embedding" in state
+    loaded, clips = load_captioner(folder), random_clips((2, 3))
+    before = CLIPVisionModel.from_pretrained(tmp_path / "clip").state_dict()
+    after = loaded.vision.network.state_dict()
+    assert all(torch.equal(after[name.removeprefix("vision_model.")], weight) for name, weight in before.items())
+    assert loaded.generate(clips) == [loaded.generate([clip])[0] for clip in clips]
