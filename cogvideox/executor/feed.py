@@ -5,15 +5,13 @@ Results are yielded in the order in which they finish. A batch whose worker proc
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from cogvideox.executor.base import Backend, BatchTask, NextBatch, Outcome
-from cogvideox.executor.local import process, start_pool
+from cogvideox.executor.worker_pool import Finished, WorkerPool
 
 
 def run_feed(
@@ -51,53 +49,32 @@ def workers_for_memory(workers: int, memory: int, reserve: int = 2**30) -> int:
 
 
 def _run_pool(task: "_Tasks", next_batch: NextBatch, workers: int) -> Iterator[Outcome]:
-    pool = start_pool(task, workers)
-    pending: dict[Future[Any], tuple[int, Sequence[Any]]] = {}
-    suspects: deque[tuple[int, Sequence[Any]]] = deque()  # batches in progress when a worker died
-
-    def submit(batch: tuple[int, Sequence[Any]]) -> bool:
-        """Submit a batch. Return False if a worker died while the caller handled the last outcome."""
-        try:
-            pending[pool.submit(process, batch)] = batch
-        except BrokenProcessPool:
-            pending[Future()] = batch
-            return False
-        return True
-
-    try:
+    waiting: deque[tuple[int, Sequence[Any]]] = deque()  # batches that a dead worker had not started
+    suspects: deque[tuple[int, Sequence[Any]]] = deque()  # single rows during which a worker may have died
+    with WorkerPool(task, workers) as pool:
         while True:
-            died = False
-            if suspects and not pending:  # one at a time, to identify the batch that kills its worker
-                died = not submit(suspects[0])
-            while not died and not suspects and len(pending) < 2 * workers and (batch := next_batch()) is not None:
-                died = not submit(batch)
-            if not pending:
+            repeated = None
+            if suspects and not pool.num_pending:  # repeated alone, when other workers use no memory
+                repeated = suspects.popleft()
+                pool.submit(repeated)
+            while not suspects and repeated is None and pool.num_pending < 2 * workers:
+                if (batch := waiting.popleft() if waiting else next_batch()) is None:
+                    break
+                pool.submit(batch)
+            if not pool.num_pending:
                 return
-            done = () if died else wait(pending, return_when=FIRST_COMPLETED).done
-            for future in done:
-                index, rows = pending.pop(future)
-                try:
-                    outcome = Outcome(index, rows, future.result())
-                except BrokenProcessPool:
-                    died = True
-                    if suspects:
-                        suspects.popleft()
-                        outcome = Outcome(index, rows, lost=True)
-                    else:
-                        pending[future] = index, rows
-                        break
-                else:
-                    if suspects:
-                        suspects.popleft()
-                yield outcome
-            if died:
-                if not suspects:
-                    suspects.extend((index, [row]) for index, rows in pending.values() for row in rows)
-                pending.clear()
-                pool.shutdown(wait=True, cancel_futures=True)
-                pool = start_pool(task, workers)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            for event in pool.wait():
+                if isinstance(event, Finished):
+                    if event.error is not None:
+                        raise event.error
+                    index, rows = event.batch
+                    yield Outcome(index, rows, event.result)
+                elif event.batches and repeated is not None:
+                    yield Outcome(*repeated, lost=True)
+                elif event.batches:
+                    index, rows = event.batches[0]
+                    suspects.extend((index, [row]) for row in rows)
+                    waiting.extend(event.batches[1:])
 
 
 @dataclass(frozen=True)

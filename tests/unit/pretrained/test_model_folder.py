@@ -79,8 +79,11 @@ def test_save_casts_to_given_dtype(tmp_path):
 def test_temporary_folders_of_killed_processes_are_removed(model, tmp_path, monkeypatch):
     """Includes the case that the next process has the same PID, as in containers."""
     if (process := os.fork()) == 0:
-        with model_folder.atomic_model_folder(tmp_path / "m", ["vae/config.json"]):
-            os._exit(1)
+        try:
+            with model_folder.atomic_model_folder(tmp_path / "m", ["vae/config.json"]):
+                os._exit(1)
+        finally:
+            os._exit(2)
     os.waitpid(process, 0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".new"]
     monkeypatch.setattr(os, "getpid", lambda: process)

@@ -1,0 +1,212 @@
+"""Worker processes that process batches of a task, each with a pipe of its own.
+
+`concurrent.futures.ProcessPoolExecutor` shares queues between its workers, and a submission at the moment when a worker
+dies may be lost there: its future never completes. Here a dead worker affects only its own batches.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from cogvideox.executor.base import BatchTask
+
+_THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""Variables that PyTorch and OpenCV read when they are loaded."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A processed batch.
+
+    Attributes:
+        index: number of batches submitted before this one.
+        error: the exception that the task raised; None if it succeeded.
+    """
+
+    index: int
+    batch: Any
+    result: Any
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Died:
+    """A worker process that died. `batches` are those that it did not finish; it was processing the first of them."""
+
+    batches: Sequence[Any]
+
+
+@dataclass(eq=False)
+class _Worker:
+    index: int
+    process: BaseProcess
+    connection: Connection
+    batches: deque[tuple[int, Any]] = field(default_factory=deque)  # sent and not finished, with their indices
+
+    def sources(self) -> tuple[Connection, int]:
+        """Return what becomes ready when a batch is finished or the process ends."""
+        return self.connection, self.process.sentinel
+
+
+class WorkerPool:
+    """Processes that open the same task. Use as a context manager; at its end, running batches are finished first.
+
+    Workers are started when there are batches for them, and replaced when they died. Ctrl-C interrupts only running
+    batches; idle workers exit with their parent.
+    """
+
+    def __init__(self, task: BatchTask, workers: int) -> None:
+        self._task, self._max_workers = pickle.dumps(task), workers
+        self._workers: list[_Worker] = []
+        self._indices = itertools.count()
+        # Not forked: forking a process with threads or a GPU context may deadlock.
+        self._context = multiprocessing.get_context("spawn")
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            _send(worker.connection, None)
+        for worker in self._workers:
+            while worker.process.is_alive():  # read results, which a worker may be waiting to send
+                self._receive(worker)
+            worker.process.join()
+            worker.connection.close()
+        self._workers.clear()
+
+    @property
+    def num_pending(self) -> int:
+        """Number of submitted batches that are neither finished nor lost with a worker."""
+        return sum(len(worker.batches) for worker in self._workers)
+
+    def submit(self, batch: Any) -> None:
+        """Send a batch to the worker with the fewest batches. Submit at most two per worker, to bound memory."""
+        worker = min(self._workers, key=lambda worker: len(worker.batches), default=None)
+        if worker is None or (worker.batches and len(self._workers) < self._max_workers):
+            worker = self._start()
+        worker.batches.append((next(self._indices), batch))
+        _send(worker.connection, batch)  # if the worker is dead, `wait` returns the batch
+
+    def wait(self) -> list[Finished | Died]:
+        """Wait until at least one batch is finished or a worker died."""
+        events: list[Finished | Died] = []
+        while not events:
+            ready = wait([source for worker in self._workers for source in worker.sources()])
+            workers = [worker for worker in self._workers if any(source in ready for source in worker.sources())]
+            events = [event for worker in workers for event in self._events(worker)]
+        return events
+
+    def _events(self, worker: _Worker) -> list[Finished | Died]:
+        alive = worker.process.is_alive()  # before the results are read, so that none of a dead worker is missed
+        events: list[Finished | Died] = []
+        while (event := self._receive(worker, seconds=0.0)) is not None:
+            events.append(event)
+        if not alive:
+            worker.process.join()
+            worker.connection.close()
+            self._workers.remove(worker)
+            events.append(Died([batch for _, batch in worker.batches]))
+        return events
+
+    def _receive(self, worker: _Worker, seconds: float = 0.1) -> Finished | None:
+        try:
+            if not worker.connection.poll(seconds):
+                return None
+            result, error = worker.connection.recv()
+        except (EOFError, OSError):  # the worker died
+            worker.process.join()
+            return None
+        return Finished(*worker.batches.popleft(), result, error)
+
+    def _start(self) -> _Worker:
+        used = {worker.index for worker in self._workers}
+        index = next(index for index in itertools.count() if index not in used)
+        connection, theirs = self._context.Pipe()
+        threads = max(1, (os.cpu_count() or 1) // self._max_workers)
+        process = self._context.Process(target=_run_worker, args=(theirs, self._task, index, threads), daemon=True)
+        process.start()
+        theirs.close()  # so that the end of the worker closes the pipe
+        worker = _Worker(index, process, connection)
+        self._workers.append(worker)
+        return worker
+
+
+def _send(connection: Connection, batch: Any) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.send(batch)
+
+
+def _run_worker(connection: Connection, task: bytes, index: int, threads: int) -> None:
+    """Process batches until None is received. Batches are received by a thread, so that sending never waits for work.
+
+    Args:
+        threads: number of threads of PyTorch and OpenCV, unless the environment sets it.
+    """
+    busy, closed = False, threading.Event()
+    batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def interrupt(*_: object) -> None:
+        if busy:
+            raise KeyboardInterrupt
+
+    def receive() -> None:
+        try:
+            while (batch := connection.recv()) is not None:
+                batches.put(batch)
+        except (EOFError, OSError):
+            os._exit(1)  # the parent ended
+        closed.set()
+        batches.put(None)
+
+    signal.signal(signal.SIGINT, interrupt)
+    for variable in _THREADS:
+        os.environ.setdefault(variable, str(threads))
+    threading.Thread(target=receive, daemon=True).start()
+    work, error = None, None
+    try:
+        work = pickle.loads(task).open(index)
+    except Exception as opening_error:
+        error = opening_error  # raised for the first batch
+    while (batch := batches.get()) is not None and not closed.is_set():
+        try:
+            busy = True
+            if work is None:
+                assert error is not None
+                raise error
+            message = work(batch), None
+        except KeyboardInterrupt:
+            return
+        except Exception as task_error:
+            message = None, _picklable(task_error)
+        finally:
+            busy = False
+        try:
+            connection.send(message)
+        except OSError:
+            return
+        except Exception as send_error:  # a result that cannot be pickled
+            connection.send((None, _picklable(send_error)))
+
+
+def _picklable(error: Exception) -> Exception:
+    """Return the error with its traceback as a note; an error that cannot be pickled becomes a `RuntimeError`."""
+    note = f"in a worker:\n{''.join(traceback.format_exception(error))}"
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(note)
+    return error
