@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cogvideox.errors import UserError
 from cogvideox.executor.base import BatchTask, Result, Row
-from cogvideox.executor.worker_pool import Died, Finished, WorkerPool
-
-_KILLED = "a worker process was killed, probably because memory ran out: run it again with fewer workers (--workers)"
+from cogvideox.executor.worker_pool import KILLED, Died, Finished, WorkerPool
 
 
 def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers: int) -> Iterator[Result]:
@@ -27,7 +25,7 @@ def run(task: BatchTask[Row, Result], batches: Iterable[Sequence[Row]], workers:
             while next_index not in finished:
                 for event in pool.wait():
                     if isinstance(event, Died):
-                        raise UserError(_KILLED)
+                        raise UserError(KILLED)
                     finished[event.index] = event
             event = finished.pop(next_index)
             next_index += 1

@@ -20,7 +20,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cogvideox.errors import UserError
 from cogvideox.executor.base import BatchTask
+
+KILLED = "a worker process was killed, probably because memory ran out: run it again with fewer workers (--workers)"
 
 _THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 """Variables that PyTorch and OpenCV read when they are loaded."""
@@ -65,10 +68,13 @@ class WorkerPool:
 
     Workers are started when there are batches for them, and replaced when they died. Ctrl-C interrupts only running
     batches; idle workers exit with their parent.
+
+    Args:
+        first_index: index that the first worker gets in `task.open`.
     """
 
-    def __init__(self, task: BatchTask, workers: int) -> None:
-        self._task, self._max_workers = pickle.dumps(task), workers
+    def __init__(self, task: BatchTask, workers: int, *, first_index: int = 0) -> None:
+        self._task, self._max_workers, self._first_index = pickle.dumps(task), workers, first_index
         self._workers: list[_Worker] = []
         self._indices = itertools.count()
         # Not forked: forking a process with threads or a GPU context may deadlock.
@@ -78,6 +84,10 @@ class WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers when they have finished the batches that they are processing; others are canceled."""
         for worker in self._workers:
             _send(worker.connection, None)
         for worker in self._workers:
@@ -109,6 +119,20 @@ class WorkerPool:
             events = [event for worker in workers for event in self._events(worker)]
         return events
 
+    def wait_for_result(self) -> Any:
+        """Wait for the only submitted batch, and return its result.
+
+        Raises:
+            UserError: its worker was killed. Errors raised by the task are re-raised.
+        """
+        assert self.num_pending == 1
+        event = self.wait()[0]
+        if isinstance(event, Died):
+            raise UserError(KILLED)
+        if event.error is not None:
+            raise event.error
+        return event.result
+
     def _events(self, worker: _Worker) -> list[Finished | Died]:
         alive = worker.process.is_alive()  # before the results are read, so that none of a dead worker is missed
         events: list[Finished | Died] = []
@@ -133,7 +157,7 @@ class WorkerPool:
 
     def _start(self) -> _Worker:
         used = {worker.index for worker in self._workers}
-        index = next(index for index in itertools.count() if index not in used)
+        index = next(index for index in itertools.count(self._first_index) if index not in used)
         connection, theirs = self._context.Pipe()
         threads = max(1, (os.cpu_count() or 1) // self._max_workers)
         process = self._context.Process(target=_run_worker, args=(theirs, self._task, index, threads), daemon=True)

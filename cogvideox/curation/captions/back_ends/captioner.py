@@ -1,10 +1,11 @@
 """Captions of an end-to-end video captioner that `toybox-captioner` trained, in batches and over processes."""
 
+import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,7 +15,7 @@ from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected
 from cogvideox.curation.captions.video_captioner.config import CaptionerConfig
 from cogvideox.curation.signals.base import Sampling
 from cogvideox.errors import UserError
-from cogvideox.executor.local import process, start_pool
+from cogvideox.executor.worker_pool import WorkerPool
 from cogvideox.llm.batching import BatchQueue
 from cogvideox.llm.local import folder_digest
 
@@ -63,13 +64,20 @@ class VideoCaptionerBackEnd:
         self.identity = f"captioner {folder_digest(folder)}"
         self.concurrency = 2 * batch_size * max(1, processes)
         task = CaptionTask(folder)
-        self._pool: Any = start_pool(task, processes) if processes else None
-        local = None if processes else task.open(0)
-
-        def caption_batch(clips: list[Frames]) -> list[Caption]:
-            return local(clips) if local is not None else self._pool.submit(process, clips).result()
-
+        self._pools = [WorkerPool(task, 1, first_index=index) for index in range(processes)]
+        self._idle: queue.SimpleQueue[WorkerPool] = queue.SimpleQueue()
+        for pool in self._pools:
+            self._idle.put(pool)
+        caption_batch = self._caption_in_a_process if processes else task.open(0)
         self._queue: BatchQueue[Frames, Caption] = BatchQueue(caption_batch, batch_size, max(1, processes))
+
+    def _caption_in_a_process(self, clips: Sequence[Frames]) -> list[Caption]:
+        pool = self._idle.get()
+        try:
+            pool.submit(clips)
+            return pool.wait_for_result()
+        finally:
+            self._idle.put(pool)
 
     def caption(self, clip: CaptionInput, rejected: Sequence[Rejected] = ()) -> Draft:
         """See `base.Captioner`."""
@@ -80,5 +88,5 @@ class VideoCaptionerBackEnd:
 
     def close(self) -> None:
         """Stop the worker processes."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools:
+            pool.close()
