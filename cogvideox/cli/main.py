@@ -25,6 +25,7 @@ COMMANDS = {
     "funnel": "show what a curation kept and dropped, and why",
     "select": "select clips of a curation with a policy, or explain the selection of one clip",
     "labels": "train and apply classifiers of clips that are unfit for training, and exchange annotations",
+    "annotate": "serve a page on which people label clips, and learn from their answers",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
     "plot": "plot the metrics of training runs",
@@ -35,6 +36,7 @@ COMMANDS = {
 }
 
 _MODULES = {
+    "annotate": "cogvideox.cli.curation.annotate",
     "caption": "cogvideox.cli.curation.caption",
     "curate": "cogvideox.cli.curation.curate",
     "evaluate": "cogvideox.cli.evaluate.command",

@@ -80,8 +80,12 @@ class Event:
 class AnnotationStore:
     """Append-only store of annotation events. Safe for concurrent use by several threads and processes."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, wal: bool = False, read_only: bool = False) -> None:
         """Open a store, or create it if the file does not exist.
+
+        Args:
+            wal: use write-ahead logging with full synchronization, as a server does that writes with one connection.
+            read_only: only read, so that another process can write at the same time.
 
         Raises:
             UserError: the file cannot be opened, is not a store, or was written by a newer version.
@@ -89,12 +93,22 @@ class AnnotationStore:
         self.path = Path(path)
         self._lock = threading.Lock()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            with self._transaction():
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                f"{self.path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+                timeout=30.0,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=True,
+            )
+            if wal:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+            with self._transaction("BEGIN" if read_only else "BEGIN IMMEDIATE"):
                 (version,) = self._connection.execute("PRAGMA user_version").fetchone()
                 tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if version == 0 and tables == 0:
+                if version == 0 and tables == 0 and not read_only:
                     for statement in _statements(_SCHEMA):
                         self._connection.execute(statement)
                     self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
@@ -218,20 +232,20 @@ class AnnotationStore:
         number = self._connection.execute(statement, values).lastrowid
         return Event(number or 0, *values[:3], event.labels, *values[4:])
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection, self._lock, self.path)
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> "_Transaction":
+        return _Transaction(self._connection, self._lock, self.path, begin)
 
 
 class _Transaction:
     """A transaction that holds the thread lock and the file's write lock; commits, or rolls back after an error."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock, path: Path) -> None:
-        self._connection, self._lock, self._path = connection, lock, path
+    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock, path: Path, begin: str) -> None:
+        self._connection, self._lock, self._path, self._begin = connection, lock, path, begin
 
     def __enter__(self) -> None:
         self._lock.acquire()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(self._begin)
         except BaseException:
             self._lock.release()
             raise

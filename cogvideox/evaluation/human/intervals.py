@@ -3,8 +3,9 @@
 The design is crossed: raters judge the same prompts. Three bootstraps estimate the variance of a statistic: over
 prompts, over raters, and over both (Owen 2007, "The pigeonhole bootstrap"). With P prompts and R raters, the first two
 are too small by (P - 1) / P and (R - 1) / R, and both include the noise of single answers, which is estimated from the
-third and subtracted once. The interval is value +- t * standard error, where the degrees of freedom (Satterthwaite
-1946) depend on how much of the variance comes from the few raters.
+third and subtracted once. The half-width of the interval is the root of the sum of the squares of t * standard error
+over prompts (P - 1 degrees of freedom) and over raters (R - 1): in simulations, one t with the degrees of freedom of
+Satterthwaite covers too rarely if there are three raters.
 
 Axes: `n` answers, `b` resamples, `k` statistics.
 """
@@ -74,22 +75,19 @@ def crossed_estimates(
         noise = np.maximum(both - _variance(statistics(by_prompt)) - _variance(statistics(by_rater)), 0.0)
         # The noise of single answers is in each of the three bootstraps, once in the first two.
         noise = np.minimum(noise, np.minimum(prompt_variance, rater_variance))
-        variance = prompt_variance + rater_variance - noise
-        freedom = variance**2 / np.maximum(
-            prompt_variance**2 / (num_prompts - 1) + np.maximum(rater_variance - noise, 0) ** 2 / (num_raters - 1),
-            1e-300,
-        )
-        rater_fraction = np.maximum(rater_variance - noise, 0) / np.maximum(variance, 1e-300)
+        rater_variance = rater_variance - noise
     else:
-        variance, freedom = prompt_variance, np.full(len(values), num_prompts - 1.0)
-        rater_fraction = np.zeros(len(values))
+        rater_variance = np.zeros(len(values))
+    prompt_t = t_quantile((1 + LEVEL) / 2, num_prompts - 1)
+    rater_t = t_quantile((1 + LEVEL) / 2, max(num_raters - 1, 1))
     estimates = []
-    for value, squared, df, fraction in zip(values, variance, freedom, rater_fraction):
-        error = math.sqrt(squared)
-        half = t_quantile((1 + LEVEL) / 2, max(df, 1.0)) * error
+    for value, of_prompts, of_raters in zip(values, prompt_variance, rater_variance):
+        half = math.hypot(prompt_t * math.sqrt(of_prompts), rater_t * math.sqrt(of_raters))
         low, high = max(bounds[0], float(value) - half), min(bounds[1], float(value) + half)
         interval = None if math.isnan(value) else (low, high)
-        estimates.append(Estimate(float(value), interval, error, float(fraction), over_raters))
+        variance = float(of_prompts + of_raters)
+        fraction = float(of_raters) / variance if variance else 0.0
+        estimates.append(Estimate(float(value), interval, math.sqrt(variance), fraction, over_raters))
     return estimates
 
 

@@ -55,7 +55,7 @@ export function bindKeys(handlers) {
     if ((event.key === "Enter" || event.key === " ") && event.target.matches("button, summary")) {
       if (!event.target.matches("[data-answer]")) return; // the focused control has priority
     }
-    const handler = handlers[event.key] ?? handlers[event.key.toLowerCase()];
+    const handler = handlers[event.shiftKey ? `Shift+${event.code}` : event.key] ?? handlers[event.key] ?? handlers[event.key.toLowerCase()];
     if (!handler) return;
     event.preventDefault();
     handler(event);
