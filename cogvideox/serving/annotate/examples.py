@@ -31,14 +31,16 @@ def _filmed(clip: Frames) -> Frames:
 
 def _slow_zoom(frame: UInt8[np.ndarray, "h w 3"]) -> Frames:
     """Return a still that is enlarged slowly."""
-    from PIL import Image
+    import torch
+
+    from cogvideox.video.transform import resize
 
     height, width = frame.shape[:2]
-    image, zoomed = Image.fromarray(frame), []
+    zoomed = []
     for index in range(_NUM_FRAMES):
-        margin = index / _NUM_FRAMES * 0.12
-        box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
-        zoomed.append(np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box)))
+        top, left = (round(side * index / _NUM_FRAMES * 0.12) for side in (height, width))
+        part = np.ascontiguousarray(frame[top : height - top, left : width - left])
+        zoomed.append(resize(torch.from_numpy(part)[None], height, width, "stretch")[0].numpy())
     return np.stack(zoomed)
 
 
