@@ -1,5 +1,7 @@
 """Tiny models with random weights, run by transformers. Models with real weights are in tests/real."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,22 @@ def test_vision_model_by_path_sees_the_frames(vision_folder):
     dark, bright, pair = (model.complete(request(*colors)) for colors in ((0,), (255,), (0, 255)))
     assert dark.completion_tokens == 6 and dark.text != bright.text
     assert pair.prompt_tokens >= dark.prompt_tokens + 4  # a frame is four patches
+
+
+@pytest.mark.slow
+def test_batched_requests_have_the_answers_of_single_ones(text_folder, vision_folder):
+    def show(count: int) -> ChatRequest:
+        frames = [Frame(jpeg(60 * index), float(index)) for index in range(count)]
+        return ChatRequest((Message("user", (*frames, "Describe.")),), "p", sampling=Sampling(max_tokens=6))
+
+    texts = [text_request("a red ball " * count, sampling=Sampling(max_tokens=4 + count % 2)) for count in range(1, 6)]
+    for folder, requests in ((text_folder, texts), (vision_folder, [show(count) for count in (1, 3, 2)])):
+        single, batched = Transformers(folder).open(), Transformers(folder, batch_size=4).open()
+        assert batched.concurrency == 8
+        with ThreadPoolExecutor(len(requests)) as pool:
+            answers = list(pool.map(batched.complete, requests, timeout=60))
+        for request, answer in zip(requests, answers):
+            assert answer == single.complete(request)
 
 
 def test_digests_change_with_names_and_content(tmp_path):
