@@ -119,13 +119,13 @@ def validate(
     if not pairs:
         return scores
     summaries = summarize(network, tokenizer, [pair.prompt for pair in pairs], size)
-    good = [usable(text, CheckConfig(), MAX_SUMMARY_WORDS, cut_off) for text, cut_off in summaries]
+    passed = [usable(text, CheckConfig(), MAX_SUMMARY_WORDS, cut_off) for text, cut_off in summaries]
     right = total = 0
-    for pair, (text, _), is_usable in zip(pairs, summaries, good):
+    for pair, (text, _), is_usable in zip(pairs, summaries, passed):
         stated = parse_prompt(text, "full") if is_usable else {}
         facts = parse_prompt(pair.short, "full")
         right, total = right + sum(stated.get(name) == word for name, word in facts.items()), total + len(facts)
-    scores["validation/usable"] = sum(good) / len(good)
+    scores["validation/usable"] = sum(passed) / len(passed)
     scores["validation/rouge_l"] = mean_rouge_l([text for text, _ in summaries], [pair.summary for pair in pairs])
     return scores | ({"validation/facts": right / total} if total else {})
 

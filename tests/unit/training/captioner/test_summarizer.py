@@ -18,8 +18,10 @@ from cogvideox.llm.local import Transformers
 from cogvideox.llm.models import ModelConfig
 from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
+from cogvideox.training.captioner.config import LanguageLora
 from cogvideox.training.captioner.language_model import open_language_model
 from cogvideox.training.captioner.recipes import toybox_summarizer
+from cogvideox.training.captioner.resource_estimate import estimate_captioning
 from cogvideox.training.captioner.summarizer_data import PairData, chat_prompt, split_pairs
 from cogvideox.training.captioner.summarizer_trainer import summarize, summary_loss, train
 from cogvideox.video import io
@@ -139,3 +141,19 @@ def test_data_that_cannot_be_used_is_an_error(settings, tmp_path):
         train(replace(settings, max_tokens=16), tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
         train(replace(settings, model=DecoderConfig(path=str(tmp_path / "none"))), tmp_path / "run")
+
+
+@pytest.mark.parametrize("lora", [None, LanguageLora(rank=2)])
+def test_estimate_has_the_numbers_of_parameters(lora, settings):
+    texts = [pair.prompt + pair.summary for pair in summary_pairs(settings.data)]
+    network, tokenizer = open_language_model(TINY, lora, texts, 0)
+    config = replace(TINY, vocab_size=max(300, len(tokenizer)))
+    unused = (config.vocab_size - len(tokenizer)) * TINY.width
+    resources = estimate_captioning(replace(settings, model=config, lora=lora))
+    assert resources is not None
+    added = 0 if lora is None else resources.trained
+    assert resources.parameters + added - unused == sum(weight.numel() for weight in network.parameters())
+    assert resources.trained - (0 if lora else unused) == sum(
+        w.numel() for w in network.parameters() if w.requires_grad
+    )
+    assert estimate_captioning(replace(settings, model=DecoderConfig(path="model"))) is None
