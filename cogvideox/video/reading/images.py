@@ -217,6 +217,8 @@ def _check_jpeg(path: str, version: limits.FileVersion, max_pixels: int) -> None
     try:
         decoder.decode(av.Packet(data))
     except av.error.InvalidDataError:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            image.load()  # raises a more specific error if Pillow finds the damage, too
         raise ValueError("its compressed data are invalid") from None
     except av.error.FFmpegError:  # not supported
         pass
