@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import ContainerFormat
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -32,8 +33,11 @@ FORMATS = (
 
 _GENERATE_PTS = 1
 _NO_TIMESTAMPS = 0x80
-_RESET = 1.0
+_RESET = 0.5
 """Minimum decrease of timestamps, in seconds, between two joined recordings."""
+
+_MIN_GIF_DELAY, _DEFAULT_GIF_DELAY = 0.015, 0.1
+"""Shorter delays of GIFs are replaced by the default delay, as in FFmpeg before version 8 and in browsers."""
 
 _MAX_THREADED_PIXELS = 2**25
 """Larger frames are not decoded in parallel, because each thread needs memory for one."""
@@ -149,31 +153,25 @@ def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> I
     with open_video(path, kind) as (container, stream):
         frames = _decode_from(path, container, stream, origin, start)
         if frames is not None:
-            # In program streams, FFmpeg may assign the timestamp of a pack to the frame before or after its frame.
-            # Raw streams have no timestamps, and those that FFmpeg generates may have gaps.
-            is_raw = container.format.flags & _NO_TIMESTAMPS
-            jitter = math.inf if is_raw else 1.5 if container.format.name == "mpeg" else 0.0
             header = read_header(path, stream)
             display = Display(path, stream, header, None if origin is None else origin.matrix)
-            yield from _with_times(frames, display, origin, 1 / header_rate(stream), jitter, header.end)
+            yield from _with_times(frames, stream, display, origin, header.end)
             return
     yield from timed_frames(path, kind=kind)
 
 
 def _with_times(
-    frames: Iterator[av.VideoFrame],
-    display: Display,
-    origin: Origin | None,
-    step: float,
-    jitter: float,
-    end: float | None,
+    frames: Iterator[av.VideoFrame], stream: VideoStream, display: Display, origin: Origin | None, end: float | None
 ) -> Iterator[TimedFrame]:
     """Add display times to frames. A frame whose timestamp is missing or decreases follows the previous frame.
 
     Args:
-        jitter: maximum error of timestamps, in frames.
         end: timestamp at which the edit list ends.
     """
+    container_format, step = stream.container.format, 1 / header_rate(stream)
+    is_gif = container_format.name == "gif"
+    # In program streams, FFmpeg may assign the timestamp of a pack to the frame before or after its frame.
+    jitter = math.inf if _has_only_durations(container_format) else 1.5 if container_format.name == "mpeg" else 0.0
     start = 0.0 if origin is None else origin.time
     previous, offset = None, 0.0
     for frame in deinterlaced(frames):
@@ -190,8 +188,7 @@ def _with_times(
             else:
                 time += offset
             step = time - previous if time > previous else step
-        if frame.duration and frame.time_base:
-            step = float(frame.duration * frame.time_base)
+        step = _shown(frame, is_gif) or step
         previous = time
         seconds = step if end is None or time >= end else min(step, end - time)
         yield TimedFrame(time - start, seconds, lambda frame=frame: display.rgb(frame))
@@ -220,7 +217,7 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
     origin = _origin(path, version, max_pixels)
     with open_video(path) as (container, stream):
         container.flags |= _GENERATE_PTS  # the order of timestamps does not matter here
-        is_raw = container.format.flags & _NO_TIMESTAMPS
+        has_only_durations, is_gif = _has_only_durations(container.format), container.format.name == "gif"
         step = 1 / header_rate(stream)
         following, end, times, num_packets = 0.0, -math.inf, [], 0
         previous, offset = None, 0.0
@@ -237,10 +234,10 @@ def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeli
                     offset += previous + step - decoded
                 previous = decoded
             stamp = packet.dts if packet.pts is None else packet.pts
-            time = following if stamp is None or is_raw else float(stamp * tick) + offset
-            following = time + (float(packet.duration * tick) if packet.duration else step)
+            time = following if stamp is None or has_only_durations else float(stamp * tick) + offset
+            following = time + (_shown(packet, is_gif) or step)
             if (
-                origin.is_exact and not is_raw and time < origin.time - 1e-6
+                origin.is_exact and not has_only_durations and time < origin.time - 1e-6
             ):  # not decodable without an earlier key frame
                 continue
             times.append(time)
@@ -278,6 +275,19 @@ def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> Origin:
         return Origin(_seconds(frame) or 0.0, frame.pts is not None, display_matrix(frame))
 
 
+def _has_only_durations(container_format: ContainerFormat) -> bool:
+    """Return whether times are sums of durations: for GIF, and raw streams, for which FFmpeg generates wrong times."""
+    return bool(container_format.flags & _NO_TIMESTAMPS) or container_format.name == "gif"
+
+
+def _shown(item: av.Packet | av.VideoFrame, is_gif: bool) -> float | None:
+    """Return how long a packet or frame is shown, in seconds; None if it is not known."""
+    seconds = float((item.duration or 0) * (item.time_base or 0))
+    if is_gif and seconds < _MIN_GIF_DELAY:
+        return _DEFAULT_GIF_DELAY
+    return seconds or None
+
+
 def _seconds(frame: av.VideoFrame) -> float | None:
     stamp = frame.dts if frame.pts is None else frame.pts
     return None if stamp is None or frame.time_base is None else float(stamp * frame.time_base)
@@ -289,7 +299,7 @@ def _decode_from(
     """Decode from the key frame at or before `start`; None if it is not found and the file has to be reopened."""
     if origin is None:
         return container.decode(stream)
-    if container.format.flags & _NO_TIMESTAMPS:
+    if _has_only_durations(container.format):
         return None
     if container.format.name in ("mpeg", "mpegts") and not timeline(path).is_continuous:
         return None

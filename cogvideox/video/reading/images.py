@@ -110,10 +110,9 @@ def to_rgb(image: Image.Image) -> Frame:
         values = np.asarray(image)
         if image.mode == "F" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise UserError(
-                "cannot read an image with more than 16 bits per channel: save it with 8 or 16 bits per channel"
+                "cannot read an image: it has more than 16 bits per channel; save it with 8 or 16 bits per channel"
             )
-        gray = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, -1)
+        return np.repeat(_to_8_bits(values)[..., None], 3, -1)
     if image.mode in ("La", "RGBa"):  # premultiplied by alpha
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     image = _to_srgb(image)
@@ -159,9 +158,11 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                     _check_checksums(path)
                 elif image.format in ("JPEG", "MPO"):
                     _check_jpeg(str(path), limits.file_version(path), limit("PIXELS"))
+                elif image.format == "JPEG2000" and image.mode in ("RGB", "RGBA"):
+                    image = _deep_jpeg2000(path) or image
                 yield image
             except UserError as error:
-                raise UserError(f"cannot read {path}: {str(error).removeprefix('cannot read an image ')}") from error
+                raise UserError(f"cannot read {path}: {str(error).removeprefix('cannot read an image: ')}") from error
             except (OSError, EOFError, SyntaxError) as error:  # Pillow's errors for damaged data
                 raise ValueError(str(error)) from error
 
@@ -222,6 +223,28 @@ def _check_jpeg(path: str, version: limits.FileVersion, max_pixels: int) -> None
         raise ValueError("its compressed data are invalid") from None
     except av.error.FFmpegError:  # not supported
         pass
+
+
+def _deep_jpeg2000(path: str | Path) -> Image.Image | None:
+    """Read a color image with more than 8 bits per channel, in which Pillow makes white black; None if it has 8."""
+    data = Path(path).read_bytes()
+    depth = data.find(b"\xff\x4f\xff\x51") + 42  # in the image size segment of the codestream
+    if depth >= len(data) or data[depth] & 0x7F < 8:
+        return None
+    decoder = av.CodecContext.create("jpeg2000", "r")
+    decoder.thread_count, decoder.options = 1, {"max_pixels": str(limit("PIXELS"))}
+    frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+    if not frames:
+        raise ValueError("it has no pixels")
+    image = Image.fromarray(_to_8_bits(frames[0].to_ndarray(format="rgb48le")))
+    image.format = "JPEG2000"
+    return image
+
+
+def _to_8_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
+    """Scale 16 to 8 bits."""
+    rounded = (np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535
+    return rounded.astype(np.uint8)[values]
 
 
 def _frame_type(data: bytes) -> int:

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
+from PIL import Image
 
 from cogvideox.video import io
 from cogvideox.video.reading import containers
@@ -163,3 +164,24 @@ def test_frames_are_freed(tmp_path):
     finally:
         gc.enable()
     assert alive <= 3
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0, 0.1), (1, 0.1), (2, 0.02), (10, 0.1), (50, 0.5)])
+def test_gifs_without_a_delay_are_shown_at_10_fps(tmp_path, delay, seconds):
+    """As in browsers. Newer versions of FFmpeg do not replace the delay."""
+    path = tmp_path / "x.gif"
+    first, *others = (Image.new("L", (W, H), 40 * k) for k in range(6))
+    first.save(path, save_all=True, append_images=others, duration=10 * delay)
+    info = io.probe(path)
+    assert (info.num_frames, info.seconds) == (6, pytest.approx(6 * seconds))
+    times = [frame.time for frame in containers.timed_frames(path)]
+    assert times == pytest.approx([k * seconds for k in range(6)])
+    assert len(io.read(path, start=2.5 * seconds, fps=1 / seconds)[0]) == 4
+
+
+def test_short_joined_recordings_continue(tmp_path):
+    part = encode(tmp_path / "a.ts", [k / 25 for k in range(20)], tick=Fraction(1, 25), crf="0").read_bytes()
+    (tmp_path / "x.ts").write_bytes(part * 3)
+    info = io.probe(tmp_path / "x.ts")
+    assert (info.num_frames, info.seconds) == (60, pytest.approx(2.4, abs=0.1))
+    assert len(io.read(tmp_path / "x.ts")[0]) == pytest.approx(60, abs=2)

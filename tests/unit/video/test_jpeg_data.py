@@ -1,7 +1,9 @@
-"""JPEG files with damaged data, which Pillow decodes to wrong pixels without an error."""
+"""JPEG and JPEG 2000 files that Pillow decodes to wrong pixels without an error."""
 
+from fractions import Fraction
 from random import Random
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,3 +78,17 @@ def test_frame_types_of_jpegs(tmp_path):
     assert images._frame_type(data) == 0xC0
     assert images._frame_type(data[:at] + b"\xff\xff\xc9" + data[at + 2 :]) == 0xC9
     assert images._frame_type(data[:at]) == images._frame_type(b"") == 0
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+def test_color_jpeg_2000_with_16_bits(tmp_path, suffix):
+    """Pillow makes white black."""
+    values = np.linspace(0, 65535, 64 * 96 * 3).reshape(64, 96, 3).astype(np.uint16)
+    encoder = av.CodecContext.create("jpeg2000", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 96, 64, "rgb48le", Fraction(1)
+    encoder.options = {"format": suffix, "pred": "dwt53"}
+    packets = [*encoder.encode(av.VideoFrame.from_ndarray(values, format="rgb48le")), *encoder.encode(None)]
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(b"".join(bytes(packet) for packet in packets))
+    expected = (values.astype(np.uint32) * 255 + 32767) // 65535
+    assert np.abs(io.read_image(path).astype(int) - expected).max() <= 1
