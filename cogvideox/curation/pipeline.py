@@ -24,7 +24,7 @@ from cogvideox.untrusted.files import check_limit
 
 DECODE = "decode"
 """Name of the time spent decoding frames for the signals, in reports."""
-DECODING_COST = 0.09
+DECODING_COST = 0.08
 """Typical CPU seconds per second of video for decoding frames for the signals; see `Stage.cost`."""
 
 

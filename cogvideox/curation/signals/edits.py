@@ -68,7 +68,7 @@ class Edits:
         Column("edits.histogram_change", "float", "Distance of the colors of parts of the clip.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.03
+    cost: ClassVar[float] = 0.005
 
     longest_side: int = 256
     num_still: int = 8

@@ -37,7 +37,7 @@ class Faces:
         Column("faces.num_faces", "float", "Number of faces, mean over frames.", "", 0.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.18
+    cost: ClassVar[float] = 0.11
 
     fps: float = 1.0
     longest_side: int = 480

@@ -40,7 +40,7 @@ class Probe:
         Column("is_image", "bool", "Whether the file is a still image."),
     )
     memory: ClassVar[int] = 200 * 2**20
-    cost: ClassVar[float] = 0.03
+    cost: ClassVar[float] = 0.02
 
     def missing_requirements(self) -> list[str]:
         from cogvideox.video import stream

@@ -54,7 +54,7 @@ class Brisque:
         ),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.02
+    cost: ClassVar[float] = 0.05
 
     model: str = ""
     range: str = ""

@@ -66,7 +66,7 @@ class Objects:
         Column("objects.num_people", "float", "Number of people, mean over frames.", "", 0.0),
     )
     memory: ClassVar[int] = 500 * 2**20
-    cost: ClassVar[float] = 0.1
+    cost: ClassVar[float] = 0.15
 
     graph: str = ""
     weights_file: str = ""

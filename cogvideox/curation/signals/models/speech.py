@@ -45,7 +45,7 @@ class Speech:
         Column("speech.loudness", "float", "Root mean square of the audio, relative to full scale.", "dB"),
     )
     memory: ClassVar[int] = 150 * 2**20
-    cost: ClassVar[float] = 0.003
+    cost: ClassVar[float] = 0.005
 
     model: str = ""
     min_probability: float = 0.5

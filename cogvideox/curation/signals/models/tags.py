@@ -53,7 +53,7 @@ class Tags:
         Column("tags.embedding", "floats", "Mean of the 1280 features before the classifier, normalized."),
     )
     memory: ClassVar[int] = 400 * 2**20
-    cost: ClassVar[float] = 0.02
+    cost: ClassVar[float] = 0.03
 
     model: str = ""
     names: str = ""
