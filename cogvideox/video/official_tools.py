@@ -32,6 +32,11 @@ def resize_pillow(frame: Frame, height: int, width: int) -> UInt8[np.ndarray, "_
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def grayscale_pillow(frame: Frame, side: int) -> UInt8[np.ndarray, "_h _w"]:
+    """Convert to grayscale and resize to a square with Pillow's Lanczos filter."""
+    return np.asarray(Image.fromarray(frame).convert("L").resize((side, side), Image.Resampling.LANCZOS))
+
+
 def read_opencv(path: Path, indices: Collection[int]) -> dict[int, UInt8[np.ndarray, "_h _w 3"]]:
     """Decode a video with OpenCV, and return the frames with these indices. Missing indices are left out.
 

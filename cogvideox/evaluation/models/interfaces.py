@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 Frames = UInt8[np.ndarray, "t h w 3"]
 
@@ -17,7 +17,7 @@ Captioner = Callable[[Frames], Sequence[str]]
 """Maps frames to one caption each."""
 ObjectDetector = Callable[[Frames], Sequence[AbstractSet[str]]]
 """Maps frames to the names of the objects in each."""
-FlowEstimator = Callable[[Frames], Iterable[Float[np.ndarray, "h w 2"]]]
+FlowEstimator = Callable[[Shaped[np.ndarray, "t h w 3"]], Iterable[Float[np.ndarray, "h w 2"]]]
 """Maps frames to the flow of each pair of consecutive frames, in pixels, as (right, down)."""
 ImageText = Callable[[Frames, str], Float[np.ndarray, " t"]]
 """Maps frames and a string to similarities, on CLIP's scale of about 0 to 0.4."""

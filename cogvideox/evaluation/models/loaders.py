@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.models.interfaces import (
@@ -83,7 +83,7 @@ def raft_flow(file: Path) -> FlowEstimator:
 
     network = load_raft(file)
 
-    def estimate(frames: Frames) -> Iterator[Float[np.ndarray, "h w 2"]]:
+    def estimate(frames: Shaped[np.ndarray, "t h w 3"]) -> Iterator[Float[np.ndarray, "h w 2"]]:
         images = pad_images(torch.from_numpy(frames).permute(0, 3, 1, 2).float())
         if min(images.shape[-2:]) < MIN_SIDE:
             raise UserError(f"RAFT needs a height and width of at least {MIN_SIDE} pixels")
@@ -133,7 +133,16 @@ def clip_embeddings(file: Path) -> Embedder:
 
 
 def dino_embeddings(file: Path) -> Embedder:
-    """Load DINO. The shorter side of frames is resized to 224 pixels; they are not cropped."""
+    """Load DINO. The shorter side of frames is resized to 224 pixels, and they are not cropped, as in VBench."""
+    return _dino(file, keep_aspect=True)
+
+
+def dino_square(file: Path) -> Embedder:
+    """Load DINO. Frames are stretched to 224x224 pixels, as in DEVIL."""
+    return _dino(file, keep_aspect=False)
+
+
+def _dino(file: Path, *, keep_aspect: bool) -> Embedder:
     import torch.nn.functional as F
 
     from cogvideox.evaluation.models.dino import load_dino
@@ -143,13 +152,13 @@ def dino_embeddings(file: Path) -> Embedder:
     @torch.inference_mode()
     def embed(frames: Frames) -> Float[np.ndarray, "t d"]:
         height, width = frames.shape[1:3]
-        scaled = int(CROP * max(height, width) / min(height, width))
+        scaled = int(CROP * max(height, width) / min(height, width)) if keep_aspect else CROP
         size = (scaled, CROP) if width < height else (CROP, scaled)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
         outputs = []
         for start in range(0, len(frames), BATCH):
             pixels = torch.from_numpy(frames[start : start + BATCH]).permute(0, 3, 1, 2).float()
-            pixels = F.interpolate(pixels, size, mode="bilinear")
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=not keep_aspect)
             outputs.append(F.normalize(network((pixels / 255 - mean) / std), dim=-1))
         return torch.cat(outputs).numpy()
 

@@ -10,7 +10,7 @@
 | flow | raft | checkpoint |
 | | *dis* | none |
 | style, text | clip | checkpoint, list of merges |
-| subject | dino | checkpoint |
+| dino, subject | dino | checkpoint |
 | background | clip_image | checkpoint |
 
 Kinds in italics are variants: their scores do not compare with published ones.
@@ -64,6 +64,7 @@ ROLES: dict[str, dict[str, Kind]] = {
     },
     "style": {"clip": Kind(f"{_LOADERS}:clip_similarity", _CLIP, True)},
     "text": {"clip": Kind(f"{_LOADERS}:clip_similarity", _CLIP, True)},
+    "dino": {"dino": Kind(f"{_LOADERS}:dino_square", ("dino_deitsmall16_pretrain.pth",), True)},
     "subject": {"dino": Kind(f"{_LOADERS}:dino_embeddings", ("dino_vitbase16_pretrain.pth",), True)},
     "background": {"clip_image": Kind(f"{_LOADERS}:clip_embeddings", ("ViT-B-32.pt",), True)},
 }

@@ -13,6 +13,7 @@ SUITES: dict[str, str] = {
     "reconstruction": "cogvideox.evaluation.suites.reconstruction:reconstruction_suite",
     "vbench": "cogvideox.evaluation.suites.vbench:vbench_suite",
     "mtscore": "cogvideox.evaluation.suites.mtscore:mtscore_suite",
+    "devil": "cogvideox.evaluation.suites.devil:devil_suite",
     "distribution": "cogvideox.evaluation.suites.distributions:distribution_suite",
 }
 """Module and function that build each suite; imported when it is used."""
