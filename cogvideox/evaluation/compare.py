@@ -9,8 +9,8 @@ from cogvideox.errors import UserError
 from cogvideox.evaluation.intervals import Difference, difference, holm
 from cogvideox.evaluation.protocol import check_protocol, format_value
 from cogvideox.evaluation.results import MetricInfo, Results, VideoResult
+from cogvideox.evaluation.suite import Suite, SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
 from cogvideox.records import Score
 
 

@@ -12,7 +12,7 @@ from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
 from cogvideox.evaluation.intervals import estimate
 from cogvideox.evaluation.scorer import Measurement, Metric
-from cogvideox.evaluation.suites.suite import Suite
+from cogvideox.evaluation.suite import Suite
 from cogvideox.evaluation.videos import VideoSet
 from cogvideox.records import Score
 from cogvideox.untrusted.files import read_json

@@ -25,7 +25,7 @@ from cogvideox.evaluation.protocol import UNKNOWN
 from cogvideox.evaluation.results import Results, summarize
 from cogvideox.evaluation.scorer import EvaluationStopped, Item, Measurement, Scorer, VideoFile
 from cogvideox.evaluation.store import MeasurementStore, file_hash, measurement_key
-from cogvideox.evaluation.suites.suite import Suite
+from cogvideox.evaluation.suite import Suite
 from cogvideox.evaluation.videos import VIDEOS, GenerateVideos, VideoSet
 from cogvideox.executor.base import Backend, Outcome
 from cogvideox.executor.feed import run_feed

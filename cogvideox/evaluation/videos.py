@@ -13,13 +13,15 @@ from cogvideox.dataset.ingest.folder_layouts import list_folder
 from cogvideox.errors import UserError
 from cogvideox.evaluation.protocol import UNKNOWN, Protocol, code_version
 from cogvideox.evaluation.scorer import Item
-from cogvideox.evaluation.suites.suite import Suite
+from cogvideox.evaluation.suite import Suite
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of, read_sidecar
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec, weights_file
 
 VIDEOS = "videos"
+PAIRS = "reconstructions"
+"""Subfolder of an evaluation with videos of original and reconstruction side by side, shown instead of the original."""
 _SHARED = ("sampler", "num_inference_steps", "guidance_scale", "num_frames", "height", "width", "fps")
 _DIFFERENT = ("prompt", "seed", *_SHARED)
 _OFFICIAL_NAME = re.compile(r"(.+)-(\d+)", re.DOTALL)

@@ -213,3 +213,5 @@ def test_the_tokenizer_equals_transformers(tmp_path):
     assert rows.shape == (2, 8) and rows[0, 0] == tokenizer.start and rows[1, -1] == 0
     with pytest.raises(UserError, match="CLIP reads 8"):
         tokenizer(["a b c d e f g h i"], num_tokens=8)
+    (cut,) = tokenizer(["a b c d e f g h i"], num_tokens=8, truncate=True).tolist()
+    assert cut == [tokenizer.start, *tokenizer.encode("a b c d e f"), tokenizer.end]

@@ -17,7 +17,7 @@ from cogvideox.options import Option, list_options, parse_value
 if TYPE_CHECKING:
     from cogvideox.evaluation.results import Results
     from cogvideox.evaluation.run import Progress
-    from cogvideox.evaluation.suites.suite import Suite
+    from cogvideox.evaluation.suite import Suite
     from cogvideox.evaluation.videos import VideoSet
 
 PROGRESS_INTERVAL = 2.0  # seconds
@@ -154,7 +154,7 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
 
 
 def _suite_options(options: Namespace) -> Any:
-    from cogvideox.evaluation.suites.suite import SuiteOptions
+    from cogvideox.evaluation.suite import SuiteOptions
 
     for name, minimum in (("num_prompts", 1), ("videos_per_prompt", 1), ("seed", 0)):
         value = getattr(options, name)

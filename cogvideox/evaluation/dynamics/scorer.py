@@ -22,7 +22,7 @@ from cogvideox.evaluation.dynamics.aggregate import (
     mean_quality,
 )
 from cogvideox.evaluation.dynamics.regression import DynamicsRegression
-from cogvideox.evaluation.models.plugins import Plugin
+from cogvideox.evaluation.plugins import Plugin
 from cogvideox.evaluation.scorer import Item, Measurement, Metric, VideoFile
 from cogvideox.evaluation.store import file_hash
 from cogvideox.untrusted.files import read_text

@@ -7,6 +7,6 @@
 | `umt` | UMT ViT-L/16, actions of Kinetics-400 | `l16_ptk710_ftk710_ftk400_f16_res224.pth` |
 | `dino` | DINO ViT | `dino_vitbase16_pretrain.pth` |
 
-`plugins` lists the models that a scorer can use, by role; some are variants whose scores do not compare with published
-ones.
+`interfaces` has the functions that scorers call, `loaders` adapts the networks to them, and the module
+`cogvideox.evaluation.plugins` lists what can be chosen.
 """

@@ -64,15 +64,20 @@ class CLIPTokenizer:
         text = " ".join(text.split()).lower()
         return [token for word in _PATTERN.findall(text) for token in self._encode_word(word)]
 
-    def __call__(self, texts: list[str], num_tokens: int = 77) -> Int[Tensor, "n s"]:
+    def __call__(self, texts: list[str], num_tokens: int = 77, *, truncate: bool = False) -> Int[Tensor, "n s"]:
         """Return the tokens of strings between start and end, padded with zeros.
 
+        Args:
+            truncate: cut off longer strings, but keep the end token.
+
         Raises:
-            UserError: a string is too long.
+            UserError: a string is too long, and is not truncated.
         """
         rows = torch.zeros(len(texts), num_tokens, dtype=torch.long)
         for row, text in zip(rows, texts):
             tokens = [self.start, *self.encode(text), self.end]
+            if truncate and len(tokens) > num_tokens:
+                tokens = [*tokens[: num_tokens - 1], self.end]
             if len(tokens) > num_tokens:
                 raise UserError(f"{text[:40]!r}... has {len(tokens)} tokens, and CLIP reads {num_tokens}")
             row[: len(tokens)] = torch.tensor(tokens)

@@ -1,4 +1,4 @@
-"""Functions that load the models of `plugins`, and adapt them to `interfaces`.
+"""Functions that load the models of `evaluation.plugins`, and adapt them to `interfaces`.
 
 Axes: t frames, h w height and width in pixels.
 """
@@ -103,6 +103,15 @@ def dis_flow() -> FlowEstimator:
 
 def clip_similarity(file: Path, merges: Path) -> ImageText:
     """Load CLIP and its tokenizer; similarities are logits / 100, as VBench reports them."""
+    return _clip(file, merges, truncate=False)
+
+
+def clip_text_similarity(file: Path, merges: Path) -> ImageText:
+    """Load CLIP and its tokenizer; longer strings than CLIP reads are cut off."""
+    return _clip(file, merges, truncate=True)
+
+
+def _clip(file: Path, merges: Path, *, truncate: bool) -> ImageText:
     from cogvideox.evaluation.models.clip import load_clip, prepare
     from cogvideox.evaluation.models.clip_tokenizer import CLIPTokenizer
 
@@ -110,7 +119,7 @@ def clip_similarity(file: Path, merges: Path) -> ImageText:
 
     @torch.inference_mode()
     def compare(frames: Frames, text: str) -> Float[np.ndarray, " t"]:
-        tokens = tokenizer([text], network.num_tokens)
+        tokens = tokenizer([text], network.num_tokens, truncate=truncate)
         batches = [prepare(frames[start : start + BATCH], network.side) for start in range(0, len(frames), BATCH)]
         return torch.cat([network.similarity(images, tokens)[:, 0] for images in batches]).numpy() / 100
 

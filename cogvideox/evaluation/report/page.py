@@ -11,7 +11,7 @@ from cogvideox.evaluation.report.charts import interval_bar, radar
 from cogvideox.evaluation.report.tables import comma_separated, common_protocol, intervals_of, markdown, scorers_of
 from cogvideox.evaluation.report.videos import EmbeddedVideos
 from cogvideox.evaluation.results import MetricInfo, Results, VideoResult
-from cogvideox.evaluation.suites.suite import Suite
+from cogvideox.evaluation.suite import Suite
 
 PAGE = "report.html"
 NUM_EXTREMES = 3

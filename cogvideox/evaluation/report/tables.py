@@ -9,7 +9,7 @@ from typing import Any
 
 from cogvideox.evaluation.protocol import Protocol, check_protocol, format_score, format_value
 from cogvideox.evaluation.results import Results
-from cogvideox.evaluation.suites.suite import PublishedRow
+from cogvideox.evaluation.suite import PublishedRow
 
 
 def common_protocol(results: Results) -> dict[str, Any]:

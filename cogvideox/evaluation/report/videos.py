@@ -10,6 +10,7 @@ import torch
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.results import VideoResult
+from cogvideox.evaluation.videos import PAIRS
 from cogvideox.records import Video
 from cogvideox.video.jpeg import encode_jpeg
 from cogvideox.video.transform import resize
@@ -19,8 +20,6 @@ MAX_FILE_BYTES = 300_000
 SIDE = 192
 MAX_BYTES = 24_000_000
 """Bytes of all videos; beyond it, only poster frames are embedded."""
-PAIRS = "reconstructions"
-"""Subfolder of an evaluation with videos of original and reconstruction side by side, shown instead of the original."""
 
 
 class EmbeddedVideos:

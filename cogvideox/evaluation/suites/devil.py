@@ -7,14 +7,14 @@ from cogvideox.errors import UserError
 from cogvideox.evaluation.dynamics.aggregate import GRADES, grade_of_name
 from cogvideox.evaluation.dynamics.regression import DynamicsRegression
 from cogvideox.evaluation.dynamics.scorer import Dynamics
-from cogvideox.evaluation.models.plugins import parse_plugin
+from cogvideox.evaluation.plugins import parse_plugin
 from cogvideox.evaluation.scorer import Item
+from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, choice, numbered
 from cogvideox.evaluation.suites.paper_tables import SOURCE, table_3
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, choice, numbered
 from cogvideox.untrusted.files import read_text
 
 MODELS = ("flow", "dino", "subject", "background")
-"""Settings that choose a model, which are its roles (`models.plugins`)."""
+"""Settings that choose a model, which are its roles (`plugins`)."""
 SETTINGS = ("regression", "judge", "values", "official_bugs", *MODELS)
 
 

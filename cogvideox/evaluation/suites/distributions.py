@@ -9,12 +9,14 @@ from pathlib import Path
 from cogvideox.errors import UserError
 from cogvideox.evaluation.frechet.features import check_extractor
 from cogvideox.evaluation.frechet.scorer import KEY, MIN_VIDEOS, FeatureDistance
+from cogvideox.evaluation.plugins import parse_plugin
 from cogvideox.evaluation.results import Results
-from cogvideox.evaluation.scorer import Item
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, numbered
+from cogvideox.evaluation.scorer import Item, Scorer
+from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, numbered
+from cogvideox.evaluation.text_similarity import TextSimilarity
 from cogvideox.untrusted.files import read_text
 
-SETTINGS = ("features", "reference")
+SETTINGS = ("features", "reference", "text")
 
 
 def distribution_suite(options: SuiteOptions) -> Suite:
@@ -22,7 +24,8 @@ def distribution_suite(options: SuiteOptions) -> Suite:
 
     Args:
         options: `settings` may have `features` (see `frechet.features`) and `reference`, the folder of an evaluation
-            with this suite; `prompts` is a text file with one prompt per line, instead of the reference's captions.
+            with this suite, and `text`, a model of the similarity of videos and prompts (`text_similarity`). `prompts`
+            is a text file with one prompt per line, instead of the reference's captions.
 
     Raises:
         UserError: unknown setting or features, or a reference with different features.
@@ -52,10 +55,13 @@ def distribution_suite(options: SuiteOptions) -> Suite:
             prompts = [line.strip() for line in read_text(options.prompts).splitlines() if line.strip()]
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {options.prompts}: {error}") from None
+    scorers: tuple[Scorer, ...] = (scorer,)
+    if "text" in options.settings:
+        scorers += (TextSimilarity(parse_plugin("text", options.settings["text"])),)
     items = [Item("", prompt) for prompt in prompts[: options.num_prompts]]
     return Suite(
         "distribution",
         numbered(items, options.videos_per_prompt or 1, options.seed),
-        (scorer,),
+        scorers,
         lambda prompt: Item("", prompt),
     )

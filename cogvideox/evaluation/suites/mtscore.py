@@ -7,8 +7,8 @@ from pathlib import Path
 from cogvideox.errors import UserError
 from cogvideox.evaluation.judge.mtscore import MTScore
 from cogvideox.evaluation.scorer import Item
+from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, numbered, positive
 from cogvideox.evaluation.suites.paper_tables import SOURCE, table_3
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, numbered, positive
 from cogvideox.untrusted.files import read_text
 
 SETTINGS = ("judge", "repeats")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cogvideox.evaluation.suites.suite import PublishedRow
+from cogvideox.evaluation.suite import PublishedRow
 
 COLUMNS = (
     "human_action",

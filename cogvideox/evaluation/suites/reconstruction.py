@@ -8,10 +8,9 @@ from cogvideox.dataset.ingest.folder_layouts import list_folder
 from cogvideox.errors import UserError
 from cogvideox.evaluation.protocol import Protocol, code_version
 from cogvideox.evaluation.reconstruction.scorer import NUM_FRAMES, SIDE, Reconstruction
-from cogvideox.evaluation.report.videos import PAIRS
 from cogvideox.evaluation.scorer import Item
-from cogvideox.evaluation.suites.suite import PublishedRow, Suite, SuiteOptions, check_settings, numbered, positive
-from cogvideox.evaluation.videos import VIDEOS, VideoSet, model_hash, segment_info
+from cogvideox.evaluation.suite import PublishedRow, Suite, SuiteOptions, check_settings, numbered, positive
+from cogvideox.evaluation.videos import PAIRS, VIDEOS, VideoSet, model_hash, segment_info
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.records import Video
 from cogvideox.vae.losses.shift_tolerant import TRUNKS, installed_weights

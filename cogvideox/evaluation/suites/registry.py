@@ -6,7 +6,7 @@ from importlib import import_module
 
 from cogvideox import config
 from cogvideox.errors import UserError
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
+from cogvideox.evaluation.suite import Suite, SuiteOptions
 
 SUITES: dict[str, str] = {
     "toybox": "cogvideox.evaluation.suites.toybox:toybox_suite",

@@ -2,7 +2,7 @@
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.scorer import Item
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, numbered
+from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, numbered
 from cogvideox.evaluation.toybox.prompts import held_out_prompts
 from cogvideox.evaluation.toybox.scorer import ToyboxFacts
 from cogvideox.toybox.captions.caption import parse_prompt

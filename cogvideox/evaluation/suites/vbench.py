@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.evaluation.models.plugins import ROLES as KINDS
-from cogvideox.evaluation.models.plugins import parse_plugin
+from cogvideox.evaluation.plugins import ROLES as KINDS
+from cogvideox.evaluation.plugins import parse_plugin
 from cogvideox.evaluation.scorer import Item
+from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, choice, numbered
 from cogvideox.evaluation.suites.paper_tables import SOURCE, table_3
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, check_settings, choice, numbered
 from cogvideox.evaluation.vbench.scorer import ROLES, VBenchDimension
 from cogvideox.untrusted.files import parse_json, read_bytes, read_text
 
@@ -22,7 +22,7 @@ def vbench_suite(options: SuiteOptions) -> Suite:
 
     Args:
         options: `prompts` is VBench's `VBench_full_info.json`. `settings` has a model for each dimension
-            (`models.plugins`: action, scene, objects, flow, style), and may have `dimensions`, a comma-separated choice
+            (`plugins`: action, scene, objects, flow, style), and may have `dimensions`, a comma-separated choice
             (default: those with a model); `protocol`, "short" or "long"; `official_bugs`, "yes" or "no"; and
             `rewritten`, a text file with a rewritten prompt per line, in the order of the official file, which the
             model gets instead.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.errors import UserError
-from cogvideox.evaluation.models.plugins import Plugin
+from cogvideox.evaluation.plugins import Plugin
 from cogvideox.evaluation.scorer import Item, Measurement, Metric, Ratio, VideoFile
 from cogvideox.evaluation.vbench import rules
 from cogvideox.evaluation.vbench.pieces import PIECE_SECONDS, split

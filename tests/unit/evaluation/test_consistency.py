@@ -16,9 +16,9 @@ from cogvideox.evaluation.protocol import Protocol
 from cogvideox.evaluation.results import Results, summarize
 from cogvideox.evaluation.run import evaluate
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
+from cogvideox.evaluation.suite import Suite, SuiteOptions
 from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions
 from cogvideox.evaluation.videos import VideoSet, videos_of_folder
 from cogvideox.records import Video
 

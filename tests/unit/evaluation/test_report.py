@@ -16,7 +16,7 @@ from cogvideox.evaluation.protocol import Protocol
 from cogvideox.evaluation.report.page import write_report
 from cogvideox.evaluation.results import Results, summarize
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
-from cogvideox.evaluation.suites.suite import PublishedRow, Suite
+from cogvideox.evaluation.suite import PublishedRow, Suite
 from cogvideox.evaluation.videos import VideoSet
 from cogvideox.records import Video
 from cogvideox.toybox.render.renderer import render_scene

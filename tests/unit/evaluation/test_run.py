@@ -17,8 +17,8 @@ from cogvideox.evaluation.compare import compare
 from cogvideox.evaluation.results import Results
 from cogvideox.evaluation.run import Progress, evaluate
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
+from cogvideox.evaluation.suite import Suite, SuiteOptions, numbered
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import Suite, SuiteOptions, numbered
 from cogvideox.evaluation.videos import videos_of_folder, videos_of_model
 from cogvideox.generation.request.request import LoadOptions
 from cogvideox.records import Video

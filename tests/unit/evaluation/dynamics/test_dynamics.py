@@ -20,8 +20,8 @@ from cogvideox.evaluation.dynamics.regression import OFFICIAL_INPUTS, DynamicsRe
 from cogvideox.evaluation.dynamics.scorer import Dynamics, QualityStatistic
 from cogvideox.evaluation.judge.naturalness import parse_level
 from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import SuiteOptions
 from cogvideox.records import Video
 from cogvideox.video.entropy import temporal_entropy, x264_build
 

@@ -8,8 +8,8 @@ from cogvideox.errors import UserError
 from cogvideox.evaluation.frechet.distances import frechet_distance
 from cogvideox.evaluation.frechet.features import check_extractor, open_extractor
 from cogvideox.evaluation.run import evaluate
+from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import SuiteOptions
 from cogvideox.evaluation.videos import videos_of_folder
 from cogvideox.records import Video
 from cogvideox.toybox.render.renderer import render_scene

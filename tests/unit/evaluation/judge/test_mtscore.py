@@ -16,8 +16,8 @@ from cogvideox.evaluation.judge.parsing import parse_official, parse_score
 from cogvideox.evaluation.results import Results
 from cogvideox.evaluation.run import evaluate
 from cogvideox.evaluation.scorer import VideoFile
+from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import SuiteOptions
 from cogvideox.evaluation.videos import videos_of_folder
 from cogvideox.llm.cache import ResponseCache
 from cogvideox.records import Video

@@ -8,9 +8,9 @@ import torch
 from cogvideox.errors import UserError
 from cogvideox.evaluation.reconstruction.metrics import psnr
 from cogvideox.evaluation.run import evaluate
+from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import SuiteOptions
 from cogvideox.pretrained.model_folder import load
 from cogvideox.records import Video
 from cogvideox.video.transform import to_model

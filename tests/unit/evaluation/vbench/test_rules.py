@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cogvideox.errors import UserError
-from cogvideox.evaluation.models.plugins import Plugin
+from cogvideox.evaluation.plugins import Plugin
 from cogvideox.evaluation.scorer import Item, VideoFile
 from cogvideox.evaluation.vbench import rules
 from cogvideox.evaluation.vbench.pieces import middle_frames, split

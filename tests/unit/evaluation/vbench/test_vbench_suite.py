@@ -9,8 +9,8 @@ import pytest
 from cogvideox.cli.main import main
 from cogvideox.errors import UserError
 from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
-from cogvideox.evaluation.suites.suite import SuiteOptions
 from cogvideox.records import Video
 from tests.goldens import GOLDENS, REASON
 

@@ -63,7 +63,7 @@ ROLES: dict[str, dict[str, Kind]] = {
         "dis": Kind(f"{_LOADERS}:dis_flow"),
     },
     "style": {"clip": Kind(f"{_LOADERS}:clip_similarity", _CLIP, True)},
-    "text": {"clip": Kind(f"{_LOADERS}:clip_similarity", _CLIP, True)},
+    "text": {"clip": Kind(f"{_LOADERS}:clip_text_similarity", _CLIP, True)},
     "dino": {"dino": Kind(f"{_LOADERS}:dino_square", ("dino_deitsmall16_pretrain.pth",), True)},
     "subject": {"dino": Kind(f"{_LOADERS}:dino_embeddings", ("dino_vitbase16_pretrain.pth",), True)},
     "background": {"clip_image": Kind(f"{_LOADERS}:clip_embeddings", ("ViT-B-32.pt",), True)},
@@ -97,7 +97,7 @@ class Plugin:
         return {"model": self.kind, "weights": [file_hash(file) for file in self._files()]}
 
     def open(self, responses: Path | None = None) -> Any:
-        """Load the model and return its function (`interfaces`).
+        """Load the model and return its function (`models.interfaces`).
 
         Args:
             responses: file of the stored responses of an endpoint.
