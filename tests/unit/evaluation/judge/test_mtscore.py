@@ -190,6 +190,14 @@ def test_an_unreachable_judge_stops_the_evaluation(tmp_path, server):
         evaluate(videos_of_folder(suite, videos), suite, tmp_path / "out")
 
 
+def test_a_limit_on_the_cost_needs_prices(tmp_path, server):
+    _, _, judge = write_inputs(tmp_path, server, ["score-1"], "budget: {cost: 1.0}\n")
+    assert MTScore(judge).name
+    judge.write_text(judge.read_text().replace("price_prompt: 10", "price_prompt: 0"), encoding="utf-8")
+    with pytest.raises(UserError, match="needs prices"):
+        MTScore(judge).settings()
+
+
 def test_only_the_judge_of_published_scores_has_their_name(tmp_path, server):
     _, _, judge = write_inputs(tmp_path, server, ["score-1"])
     assert MTScore(judge).name == "mtscore-variant"
