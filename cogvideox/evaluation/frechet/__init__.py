@@ -1,1 +1,1 @@
-"""Distances between the distributions of two sets of videos, in any features: FVD, rFVD, KVD."""
+"""Scores of sets of videos: Frechet and kernel distances in any features (FVD, rFVD, KVD), similarity to prompts."""

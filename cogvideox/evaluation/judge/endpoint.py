@@ -43,9 +43,9 @@ def read_settings(file: Path) -> JudgeSettings:
     """Read a judge's settings. Raises UserError if they are invalid, or a limit on the cost has no prices."""
     settings = config.load(JudgeSettings, file)
     endpoint = settings.model.endpoint
-    if settings.budget.cost is not None and endpoint is not None:
-        if endpoint.price_prompt == endpoint.price_completion == 0:
-            raise UserError(f"{file}: budget.cost needs prices: set price_prompt and price_completion of the endpoint")
+    is_free = endpoint is not None and endpoint.price_prompt == endpoint.price_completion == 0
+    if settings.budget.cost is not None and is_free:
+        raise UserError(f"{file}: budget.cost needs prices: set price_prompt and price_completion of the endpoint")
     return settings
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from cogvideox.errors import UserError
 from cogvideox.evaluation.frechet.features import check_extractor
 from cogvideox.evaluation.frechet.scorer import KEY, MIN_VIDEOS, FeatureDistance
+from cogvideox.evaluation.frechet.text_similarity import TextSimilarity
 from cogvideox.evaluation.plugins import parse_plugin
 from cogvideox.evaluation.results import Results
 from cogvideox.evaluation.scorer import Item, Scorer
 from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, numbered
-from cogvideox.evaluation.text_similarity import TextSimilarity
 from cogvideox.untrusted.files import read_text
 
 SETTINGS = ("features", "reference", "text")
@@ -24,7 +24,7 @@ def distribution_suite(options: SuiteOptions) -> Suite:
 
     Args:
         options: `settings` may have `features` (see `frechet.features`) and `reference`, the folder of an evaluation
-            with this suite, and `text`, a model of the similarity of videos and prompts (`text_similarity`). `prompts`
+            with this suite, and `text`, a model of the similarity of videos and prompts (`frechet.text_similarity`). `prompts`
             is a text file with one prompt per line, instead of the reference's captions.
 
     Raises:
