@@ -24,7 +24,7 @@ def distribution_suite(options: SuiteOptions) -> Suite:
 
     Args:
         options: `settings` may have `features` (see `frechet.features`) and `reference`, the folder of an evaluation
-            with this suite, and `text`, a model of the similarity of videos and prompts (`frechet.text_similarity`). `prompts`
+            with this suite, and `text`, a model of the similarity to prompts (`frechet.text_similarity`). `prompts`
             is a text file with one prompt per line, instead of the reference's captions.
 
     Raises:
