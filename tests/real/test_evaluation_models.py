@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cogvideox.curation.signals.models.files import FOLDER_VARIABLE
+from cogvideox.curation.model_files import FOLDER_VARIABLE
 from cogvideox.evaluation.plugins import parse_plugin
 from cogvideox.evaluation.scorer import Item, VideoFile
 from cogvideox.evaluation.vbench.scorer import VBenchDimension
