@@ -44,6 +44,9 @@ def read_table(path: Path) -> FolderContents:
             rejects.append((f"{path.name}, row {number}", _no_file(row, file)))
             continue
         source = find_file(path.parent, file)
+        if "://" in file and not is_file(source):
+            rejects.append((file, f"row {number} of {path.name}: it is a URL; download the file and write its path"))
+            continue
         try:
             start, end = (_seconds(row.get(name)) for name in ("start", "end"))
         except (TypeError, ValueError, OverflowError):
@@ -94,7 +97,7 @@ def _first(row: _Row, names: tuple[str, ...]) -> Any:
 def _no_file(row: _Row, file: Any) -> str:
     if file is not None and not isinstance(file, str):
         return f"its file is of type {type(file).__name__}, not a path"
-    columns = abbreviate([repr(printable(name[:40])) for name in row], 6)
+    columns = abbreviate([repr(printable(name[:40])) for name in reversed(row)], 6)
     return f"it names no file in any of the columns {', '.join(FILE_COLUMNS)}; the columns are {columns}"
 
 

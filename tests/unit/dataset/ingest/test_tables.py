@@ -278,3 +278,17 @@ def test_the_length_of_a_caption_is_limited(folder, monkeypatch):
     assert first.caption_problem is None
     assert second.caption_problem is not None and "100,005 characters" in second.caption_problem
     assert "COGVIDEOX_MAX_CAPTION raises it" in second.caption_problem
+
+
+def test_urls_are_rejected_by_name(folder):
+    rows = [{"file_name": "https://host/v.mp4", "text": "a ball"}, {"file_name": "v0.mp4", "text": "a cone"}]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert captions(folder) == [("v0.mp4", "a cone")]
+    [(name, reason)] = list_folder(folder).rejects
+    assert (name, reason[:35]) == ("https://host/v.mp4", "row 1 of metadata.jsonl: it is a UR")
+
+
+def test_columns_of_a_table_without_a_header_are_listed_in_order(folder):
+    (folder / "metadata.csv").write_text("v0.mp4,a red ball\nv1.mp4,a blue cube\n")
+    [(_, reason)] = list_folder(folder).rejects
+    assert reason.endswith("the columns are 'v0.mp4', 'a red ball'")
