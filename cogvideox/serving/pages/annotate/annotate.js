@@ -45,6 +45,7 @@ async function next() {
   count();
   if (!queue.length) {
     byId("work").hidden = true;
+    byId("work").dataset.clip = "none";
     byId("message").hidden = false;
     byId("message").textContent = "There are no more clips in this feed. Thank you.";
     return;
