@@ -28,7 +28,7 @@ class Faces:
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     columns: ClassVar[tuple[Column, ...]] = (
         Column("faces.time_share", "float", "Fraction of the sampled frames with a face.", "", 0.0, 1.0),
         Column(
@@ -86,7 +86,7 @@ def detect_faces(
     side = max(20, round(min_size * frame.shape[0]))
     faces: list[tuple[int, int, int, int]] = []
     for cascade in cascades:
-        for x, y, width, height in cascade.detectMultiScale(gray, 1.2, 4, minSize=(side, side)):
+        for x, y, width, height in cascade.detectMultiScale(gray, 1.2, 5, minSize=(side, side)):
             if not any(_overlap((x, y, width, height), other) > 0.3 for other in faces):
                 faces.append((int(x), int(y), int(width), int(height)))
     return faces
