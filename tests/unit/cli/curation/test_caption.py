@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,9 @@ def test_caption_and_report(tmp_path, capsys):
     assert main(report) == 0
     assert "summary: rouge_l 0." in capsys.readouterr().out
     assert (tmp_path / "out/captions.html").is_file() and (tmp_path / "out/quality.json").is_file()
+    assert main(["caption", "regenerate", str(tmp_path / "out"), "--model", "toybox"]) == 0
+    assert "; videos of other captions" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/regeneration.json").read_text())["agreement"]["color"]["value"] in (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,9 @@ def test_caption_and_report(tmp_path, capsys):
         (["caption", "in", "out", "--ladder", "none.yaml"], "cannot read none.yaml"),
         (["caption", "report"], "caption report needs OUT"),
         (["caption", "report", "none"], "cannot read none"),
+        (["caption", "regenerate"], "caption regenerate needs OUT"),
+        (["caption", "regenerate", "none"], "none is not an output folder of"),
+        (["caption", "in", "out", "--ladder", "x.yaml", "--model", "toybox"], "--model is an option of"),
     ],
 )
 def test_errors_are_one_sentence(arguments, reason, capsys, tmp_path, monkeypatch):
