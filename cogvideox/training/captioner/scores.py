@@ -11,6 +11,9 @@ from cogvideox.curation.captions.quality.similarity import rouge_l
 from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.toybox.scenes.grammar import COUNTS, TOY_FACTS, Scene, fact_name
 
+DEFAULT_FACTS = {"pattern": "plain", "camera": "still", "light": "day"}
+"""Facts that captions may omit."""
+
 
 def stated_facts(caption: str, facts: Mapping[str, str]) -> dict[str, bool]:
     """Return for each fact whether the caption states it, under the best assignment of the named to the true toys."""
@@ -34,8 +37,9 @@ def stated_facts(caption: str, facts: Mapping[str, str]) -> dict[str, bool]:
 
 
 def scene_facts(scene: Scene) -> dict[str, str]:
-    """Return the facts of a scene, always with its count."""
-    return scene.facts | {"count": COUNTS[len(scene.toys) - 1]}
+    """Return the facts that a complete caption of a scene states: all but a plain floor, daylight or a fixed camera."""
+    facts = {name: word for name, word in scene.facts.items() if DEFAULT_FACTS.get(name) != word}
+    return facts | {"count": COUNTS[len(scene.toys) - 1]}
 
 
 def usable(caption: str, checks: CheckConfig, max_words: int, cut_off: bool = False) -> bool:
