@@ -76,7 +76,9 @@ def build_corpus(folder: Path) -> Path:
     """Write the valid files in another process, because this one must not start threads before it forks."""
     root = str(Path(__file__).parents[2])
     code = f"from tests.hostile.corpus import _build; _build({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": root})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": root}, timeout=600
+    )
     return folder
 
 

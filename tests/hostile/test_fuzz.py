@@ -72,7 +72,6 @@ def fuzz(
     keep: Path | None = None,
 ) -> list[Finding]:
     """Run the cases with these numbers, of all classes or only those in `names`, and print each finding."""
-    weights = {build: weight for build, weight in CLASSES.items() if names is None or build.__name__ in names}
     _import_everything()
     findings: list[Finding] = []
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,8 +80,7 @@ def fuzz(
         while queue or running:
             while queue and len(running) < jobs:
                 index = queue.pop()
-                rng = Random(f"{seed}:{index}")
-                build = rng.choices([*weights], [*weights.values()])[0]
+                build, rng = choose_class(seed, index, names)
                 case = _CaseProcess(index, build, rng, corpus, Path(folder), baseline)
                 running[case.pid] = case
             time.sleep(0.01)
@@ -97,6 +95,13 @@ def fuzz(
                     shutil.copytree(case.folder, keep, symlinks=True, dirs_exist_ok=True)
                 shutil.rmtree(case.folder)
     return findings
+
+
+def choose_class(seed: int, index: int, names: list[str] | None) -> tuple[Build, Random]:
+    """Return the class of a case, and the random generator that builds it."""
+    weights = {build: weight for build, weight in CLASSES.items() if names is None or build.__name__ in names}
+    rng = Random(f"{seed}:{index}")
+    return rng.choices([*weights], [*weights.values()])[0], rng
 
 
 class _CaseProcess:
@@ -248,7 +253,7 @@ def test_300_hostile_cases_have_no_findings():
     """In a separate process, because pytest replaces the output streams and starts threads, which forks do not keep."""
     command = [sys.executable, "-m", "tests.hostile.test_fuzz", "300"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert process.returncode == 0, process.stdout[-4000:] + process.stderr[-2000:]
 
 
@@ -275,9 +280,12 @@ def main() -> int:
         findings = fuzz(
             indices, corpus.resolve(), seed=options.seed, jobs=options.jobs, names=options.names, keep=options.keep
         )
-    kinds = Counter(f"{finding.name}: {finding.kind}" for finding in findings)
     seconds = time.monotonic() - start
-    print(f"{number} cases in {seconds:.0f} s: {len(findings)} findings", *sorted(kinds.items()), sep="\n  ")
+    print(f"{number} cases in {seconds:.0f} s: {len(findings)} findings")
+    counts = Counter(choose_class(options.seed, index, options.names)[0].__name__ for index in indices)
+    for name, count in sorted(counts.items()):
+        kinds = Counter(finding.kind for finding in findings if finding.name == name)
+        print(f"  {name:14} {count:6} cases", *(f"{kind}: {times}" for kind, times in sorted(kinds.items())), sep="  ")
     return 1 if findings else 0
 
 

@@ -131,7 +131,8 @@ class Clip:
 
 def run(*arguments: str, data: bytes = b"") -> tuple[bytes, str]:
     """Run FFmpeg; return its output and its messages."""
-    result = subprocess.run(("ffmpeg", "-hide_banner", "-nostats", *arguments), input=data, capture_output=True)
+    command = ("ffmpeg", "-hide_banner", "-nostats", *arguments)
+    result = subprocess.run(command, input=data, capture_output=True, timeout=120)
     messages = result.stderr.decode(errors="replace")
     if result.returncode:
         raise RuntimeError(f"ffmpeg {' '.join(arguments)}: {messages[-2000:]}")
