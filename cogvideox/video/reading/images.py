@@ -177,6 +177,10 @@ def _pillow_open(path: str | Path) -> Image.Image | None:
             return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
         except Image.UnidentifiedImageError:
             return None
+        except OSError as error:
+            if error.errno is None:  # an error of Pillow about the content of the file
+                raise ValueError(str(error)) from error
+            raise
         finally:
             Image.MAX_IMAGE_PIXELS = pillow_limit
 

@@ -1,4 +1,4 @@
-"""JPEG and JPEG 2000 files that Pillow decodes to wrong pixels without an error."""
+"""Images with damaged data, and others that Pillow decodes to wrong pixels without an error."""
 
 from fractions import Fraction
 from random import Random
@@ -92,3 +92,14 @@ def test_color_jpeg_2000_with_16_bits(tmp_path, suffix):
     path.write_bytes(b"".join(bytes(packet) for packet in packets))
     expected = (values.astype(np.uint32) * 255 + 32767) // 65535
     assert np.abs(io.read_image(path).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jp2"])
+def test_images_that_pillow_cannot_open_are_called_damaged(tmp_path, suffix):
+    sample_image().save(tmp_path / f"x.{suffix}")
+    data = (tmp_path / f"x.{suffix}").read_bytes()
+    for size in (40, 100, len(data) * 9 // 10):
+        path = tmp_path / f"cut{size}.{suffix}"
+        path.write_bytes(data[:size])
+        with pytest.raises(UserError, match="damaged"):
+            io.read_image(path)
