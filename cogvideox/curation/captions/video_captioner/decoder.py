@@ -40,6 +40,11 @@ def load_language_model(path: str | Path) -> tuple[nn.Module, Any]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot load {path} as a language model: {reason}") from None
+    if path.is_file():  # the weights are float32 now, but transformers does not save models that were quantized
+        network.hf_quantizer = None
+        network.is_quantized = False
+        if hasattr(network.config, "quantization_config"):
+            del network.config.quantization_config
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {path} has no end token")
     if tokenizer.pad_token_id is None:
