@@ -134,7 +134,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def t_quantile(level: float, freedom: float) -> float:
+def t_quantile(level: float, freedom: float | int) -> float:
     """Return a quantile of Student's t distribution, from the normal quantile (error below 1 % from 4 on)."""
     z = NormalDist().inv_cdf(level)
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)

@@ -131,6 +131,13 @@ def test_costs_and_scale_of_curation_are_reported(tmp_path: Path):
     assert report["scale"]["20"]["manifest_megabytes"] > 0
 
 
+def test_metrics_of_evaluate_are_timed(tmp_path: Path):
+    only = ["--only", "toybox", "PSNR", "entropy", "CLIP", "RAFT"]
+    run("evaluation.py", "--tiny", "--rounds", "1", *only, "--out", str(tmp_path / "report.json"))
+    metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
+    assert len(metrics) == 6 and all(metric["seconds"] > 0 for metric in metrics)
+
+
 def test_unequal_results_get_no_ratio():
     code = "import torch; from common import check_equal; "
     code += "check_equal('adding', {'one': torch.ones(2), 'other': torch.tensor([1, float('nan')])})"

@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.cli.writable import check_writable
     from cogvideox.evaluation.report.page import write_report
     from cogvideox.evaluation.results import FILE
-    from cogvideox.evaluation.run import evaluate
+    from cogvideox.evaluation.run import RESPONSES, evaluate
     from cogvideox.evaluation.suites.registry import build_suite
 
     check_writable(options.output / FILE, 2**20)
@@ -74,6 +74,11 @@ def run(arguments: list[str]) -> None:
         on_progress=ProgressPrinter(),
     )
     print_scores(results)
+    if (options.output / RESPONSES).is_file():
+        from cogvideox.evaluation.judge.endpoint import spent
+
+        total = spent(options.output / RESPONSES)
+        print(f"calls of endpoints: {total.calls}, cost {total.cost:.4g}, in all runs")
     print(write_report(options.output, results, suite))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.evaluation.scorer import EvaluationStopped
-from cogvideox.llm.cache import ResponseCache
+from cogvideox.llm.cache import ResponseCache, Spent
 from cogvideox.llm.chat import Answer, ChatRequest, Sampling
 from cogvideox.llm.client import Client, ask_all
 from cogvideox.llm.limits import Account, Budget
@@ -56,6 +56,15 @@ def identity(file: Path) -> dict[str, Any]:
     local = model.llama_cpp or model.transformers
     name = model.endpoint.model if model.endpoint is not None else str(getattr(local, "path", "local"))
     return {"judge": name, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+
+
+def spent(responses: Path) -> Spent:
+    """Return the calls and the cost of all runs that share a file of responses."""
+    cache = ResponseCache(responses)
+    try:
+        return cache.spent()
+    finally:
+        cache.close()
 
 
 class Judge:

@@ -168,6 +168,7 @@ def test_a_budget_stops_the_evaluation_and_a_higher_one_continues_it(tmp_path, s
     assert len(server.computed()) == 3 and not (tmp_path / "out" / "results.json").exists()
     write_inputs(tmp_path, server, names, "budget: {calls: 5}\n")
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
+    assert "calls of endpoints: 5, cost 0.0" in capsys.readouterr().out
     score = Results.load(tmp_path / "out").score("judge/mtscore-variant")
     assert score is not None and score.value == 3.0
     assert len(server.computed()) == 5 and set(server.computed().values()) == {1}
