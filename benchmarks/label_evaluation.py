@@ -1,6 +1,7 @@
 """The evaluation of `labels.py`: classifiers on renders and on real clips, and how many annotations they need."""
 
 import json
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,7 @@ from cogvideox.curation.labels.metrics import compute_metrics
 from cogvideox.curation.labels.report import Predictions, build_report, format_report, worst_errors
 from cogvideox.curation.manifest import read_manifest
 
-NUMBERS, SEEDS = (50, 100, 200, 500, 1000), 5
+NUMBERS, SEEDS, VLM_STEPS = (50, 100, 200, 500, 1000), 5, 20
 TRAINED, TESTED = ("train", "wide"), ("test", "fresh")  # families, see `label_families.families`
 
 # First 16 digits of the SHA-256 of real clips that nobody made for this test, their names in the packages and
@@ -56,8 +57,12 @@ REAL_CLIPS: dict[str, tuple[str, str]] = {
 }
 
 
-def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
-    """Train on the renders, evaluate, print a report, and write the figures as JSON and a chart."""
+def evaluate(out: Path, path: Path | None, chart: Path | None, vlm: Path | None) -> None:
+    """Train on the renders, evaluate, print a report, and write the figures as JSON and a chart.
+
+    Args:
+        vlm: folder of a video-language model, which is trained for a few steps; None leaves it out.
+    """
     table, truth, about = load_renders(out)
     family = np.array([row["side"] for row in about])
     learned = {name: np.where(np.isin(family, TRAINED), values, np.nan) for name, values in truth.items()}
@@ -68,6 +73,13 @@ def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
         models[kind] = train(table, learned, TrainSettings(kind=kind))
         seconds[kind] = round(time.process_time() - start, 1)
     predictions = [Predictions(kind, model.predict(table), model.thresholds) for kind, model in models.items()]
+    if vlm is not None:
+        rows = table.select(["start", "end"]).to_pylist()
+        rows = [
+            row | {"path": about_row["path"], "is_image": False} for row, about_row in zip(rows, about, strict=True)
+        ]
+        tested_rows = np.isin(family, TESTED[-1:])
+        predictions += [train_vlm(vlm, answer, rows, learned, tested_rows) for answer in ("head", "chat")]
     figures: dict[str, Any] = {
         "train_clips": int(np.isin(family, TRAINED).sum()),
         "test_clips": {name: int((family == name).sum()) for name in TESTED},
@@ -100,6 +112,27 @@ def evaluate(out: Path, path: Path | None, chart: Path | None) -> None:
         plot_curve(figures["curve"], chart)
 
 
+def train_vlm(
+    base: Path, answer: str, rows: list[dict[str, Any]], learned: dict[str, np.ndarray], chosen: np.ndarray
+) -> Predictions:
+    """Train a video-language model for a few steps, and predict the labels of the chosen rows."""
+    from cogvideox.training.labels import trainer
+    from cogvideox.training.labels.config import VlmLabelsConfig
+
+    config = VlmLabelsConfig(
+        answer="head" if answer == "head" else "chat", num_frames=2, longest_side=64, num_steps=VLM_STEPS
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        thresholds = trainer.train(base, rows, learned, folder, config)
+        model, _ = trainer.load(folder)
+        indices = np.flatnonzero(chosen)
+        predicted = trainer.predict(model, [rows[index] for index in indices], NAMES)
+    probabilities = {name: np.full(len(rows), np.nan) for name in NAMES}
+    for name in NAMES:
+        probabilities[name][indices] = predicted[name]
+    return Predictions(f"vlm, {answer}", probabilities, thresholds)
+
+
 def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return the measured renders, the truth of each label, and what each is. Files that were split are left out."""
     tables, about = [], []
@@ -110,7 +143,7 @@ def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[
         sources = Counter(table["source"].to_pylist())
         table = table.filter(pa.array([sources[source] == 1 for source in table["source"].to_pylist()]))
         known = {row["source"]: row for row in json.loads((folder / "truth.json").read_text())}
-        about += [known[source] for source in table["source"].to_pylist()]
+        about += [known[source] | {"path": str(folder / "raw" / source)} for source in table["source"].to_pylist()]
         tables.append(table)
     truth = {name: np.array([np.nan if row[name] is None else float(row[name]) for row in about]) for name in NAMES}
     return pa.concat_tables([table.cast(tables[0].schema) for table in tables]), truth, about

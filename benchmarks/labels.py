@@ -29,7 +29,8 @@ CHUNKS: list[dict[str, int]] = [  # number of clips of each family, see `label_f
     {"train": 200},
     {"wide": 40},
     {"fresh": 40},
-    {"wide": 170},
+    {"wide": 40},
+    {"wide": 130},
     {"fresh": 80},
 ]
 FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6}
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data")
     parser.add_argument("--footage", type=Path, help="folder of footage for the renders")
     parser.add_argument("--clips", type=Path, help="folder of real clips")
+    parser.add_argument("--vlm", type=Path, help="folder of a video-language model to train for a few steps")
     parser.add_argument("--json", type=Path, help="report to write")
     parser.add_argument("--chart", type=Path, help="chart of the balanced accuracy by number of annotations to write")
     parser.add_argument("--chunks", type=int, nargs="+", default=list(range(len(CHUNKS))), help="chunks to render")
@@ -78,7 +80,7 @@ def main() -> None:
     else:
         from label_evaluation import evaluate
 
-        evaluate(options.out, options.json, options.chart)
+        evaluate(options.out, options.json, options.chart, options.vlm)
 
 
 def render(footage: Path, out: Path, chunks: list[int], workers: int) -> None:
