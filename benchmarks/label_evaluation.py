@@ -104,7 +104,7 @@ def evaluate(out: Path, path: Path | None, chart: Path | None, vlm: Path | None)
     for kind, result in figures["real"].items():
         missed = ", ".join(row["name"] for row in result["rows"] if not row["hit"])
         print(f"real clips, {kind}: {result['hits']} of {result['files']}; missed: {missed}")
-    held_out = {label: np.where(family == TESTED[-1], values, np.nan) for label, values in truth.items()}
+    held_out = {label: np.where(np.isin(family, TESTED), values, np.nan) for label, values in truth.items()}
     figures["curve"] = learning_curve(table, learned, held_out)
     if path is not None:
         write_text(path, json.dumps(figures, indent=1) + "\n")
@@ -226,7 +226,7 @@ def plot_curve(curve: dict[str, Any], path: Path) -> None:
     axes.set_xticks(numbers, [str(number) for number in numbers])
     axes.minorticks_off()
     axes.axhline(0.92, color="gray", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="annotated clips", ylabel="balanced accuracy on test renders", ylim=(0.5, 1.01))
+    axes.set(xlabel="annotated clips", ylabel="balanced accuracy, families test and fresh", ylim=(0.5, 1.01))
     axes.legend(loc="lower right", ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
