@@ -18,6 +18,7 @@ from cogvideox.version import __version__
 
 COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
+    "plan": "estimate whether a model runs, or trains, on a GPU, and how long it takes",
     "evaluate": "score a model or a folder of videos, with intervals and a report",
     "rate": "plan a blind study of videos, serve its page, and show the results",
     "curate": "split raw videos into clips, measure them, and list the usable ones",

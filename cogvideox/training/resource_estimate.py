@@ -65,6 +65,11 @@ class ResourceEstimate:
     memory: dict[str, int]
     seconds: float | None
 
+    @property
+    def total(self) -> int:
+        """Bytes per process."""
+        return sum(self.memory.values())
+
 
 def estimate(
     settings: DiffusionTraining | ToyboxTraining | TextEncoderTraining | VAETraining,
@@ -99,7 +104,7 @@ def format_estimate(
     lines = [
         f"steps       {num_steps:,} of {resources.step}",
         f"parameters  {resources.parameters:,}, {resources.trained:,} of them trained",
-        f"memory      about {format_bytes(sum(resources.memory.values()))} = {parts}",
+        f"memory      about {format_bytes(resources.total)} = {parts}",
     ]
     if num_ranks > 1:
         lines[-1] += f" for each of {num_ranks} processes"

@@ -15,6 +15,12 @@ def test_the_memory_page_contains_the_output_of_its_script():
     assert table in (ROOT / "docs/memory.md").read_text()
 
 
+def test_the_plan_page_contains_the_table_of_the_command():
+    command = [sys.executable, "-m", "cogvideox", "plan"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert table in (ROOT / "docs/plan.md").read_text()
+
+
 def test_group_offloading_reduces_peak_memory_to_a_third_and_keeps_the_video(tmp_path: Path):
     """With 400 MB of weights. The peak memory is within 15% of the prediction."""
     out = tmp_path / "memory.json"

@@ -61,6 +61,21 @@ GPUS: dict[str, Rates] = {
     "V100": Rates(70 * TERA, 30 * TERA, 30 * TERA, 10e9, 125 * TERA),
     "T4": Rates(22 * TERA, 12 * TERA, 8 * TERA, 8e9, 65 * TERA),
 }
+GPU_MEMORY = {
+    "B200": 180,
+    "GH200": 96,
+    "H200": 141,
+    "H100": 80,
+    "L40S": 48,
+    "L40": 48,
+    "RTX 5090": 32,
+    "RTX 4090": 24,
+    "RTX 4080": 16,
+    "RTX 3090": 24,
+    "A10": 24,
+    "T4": 16,
+}
+"""Memory of GPUs in GiB, except of those that are sold with several sizes."""
 UNKNOWN_GPU = Rates(20 * TERA, 13 * TERA, 8 * TERA, 10e9)
 UNKNOWN_CPU = Rates(0.03 * TERA, 0.02 * TERA, 0.03 * TERA, 1.5e9)
 

@@ -94,6 +94,18 @@ def plan_memory(
     )
 
 
+def smallest_plan_fits(
+    model: ModelProfile,
+    workload: Workload,
+    hardware: Hardware,
+    weight_format: WeightFormat = "exact",
+    budget: int | None = None,
+) -> bool:
+    """Return whether the plan with the least device memory fits; then `plan_memory` finds a plan."""
+    slicing = _vae_slicings(model, workload)[-1]
+    return estimate_plan(model, workload, hardware, STRATEGIES[-1], slicing, weight_format, budget).fits
+
+
 def replan_vae(model: ModelProfile, workload: Workload, plan: MemoryPlan) -> MemoryPlan:
     """Choose the slicing of the VAE for a new request on a placed model; the rest of the plan does not change.
 
@@ -223,8 +235,7 @@ def _suggest(
     """Suggest the smallest change to the request that fits: sequential guidance, fewer frames, or a smaller size."""
 
     def fits(other: Workload) -> bool:
-        smallest_slicing = _vae_slicings(model, other)[-1]
-        return estimate_plan(model, other, hardware, STRATEGIES[-1], smallest_slicing, weight_format, budget).fits
+        return smallest_plan_fits(model, other, hardware, weight_format, budget)
 
     if workload.batch_size > 1 and fits(replace(workload, batch_size=1, calls_per_step=2)):
         return "; it fits with sequential_guidance"

@@ -1,0 +1,336 @@
+"""`cogvideox plan MODEL [lora|sft] --vram 12GB`: whether a generation or a training fits on a GPU, and its duration.
+
+Needs neither the weights nor the GPU.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cogvideox import config, geometry
+from cogvideox.cli.arguments import Parser, add_options, nearest, parse_options
+from cogvideox.cli.flags import to_flags
+from cogvideox.errors import UserError
+from cogvideox.formatting import format_bytes, format_duration
+from cogvideox.generation.request.request import Request
+from cogvideox.options import Option, list_options
+from cogvideox.pretrained.offload.hardware import GPU_MEMORY, GPUS, hypothetical_gpu
+from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory, smallest_plan_fits
+from cogvideox.pretrained.offload.transformer_cost import WeightFormat
+
+if TYPE_CHECKING:
+    from cogvideox.pretrained.model_spec import ModelSpec
+    from cogvideox.pretrained.offload.hardware import Hardware
+    from cogvideox.pretrained.offload.plan import MemoryPlan, ModelProfile, Workload
+    from cogvideox.training.diffusion.config import DiffusionTraining
+
+DOES_NOT_FIT = 1
+"""Exit status if the request does not fit."""
+
+SIZES = ("num_frames", "height", "width")
+REQUEST_OPTIONS = (*SIZES, "num_inference_steps", "guidance_scale", "sequential_guidance", "window", "overlap")
+_MODEL_DEFAULTS = ("num_frames", "height", "width", "num_inference_steps", "guidance_scale")
+
+TABLE_MODELS = ("2b", "5b", "5b-i2v", "1.5-5b")
+TABLE_GPUS = {8: "RTX 4060", 12: "RTX 3060", 16: "RTX 4080", 24: "RTX 4090"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The options of the command that are not options of a request."""
+
+    model: Annotated[
+        str | None,
+        Option("2b, 5b, 5b-i2v, 1.5-5b, 1.5-5b-i2v, or a model", "", "MODEL", common=True, flags=("model",)),
+    ] = None
+    task: Annotated[
+        Literal["generate", "lora", "sft"],
+        Option(
+            "generate (default), or a training recipe: lora, sft", "", "generate|lora|sft", common=True, flags=("task",)
+        ),
+    ] = "generate"
+    vram: Annotated[
+        str | None, Option("memory of the GPU, such as 12GB (default: this machine, or that of `gpu`)", "", "SIZE")
+    ] = None
+    ram: Annotated[str | None, Option("main memory beside the GPU (default: 64GB)", "", "SIZE")] = None
+    gpu: Annotated[str | None, Option("GPU for the estimated time, such as 'RTX 4090'", "", "NAME")] = None
+    weights: Annotated[WeightFormat, Option("format of the stored weights", "")] = "exact"
+
+
+def run(arguments: list[str]) -> None:
+    """Print the plan. Exits with status 1 if it does not fit."""
+    request = {name: option for name, option in list_options(Request).items() if name in REQUEST_OPTIONS}
+    own = list_options(PlanOptions)
+    p = Parser(
+        "plan",
+        "[MODEL [generate|lora|sft]]",
+        "Estimate whether a generation or a training fits on a GPU, and how long it takes, without weights or the GPU. "
+        "Without MODEL, print a table of the official models. Exit status 0: it fits, 1: it does not fit.",
+    )
+    add_options(p, own | request, common_only=False)
+    values = parse_options(p, own | request, arguments)
+    options = PlanOptions(**{name: value for name, value in values.items() if name in own})
+    sizes = {name: value for name, value in values.items() if name in request}
+    if options.model is None:
+        if values:
+            raise UserError(f"missing MODEL: {', '.join(_official_models())}, or the path of a model folder")
+        print(fit_table())
+        return
+    model = read_model(options.model)
+    try:
+        machine = choose_hardware(options, model[0])
+        fits = _generate(model, sizes, machine, options) if options.task == "generate" else None
+        fits = _train(model[0], sizes, machine, options) if fits is None else fits
+    except UserError as error:
+        raise UserError(to_flags(str(error))) from error
+    if not fits:
+        raise SystemExit(DOES_NOT_FIT)
+
+
+def read_model(name: str) -> "tuple[ModelSpec, ModelProfile]":
+    """Return the spec and the profile of an official model, or of a model folder, whose weights may be missing.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from cogvideox.pretrained.model_spec import read_spec
+    from cogvideox.pretrained.presets import OFFICIAL_MODELS, preset_profile, preset_spec
+
+    preset = name.lower().rpartition("cogvideox")[2].lstrip("-")
+    preset = preset.removeprefix("1.0-")
+    if preset in OFFICIAL_MODELS and not Path(name).exists():
+        spec = preset_spec(preset)
+        return spec, preset_profile(spec)
+    if not Path(name).exists() and "/" not in name and name not in _shipped():
+        raise UserError(
+            f"there is no model {name!r}{nearest(name, OFFICIAL_MODELS)}: pass {', '.join(OFFICIAL_MODELS)}, or the "
+            "path of a model folder"
+        )
+    spec = read_spec(name)
+    if not any((spec.path / "transformer").glob("*.safetensors*")) and not any(
+        (spec.path / "transformer").glob("*.bin*")
+    ):
+        return spec, preset_profile(spec)
+    from cogvideox.pretrained.offload.placement import profile_model
+
+    return spec, profile_model(spec)
+
+
+def _official_models() -> tuple[str, ...]:
+    from cogvideox.pretrained.presets import OFFICIAL_MODELS
+
+    return OFFICIAL_MODELS
+
+
+def _shipped() -> list[str]:
+    from cogvideox.pretrained.model_spec import shipped_models
+
+    return shipped_models()
+
+
+def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
+    """Return the GPU that the options describe, with all of its memory free, or the hardware of this machine.
+
+    Raises:
+        UserError: a size is invalid, or the memory of the GPU is unknown.
+    """
+    if options.vram is None and options.gpu is None:
+        if options.ram is not None:
+            raise UserError("--ram needs a GPU: pass --vram too, or leave --ram out to plan for this machine")
+        from cogvideox.device import choose_device
+        from cogvideox.dtype import choose_dtype, dtype_name
+        from cogvideox.pretrained.offload.hardware import detect_hardware
+
+        device = choose_device("auto")
+        return detect_hardware(device, dtype_name(choose_dtype("auto", device, spec.settings.dtype)))
+    gibibytes = None if options.vram is None else _parse_size("--vram", options.vram) / 2**30
+    if gibibytes is None:
+        gibibytes = next((size for key, size in GPU_MEMORY.items() if key.lower() in str(options.gpu).lower()), None)
+    if gibibytes is None:
+        raise UserError(f"the memory of {options.gpu!r} is unknown: pass it with --vram, such as --vram 24GB")
+    ram = 64 if options.ram is None else _parse_size("--ram", options.ram) / 2**30
+    name = options.gpu or f"a GPU with {gibibytes:g} GB"
+    return hypothetical_gpu(name, gibibytes, spec.settings.dtype, host_gigabytes=ram)
+
+
+def _parse_size(flag: str, value: str) -> int:
+    try:
+        size = parse_memory(value)
+    except UserError:
+        size = None
+    if not isinstance(size, int):
+        raise UserError(f"{flag} {value} must be a size such as 12GB or 800MB")
+    return size
+
+
+def plan_generation(
+    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", weights: WeightFormat = "exact"
+) -> "MemoryPlan":
+    """Return the plan that `generate` makes for a prompt and, with an image-to-video model, an image.
+
+    Raises:
+        UserError: the request is invalid, or does not fit.
+    """
+    spec, profile = model
+    return plan_memory(profile, _workload(spec, sizes), machine, "auto", weights)
+
+
+def _workload(spec: "ModelSpec", sizes: dict[str, Any]) -> "Workload":
+    from cogvideox.generation.request.builder import complete_request
+    from cogvideox.generation.request.input_sources import InputSource
+    from cogvideox.generation.request.inputs import Inputs
+    from cogvideox.generation.workload import workload_of
+
+    image = InputSource(None, "") if spec.transformer.is_image_to_video else None
+    return workload_of(complete_request(spec, "a prompt", inputs=Inputs(image_source=image), **sizes), spec)
+
+
+def _generate(
+    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions
+) -> bool:
+    """Print the plan of a generation, and return whether it fits."""
+    workload = _workload(model[0], sizes)
+    steps = f"{workload.num_inference_steps} steps"
+    print(f"{model[0].name}: {workload.num_frames} frames of {workload.width}x{workload.height}, {steps}")
+    try:
+        plan = plan_generation(model, sizes, machine, options.weights)
+    except UserError as error:
+        print(f"does not fit: {to_flags(str(error))}")
+        changes = list(_changes(model, sizes, machine, options))
+        if changes:
+            print("each of these is enough to fit:", *changes, sep="\n  ")
+        return False
+    print(f"{plan}\n{plan.table()}\nfits")
+    if machine.device_type == "cuda" and _unknown_rates(options):
+        print("the time is that of a slow GPU; pass --gpu NAME for a better estimate")
+    return True
+
+
+def _changes(
+    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions
+) -> Iterator[str]:
+    """Yield changes of a generation, each sufficient to make it fit."""
+    frames = _workload(model[0], sizes).num_frames
+
+    def fits(*, weights: WeightFormat = options.weights, hardware: "Hardware" = machine, **changed: Any) -> bool:
+        return smallest_plan_fits(model[1], _workload(model[0], sizes | changed), hardware, weights)
+
+    if not sizes.get("sequential_guidance") and fits(sequential_guidance=True):
+        yield "--sequential-guidance (the same video, slower)"
+    if options.weights == "exact" and fits(weights="int8"):
+        yield "--weights int8 (changes the video)"
+    shorter = next(
+        (count for count in range(frames - geometry.FRAME_RATIO, 0, -geometry.FRAME_RATIO) if fits(num_frames=count)),
+        None,
+    )
+    if shorter is not None:
+        yield f"--num-frames {shorter}"
+    for gigabytes in (8, 12, 16, 24, 32, 48, 80):
+        larger = hypothetical_gpu("", gigabytes, machine.dtype, host_gigabytes=machine.host_free_bytes / 2**30)
+        if larger.free_bytes > machine.free_bytes and fits(hardware=larger):
+            yield f"a GPU with {gigabytes} GB (--vram {gigabytes}GB)"
+            break
+    more_ram = replace(machine, host_free_bytes=64 * 2**30)
+    if machine.device_type == "cuda" and machine.host_free_bytes < more_ram.host_free_bytes and fits(hardware=more_ram):
+        yield "64 GB of main memory (--ram 64GB)"
+
+
+def _unknown_rates(options: PlanOptions) -> bool:
+    return options.vram is not None and not any(key.lower() in (options.gpu or "").lower() for key in GPUS)
+
+
+def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> "DiffusionTraining":
+    """Return the config of a recipe for clips of the model's size, one clip in each row.
+
+    Raises:
+        UserError: a size is not valid, or an option does not apply to training.
+    """
+    from cogvideox.pretrained.offload.transformer_cost import BatchShape
+    from cogvideox.training.recipes import RECIPES
+
+    for name in sizes:
+        if name not in SIZES:
+            raise UserError(f"--{name.replace('_', '-')} applies to generation only: leave it out for {recipe}")
+    base, defaults = RECIPES[recipe](), spec.settings
+    target = replace(
+        base.target,
+        fps=defaults.fps,
+        **{name: sizes.get(name, getattr(defaults, name)) for name in SIZES},
+    )
+    geometry.check_size(target.height, target.width, spec.size_multiple)
+    frames, height, width = geometry.latent_shape(
+        target.num_frames,
+        target.height,
+        target.width,
+        patch_t=spec.transformer.patch_size_t or 1,
+        ratio=spec.vae.spatial_compression_ratio,
+    )
+    tokens = BatchShape(1, frames, height, width, defaults.text_length).tokens(spec.transformer)
+    return replace(base, model=spec.name, target=target, row_tokens=-(-tokens // 1000) * 1000)
+
+
+def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions) -> bool:
+    """Print the estimate of a training run, and return whether it fits."""
+    from cogvideox.training.fit import check_fit, suggest_changes
+    from cogvideox.training.recipes import RECIPES
+    from cogvideox.training.resource_estimate import estimate, format_estimate
+
+    if options.weights != "exact":
+        raise UserError(f"{options.task} trains with exact weights only: remove --weights {options.weights}")
+    settings = training_settings(options.task, spec, sizes)
+    machine = replace(machine, dtype=settings.run.precision)
+    resources = estimate(settings, machine)
+    assert resources is not None  # the model is known
+    base = config.dotted(config.to_dict(RECIPES[options.task]()))
+    changed = {
+        name: value
+        for name, value in config.dotted(config.to_dict(settings)).items()
+        if value != base.get(name) and name != "model"
+    }
+    folder = str(spec.path) if spec.path.exists() else "FOLDER"
+    command = f"cogvideox train {options.task} --data CLIPS model={folder}"
+    print(" ".join([command, *(f"{name}={value}" for name, value in changed.items())]))
+    print("\n".join(format_estimate(resources, settings.run.num_steps, machine, 1)))
+    verdict = check_fit(resources, machine)
+    if verdict.fits:
+        print("fits")
+        return True
+    print(f"does not fit: {verdict.reason}")
+    changes = list(suggest_changes(settings, machine))
+    if changes:
+        print("each of these is enough to fit:", *changes, sep="\n  ")
+    return False
+
+
+def fit_table() -> str:
+    """Format a Markdown table: generation and LoRA training of the official models on GPUs of 8 to 24 GB."""
+    from cogvideox.pretrained.presets import preset_profile, preset_spec
+    from cogvideox.training.fit import check_fit
+    from cogvideox.training.resource_estimate import estimate
+
+    lines = [
+        "| model | task | " + " | ".join(f"{size} GB ({gpu})" for size, gpu in TABLE_GPUS.items()) + " |",
+        "| --- " * (len(TABLE_GPUS) + 2) + "|",
+    ]
+    for name in TABLE_MODELS:
+        spec = preset_spec(name)
+        model, settings = (spec, preset_profile(spec)), training_settings("lora", spec, {})
+        machines = [hypothetical_gpu(gpu, size) for size, gpu in TABLE_GPUS.items()]
+        resources = estimate(settings, machines[-1])
+        assert resources is not None
+        verdicts = [check_fit(resources, machine) for machine in machines]
+        rows = {
+            "generate": [_generation_cell(model, machine) for machine in machines],
+            "lora": ["fits" if verdict.fits else f"no: needs {format_bytes(verdict.needed)}" for verdict in verdicts],
+        }
+        lines += [f"| {name} | {task} | " + " | ".join(cells) + " |" for task, cells in rows.items()]
+    return "\n".join(lines)
+
+
+def _generation_cell(model: "tuple[ModelSpec, ModelProfile]", machine: "Hardware") -> str:
+    try:
+        return f"fits, about {format_duration(plan_generation(model, {}, machine).seconds)}"
+    except UserError:
+        changes = _changes(model, {}, machine, PlanOptions(vram="0GB"))
+        return f"no; fits with {next(changes, 'no change').partition(' (')[0]}"

@@ -1,0 +1,91 @@
+"""Whether a training run fits in memory, and the smallest changes with which it fits."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from cogvideox.formatting import format_bytes
+from cogvideox.geometry import FRAME_RATIO
+from cogvideox.pretrained.offload.hardware import Hardware
+from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
+from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate, estimate
+
+NUM_RANKS = (2, 4, 8)
+"""Numbers of GPUs that are suggested for a run that does not fit on one."""
+
+
+@dataclass(frozen=True)
+class FitVerdict:
+    """Whether a run fits.
+
+    Attributes:
+        needed, available: memory of each process and of its device, in bytes, including the planner's margin.
+        reason: why it does not fit, in one sentence; empty if it fits.
+    """
+
+    needed: int
+    available: int
+    reason: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return not self.reason
+
+
+def check_fit(resources: ResourceEstimate, machine: Hardware) -> FitVerdict:
+    """Compare the estimated memory of a run with the memory of the machine.
+
+    A GPU also needs main memory for the model, which is loaded in float32 before it is moved.
+    """
+    needed, available = int(resources.total / MEMORY_MARGIN), machine.free_bytes
+    reason = ""
+    if needed > available:
+        reason = f"the run needs {format_bytes(needed)}, and {format_bytes(available)} are free on {machine.name}"
+    elif machine.device_type != "cpu":
+        host = int(FLOAT32 * resources.parameters / MEMORY_MARGIN)
+        if host > machine.host_free_bytes:
+            free = format_bytes(machine.host_free_bytes)
+            reason = f"loading the model needs {format_bytes(host)} of main memory, and {free} are free"
+    return FitVerdict(needed, available, reason)
+
+
+def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[str]:
+    """Yield changes of a run on one device, each sufficient to make it fit, as settings or numbers of processes."""
+
+    def fits(other: DiffusionTraining, num_ranks: int = 1) -> bool:
+        resources = estimate(other, machine, num_ranks)
+        return resources is not None and check_fit(resources, machine).fits
+
+    if settings.checkpointing != "full" and fits(replace(settings, checkpointing="full")):
+        yield "checkpointing=full"
+    smaller_moments = replace(settings, optim=replace(settings.optim, moments="8bit"))
+    if settings.optim.name == "adamw" and settings.optim.moments != "8bit" and fits(smaller_moments):
+        yield "optim.moments=8bit (needs the extra `quant`)"
+
+    def with_frames(num_frames: int) -> DiffusionTraining:
+        target = settings.target
+        row_tokens = max(1, settings.row_tokens * (num_frames + FRAME_RATIO - 1) // (target.num_frames + 1))
+        return replace(settings, target=replace(target, num_frames=num_frames), row_tokens=row_tokens)
+
+    counts = range(1, settings.target.num_frames, FRAME_RATIO)
+    index = _last(lambda i: fits(with_frames(counts[i])), len(counts))
+    if index is not None:
+        shorter = with_frames(counts[index])
+        yield f"target.num_frames={shorter.target.num_frames} row_tokens={shorter.row_tokens}"
+    for num_ranks in NUM_RANKS:
+        moments_allow = settings.optim.name == "adamw" and settings.optim.moments == "float32"
+        if moments_allow and fits(settings, num_ranks):
+            yield f"{num_ranks} such devices (torchrun --nproc-per-node {num_ranks})"
+            return
+
+
+def _last(accepts: Callable[[int], bool], length: int) -> int | None:
+    """Return the last index below `length` that is accepted, given that accepted indices come first; None if none."""
+    low, high = -1, length - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if accepts(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return None if low < 0 else low
