@@ -15,7 +15,7 @@ from cogvideox.errors import UserError
 from cogvideox.formatting import format_bytes, format_duration
 from cogvideox.generation.request.request import Request
 from cogvideox.options import Option, list_options
-from cogvideox.pretrained.offload.hardware import GPU_MEMORY, GPUS, hypothetical_gpu
+from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, gpu_memory, hypothetical_gpu
 from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory, smallest_plan_fits
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 
@@ -146,7 +146,7 @@ def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
         return detect_hardware(device, dtype_name(choose_dtype("auto", device, spec.settings.dtype)))
     gibibytes = None if options.vram is None else _parse_size("--vram", options.vram) / 2**30
     if gibibytes is None:
-        gibibytes = next((size for key, size in GPU_MEMORY.items() if key.lower() in str(options.gpu).lower()), None)
+        gibibytes = gpu_memory(str(options.gpu))
     if gibibytes is None:
         raise UserError(f"the memory of {options.gpu!r} is unknown: pass it with --vram, such as --vram 24GB")
     ram = 64 if options.ram is None else _parse_size("--ram", options.ram) / 2**30
@@ -202,7 +202,7 @@ def _generate(
             print("each of these is enough to fit:", *changes, sep="\n  ")
         return False
     print(f"{plan}\n{plan.table()}\nfits")
-    if machine.device_type == "cuda" and _unknown_rates(options):
+    if machine.rates == UNKNOWN_GPU:
         print("the time is that of a slow GPU; pass --gpu NAME for a better estimate")
     return True
 
@@ -234,10 +234,6 @@ def _changes(
     more_ram = replace(machine, host_free_bytes=64 * 2**30)
     if machine.device_type == "cuda" and machine.host_free_bytes < more_ram.host_free_bytes and fits(hardware=more_ram):
         yield "64 GB of main memory (--ram 64GB)"
-
-
-def _unknown_rates(options: PlanOptions) -> bool:
-    return options.vram is not None and not any(key.lower() in (options.gpu or "").lower() for key in GPUS)
 
 
 def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> "DiffusionTraining":

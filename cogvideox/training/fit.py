@@ -1,6 +1,6 @@
 """Whether a training run fits in memory, and the smallest changes with which it fits."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cogvideox.formatting import format_bytes
@@ -67,25 +67,18 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
         row_tokens = max(1, settings.row_tokens * (num_frames + FRAME_RATIO - 1) // (target.num_frames + 1))
         return replace(settings, target=replace(target, num_frames=num_frames), row_tokens=row_tokens)
 
-    counts = range(1, settings.target.num_frames, FRAME_RATIO)
-    index = _last(lambda i: fits(with_frames(counts[i])), len(counts))
-    if index is not None:
-        shorter = with_frames(counts[index])
-        yield f"target.num_frames={shorter.target.num_frames} row_tokens={shorter.row_tokens}"
-    for num_ranks in NUM_RANKS:
-        moments_allow = settings.optim.name == "adamw" and settings.optim.moments == "float32"
-        if moments_allow and fits(settings, num_ranks):
+    resources = estimate(settings, machine)
+    if resources is not None:
+        activations = resources.memory["activations"]
+        allowed = MEMORY_MARGIN * machine.free_bytes - (resources.total - activations)
+        # Activations are about proportional to the tokens; the result is checked, once with a step less.
+        longest = int(settings.target.num_frames * allowed / max(activations, 1)) // FRAME_RATIO * FRAME_RATIO + 1
+        for num_frames in (longest, longest - FRAME_RATIO):
+            if 1 <= num_frames < settings.target.num_frames and fits(shorter := with_frames(num_frames)):
+                yield f"target.num_frames={num_frames} row_tokens={shorter.row_tokens}"
+                break
+    is_sharded = settings.optim.name == "adamw" and settings.optim.moments == "float32"
+    for num_ranks in NUM_RANKS if is_sharded else ():
+        if fits(settings, num_ranks):
             yield f"{num_ranks} such devices (torchrun --nproc-per-node {num_ranks})"
             return
-
-
-def _last(accepts: Callable[[int], bool], length: int) -> int | None:
-    """Return the last index below `length` that is accepted, given that accepted indices come first; None if none."""
-    low, high = -1, length - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if accepts(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return None if low < 0 else low

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -286,7 +286,9 @@ def _transformer_activations(
 ) -> int:
     """Return the bytes of saved activations of a row of clips, extrapolated from networks of one and two blocks."""
     tokens = sum(clip.tokens(config) for clip in row)
-    one_block, two_blocks = (_row_activations(replace(config, num_layers=k), row, dtype, all_weights) for k in (1, 2))
+    one_block, two_blocks = (
+        _row_activations(replace(config, num_layers=k), tuple(row), dtype, all_weights) for k in (1, 2)
+    )
     if checkpointing == "none":
         return one_block + (config.num_layers - 1) * (two_blocks - one_block)
     saved = stream = tokens * config.width * ITEMSIZE[dtype]
@@ -295,7 +297,8 @@ def _transformer_activations(
     return one_block + config.num_layers * saved  # `one_block`: the block that is being recomputed
 
 
-def _row_activations(config: TransformerConfig, row: list[BatchShape], dtype: str, all_weights: bool) -> int:
+@lru_cache(maxsize=64)
+def _row_activations(config: TransformerConfig, row: tuple[BatchShape, ...], dtype: str, all_weights: bool) -> int:
     network = build_network(config)
     assert isinstance(network, Transformer)
     network.to(getattr(torch, dtype)).requires_grad_(all_weights)

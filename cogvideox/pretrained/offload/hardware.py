@@ -6,13 +6,15 @@ values in data sheets; the rate of the CPU is measured for 0.1 s.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 TERA = 1e12
 
@@ -125,10 +127,19 @@ def hypothetical_gpu(
 
 def gpu_rates(name: str, dtype: str) -> Rates:
     """Return the rates of a GPU by name; low rates if it is unknown. float32 has an eighth of the 16-bit rates."""
-    rates = next((rates for key, rates in GPUS.items() if re.search(rf"{key}(?!\d)", name, re.I)), UNKNOWN_GPU)
+    rates = _of_gpu(name, GPUS) or UNKNOWN_GPU
     if dtype != "float32":
         return rates
     return Rates(rates.linear / 8, rates.attention / 8, rates.convolution / 8, rates.transfer, rates.peak)
+
+
+def gpu_memory(name: str) -> int | None:
+    """Return the memory of a GPU in GiB by name; None if it is unknown or sold with several sizes."""
+    return _of_gpu(name, GPU_MEMORY)
+
+
+def _of_gpu(name: str, values: Mapping[str, T]) -> T | None:
+    return next((value for key, value in values.items() if re.search(rf"{key}(?!\d)", name, re.I)), None)
 
 
 def main_memory() -> tuple[int, int]:
