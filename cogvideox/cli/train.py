@@ -1,4 +1,4 @@
-"""`cogvideox train NAME [key=value ...]`: run a training recipe."""
+"""`cogvideox train NAME [key=value ...]`: run a training recipe, or the settings of a file."""
 
 import os
 import sys
@@ -16,9 +16,12 @@ from cogvideox.cli.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
+    from cogvideox.pretrained.model_spec import ModelSpec
+    from cogvideox.pretrained.offload.hardware import Hardware
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.config import ToyboxTraining, VAETraining
     from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.resource_estimate import ResourceEstimate
     from cogvideox.training.text_encoder.config import TextEncoderTraining
 
     Settings = (
@@ -27,6 +30,8 @@ if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
 
 UNFINISHED = 75
 """Exit status of a run that saved a checkpoint and stopped before its last step: EX_TEMPFAIL of sysexits.h."""
+DOES_NOT_FIT = 1
+"""Exit status of `--dry-run` if the run does not fit in the memory of this machine."""
 
 
 def run(arguments: list[str]) -> None:
@@ -37,13 +42,17 @@ def run(arguments: list[str]) -> None:
         return
     if options.max_seconds is not None and not options.max_seconds >= 0:
         raise UserError(f"--max-seconds {options.max_seconds:g} must be at least 0")
-    if options.recipe is None:
+    if options.config is not None and "=" in (options.recipe or ""):
+        options.overrides.insert(0, options.recipe)
+        options.recipe = None
+    if options.recipe is None and options.config is None:
         from cogvideox.training.recipes import RECIPES
 
         raise UserError(f"missing the name of a recipe; available: {', '.join(RECIPES)}")
     finished = train(
         options.recipe,
         parse_overrides(options.overrides),
+        config_file=options.config,
         data=options.data,
         policy=options.policy,
         out=options.out,
@@ -56,9 +65,10 @@ def run(arguments: list[str]) -> None:
 
 
 def train(
-    recipe: str,
+    recipe: str | None,
     overrides: Mapping[str, str] | None = None,
     *,
+    config_file: Path | None = None,
     data: Sequence[str] = (),
     policy: Path | None = None,
     out: Path | None = None,
@@ -69,10 +79,12 @@ def train(
     """Run a training recipe, with optional overrides of its settings.
 
     Args:
+        recipe: name of the recipe; None if `config_file` has all settings.
         overrides: values by dotted name, such as `{"optim.lr": "3e-4"}`.
+        config_file: file with settings, such as the `settings.yaml` of a run, which `overrides` change.
         data: training data that replaces the recipe's: folders of clips, or latent stores.
         policy: file with the policy that selects clips, instead of the recipe's; for training on encoded clips.
-        out: the run folder; defaults to `runs/RECIPE`.
+        out: the run folder; defaults to `runs/RECIPE`, or `runs/` and the name of the file.
         resume: resume from the newest checkpoint, if there is one.
         max_seconds: time limit, before which the run saves a checkpoint and stops.
         dry_run: print the settings and the estimated resources without training.
@@ -82,21 +94,19 @@ def train(
 
     Raises:
         UserError: unknown recipe or setting; invalid value; or as raised by the trainer.
+        SystemExit: with `dry_run`, the run does not fit in the memory of this machine (status 1).
     """
-    from cogvideox.pretrained.model_spec import read_spec
     from cogvideox.training.diffusion.config import DiffusionTraining
 
-    settings = with_data(resolve_settings(recipe, overrides or {}), data)
+    settings = with_data(resolve_settings(recipe, overrides or {}, config_file), data)
     if policy is not None:
         settings = with_policy(settings, policy)
     if dry_run:
-        if isinstance(settings, DiffusionTraining):
-            with suppress(UserError):  # without the model, its values are not known
-                settings = settings.resolved(read_spec(settings.model).settings)
-        print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
-        print("\n".join(f"# {line}" for line in resource_summary(settings)))
+        _dry_run(settings)
         return True
-    out, first = out or Path("runs") / recipe, os.environ.get("RANK", "0") == "0"
+    if out is None:
+        out = _default_folder(recipe, config_file)
+    first = os.environ.get("RANK", "0") == "0"
     if first and isinstance(settings, DiffusionTraining):
         print("\n".join(resource_summary(settings)), file=sys.stderr, flush=True)
     result = _trainer(settings).train(settings, out, resume=resume, max_seconds=max_seconds)
@@ -106,6 +116,57 @@ def train(
     if first:
         print(f"trained: {result}")
     return True
+
+
+def _default_folder(recipe: str | None, config_file: Path | None) -> Path:
+    """Return the folder of a run without `--out`.
+
+    Raises:
+        UserError: the settings are those of another run, in whose folder they are.
+    """
+    if recipe is not None:
+        return Path("runs") / recipe
+    assert config_file is not None
+    if config_file.name == "settings.yaml":
+        raise UserError(f"missing --out FOLDER: {config_file} is the file of another run; pass a folder for this one")
+    return Path("runs") / config_file.stem
+
+
+def _dry_run(settings: "Settings") -> None:
+    """Print the settings, the estimated resources, the unusable clips, and whether the run fits on this machine.
+
+    Raises:
+        SystemExit: it does not fit.
+    """
+    from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.fit import check_fit, suggest_changes
+
+    lines: list[str] = []
+    if isinstance(settings, DiffusionTraining):
+        from cogvideox.pretrained.model_spec import read_spec
+
+        with suppress(UserError):  # without the model, its values are not known, and clips cannot be checked
+            spec = read_spec(settings.model)
+            settings = settings.resolved(spec.settings)
+            lines = _data_summary(settings, spec)
+    print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
+    resources, machine, num_ranks = _estimate(settings)
+    print(_as_comments([*_format_estimate(settings, resources, machine, num_ranks), *lines]))
+    if resources is None or machine is None:
+        return
+    verdict = check_fit(resources, machine)
+    if verdict.fits:
+        print("# fits on this machine")
+        return
+    print(f"# does not fit here: {verdict.reason}")
+    if isinstance(settings, DiffusionTraining) and num_ranks == 1:
+        changes = list(suggest_changes(settings, machine))
+        print(_as_comments(["each of these is enough to fit:", *(f"  {change}" for change in changes)] * bool(changes)))
+    raise SystemExit(DOES_NOT_FIT)
+
+
+def _as_comments(lines: Sequence[str]) -> str:
+    return "\n".join(f"# {line}" for block in lines for line in block.splitlines())
 
 
 def _trainer(settings: "Settings") -> Any:
@@ -129,17 +190,24 @@ def _trainer(settings: "Settings") -> Any:
     return trainer
 
 
-def resolve_settings(recipe: str, overrides: Mapping[str, str]) -> "Settings":
-    """Return the config of a recipe with overrides applied.
+def resolve_settings(recipe: str | None, overrides: Mapping[str, str], config_file: Path | None = None) -> "Settings":
+    """Return the config of a recipe or of a file with overrides applied.
 
     Raises:
         UserError: as for `train`.
     """
+    from cogvideox.training.config_file import check_synonyms, load_settings
     from cogvideox.training.recipes import RECIPES
 
-    if recipe not in RECIPES:
+    if recipe is not None and recipe not in RECIPES:
         raise UserError(f"unknown recipe {recipe!r}{nearest(recipe, RECIPES)}; available: {', '.join(RECIPES)}")
-    return config.override(RECIPES[recipe](), dict(overrides))
+    if config_file is not None:
+        settings = load_settings(config_file, recipe)
+    else:
+        assert recipe is not None
+        settings = RECIPES[recipe]()
+    check_synonyms(settings, overrides)
+    return config.override(settings, dict(overrides))
 
 
 def with_data(settings: "Settings", data: Sequence[str]) -> "Settings":
@@ -198,10 +266,23 @@ def list_recipes() -> str:
 
 def resource_summary(settings: "Settings") -> list[str]:
     """Return lines with the estimated steps, parameters, memory and time of a run."""
+    return _format_estimate(settings, *_estimate(settings))
+
+
+def _format_estimate(
+    settings: "Settings", resources: "ResourceEstimate | None", machine: "Hardware | None", num_ranks: int
+) -> list[str]:
+    from cogvideox.training.resource_estimate import format_estimate
+
+    return format_estimate(resources, settings.run.num_steps, machine, num_ranks)
+
+
+def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware | None, int]":
+    """Return the estimated resources of a run, this machine (None without the device), and the number of processes."""
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
-    from cogvideox.training.resource_estimate import estimate, format_estimate
+    from cogvideox.training.resource_estimate import estimate
 
     try:
         machine = detect_hardware(choose_device(settings.run.device), settings.run.precision)
@@ -211,10 +292,27 @@ def resource_summary(settings: "Settings") -> list[str]:
     if isinstance(settings, CaptionerTraining | SummarizerTraining):
         from cogvideox.training.captioner.resource_estimate import estimate_captioning
 
-        resources = estimate_captioning(settings)
-    else:
-        resources = estimate(settings, machine, num_ranks)
-    return format_estimate(resources, settings.run.num_steps, machine, num_ranks)
+        return estimate_captioning(settings), machine, num_ranks
+    return estimate(settings, machine, num_ranks), machine, num_ranks
+
+
+def _data_summary(settings: "DiffusionTraining", spec: "ModelSpec") -> list[str]:
+    """Return a summary of the training data: clips and unusable files of each folder.
+
+    Raises:
+        UserError: the settings do not match the data; see `check_data`.
+    """
+    from cogvideox.dataset.ingest.report import format_rejects, format_summary
+    from cogvideox.training.diffusion.data_checks import check_data, plan_folders
+
+    folders = plan_folders(settings, spec)
+    lines = []
+    for path, (folder, plan) in folders.items():
+        lines.append(f"{path}: {format_summary(folder, plan.clips, plan.windows, plan.settings.target)}")
+        if plan.rejects:
+            lines.append(format_rejects(plan.rejects))
+    check_data(settings, spec, {path: plan for path, (_, plan) in folders.items()})
+    return lines
 
 
 def parser() -> Parser:
@@ -226,6 +324,12 @@ def parser() -> Parser:
     )
     p.add_argument("recipe", nargs="?", metavar="NAME", help="recipe to run; see --list")
     p.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change a setting; --dry-run prints all of them")
+    p.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings of a YAML file: the settings.yaml of a run, or some settings that change the recipe NAME",
+    )
     p.add_argument(
         "--data",
         action="append",
@@ -239,7 +343,11 @@ def parser() -> Parser:
     limit = "time limit, before which the run saves a checkpoint and stops with exit status 75"
     p.add_argument("--max-seconds", type=float, metavar="S", help=limit)
     p.add_argument("--list", action="store_true", help="list the recipes and exit")
-    p.add_argument("--dry-run", action="store_true", help="print the settings and the estimated resources, and exit")
+    p.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print settings, estimated resources, unusable clips, and whether the run fits here (exit status 0 or 1)",
+    )
     return p
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.dataset.config import ClipFormat, ToyboxSource
+from cogvideox.dataset.config import ToyboxSource
 from cogvideox.dataset.ingest.report import format_failures, format_rejects, format_summary
-from cogvideox.dataset.ingest.scan import scan_folder
 from cogvideox.dataset.latents.encode import encode_clips
-from cogvideox.dataset.latents.encode_plan import plan_encoding
+from cogvideox.dataset.latents.encode_plan import EncodePlan
 from cogvideox.dataset.latents.encode_workers import EncodeDevice
-from cogvideox.dataset.latents.latent_store import INDEX, LatentStore
+from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.latents.toybox_store import ToyboxStore
 from cogvideox.dataset.stale_latents import check_latents
 from cogvideox.errors import UserError
 from cogvideox.geometry import NormStatistics, encode_chunks
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.diffusion.data_checks import check_data, plan_folders
 from cogvideox.training.diffusion.toybox_stores import ToyboxEncoder
 from cogvideox.training.run import TrainingRun
 
@@ -65,17 +65,16 @@ def open_stores(
             f"toybox clips have no encoded first frames, which the image-to-video model {spec.name} needs: remove "
             "toybox and toybox_validation, or choose a text-to-video model"
         )
-    target = settings.target.with_first_frames() if is_image_to_video else settings.target
 
     def encode_missing() -> list[str]:
+        folders = plan_folders(settings, spec)
+        for folder, plan in folders.values():
+            print(format_summary(folder, plan.clips, plan.windows, plan.settings.target), file=sys.stderr)
+            if plan.rejects:
+                print(format_rejects(plan.rejects), file=sys.stderr)
+        check_data(settings, spec, {path: plan for path, (_, plan) in folders.items()})
         paths = [source.store for source in settings.data] + ([settings.validation] if settings.validation else [])
-        for path in paths:  # checked before anything is encoded
-            if not Path(path).exists():
-                raise UserError(
-                    f"{path} does not exist: pass a latent store, or a folder of videos and captions, with --data"
-                )
-        statistics = settings.norm_statistics
-        return [str(_open_or_encode(Path(path), target, spec, run, statistics)) for path in paths]
+        return [str(_encode(Path(path), folders[path][1], spec, run)) if path in folders else path for path in paths]
 
     stores = [LatentStore(path) for path in run.on_rank_zero(encode_missing)]
     for store in stores:
@@ -114,18 +113,9 @@ def _compare_norm_statistics(store: LatentStore, expected: NormStatistics | None
         )
 
 
-def _open_or_encode(
-    path: Path, target: ClipFormat, spec: ModelSpec, run: TrainingRun, norm_statistics: NormStatistics | None
-) -> Path:
-    """Return the path of a latent store: `path` itself, or a new store with the encoded clips of the folder `path`."""
-    if (path / INDEX).is_file():
-        return path
+def _encode(path: Path, plan: EncodePlan, spec: ModelSpec, run: TrainingRun) -> Path:
+    """Encode the clips of the folder `path` into a new latent store, and return its path."""
     store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
-    folder = scan_folder(path)
-    plan = plan_encoding(folder, spec, target, norm_statistics)
-    print(format_summary(folder, plan.clips, plan.windows, target), file=sys.stderr)
-    if plan.rejects:
-        print(format_rejects(plan.rejects), file=sys.stderr)
 
     def on_progress(items: str, done: int, total: int) -> None:
         if done == total or done % 100 == 0:

@@ -7,8 +7,10 @@ import yaml
 from cogvideox import config
 from cogvideox.cli.main import main
 from cogvideox.pretrained.model_spec import SETTINGS_FILE, read_spec
+from cogvideox.training.config_file import load_settings
 from cogvideox.training.recipes import GROUPS, RECIPES
 from tests import tiny
+from tests.unit.dataset import clips
 
 
 def test_list_shows_all_recipes_by_purpose(capsys):
@@ -20,7 +22,7 @@ def test_list_shows_all_recipes_by_purpose(capsys):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_dry_run_prints_settings_that_can_be_loaded(name, capsys):
-    assert main(["train", name, "--dry-run", "optim.lr=3e-4", "run.num_steps=7"]) == 0
+    status = main(["train", name, "--dry-run", "optim.lr=3e-4", "run.num_steps=7"])
     printed = capsys.readouterr().out
     settings = config.from_dict(type(RECIPES[name]()), yaml.safe_load(printed))
     expected = config.override(RECIPES[name](), {"optim.lr": 3e-4, "run.num_steps": 7})
@@ -29,6 +31,8 @@ def test_dry_run_prints_settings_that_can_be_loaded(name, capsys):
     assert settings == expected
     summary = [line.split()[1] for line in printed.splitlines() if line.startswith("# ")]
     assert summary[:3] == ["steps", "parameters", "memory"]
+    assert (status, "# fits on this machine" in printed) in ((0, True), (1, False))
+    assert ("# does not fit here: " in printed) == (status == 1)
 
 
 def test_a_policy_file_replaces_that_of_the_recipe(tmp_path, capsys):
@@ -47,7 +51,7 @@ def test_a_policy_file_replaces_that_of_the_recipe(tmp_path, capsys):
 def test_dry_run_prints_the_values_of_the_model(tmp_path, capsys):
     model = tiny.write(tmp_path / "official", "5b")
     (model / SETTINGS_FILE).unlink()
-    assert main(["train", "lora", "--dry-run", f"model={model}", "data=[]"]) == 0
+    assert main(["train", "lora", "--dry-run", f"model={model}", "data=[]"]) in (0, 1)
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["null_text"], printed["norm_statistics"]) == ("zero", "clip")
 
@@ -60,6 +64,10 @@ def test_dry_run_prints_the_values_of_the_model(tmp_path, capsys):
         (["toybox", "optim.weight_decai=1"], "did you mean optim.weight_decay"),
         (["toybox", "run.num_steps=many"], "run.num_steps must be an integer"),
         (["toybox", "run.num_steps=0"], "must be at least 1"),
+        (["toybox", "optim.learning_rate=1"], "unknown setting optim.learning_rate (did you mean optim.lr?)"),
+        (["toybox", "max_train_steps=1"], "unknown setting max_train_steps (did you mean run.num_steps?)"),
+        (["toybox-lora", "learning_rate=1"], "unknown setting learning_rate (did you mean optim.lr?)"),
+        (["--config", "gone.yaml"], "gone.yaml"),
         (["toybox", "lr"], "'lr' is not KEY=VALUE"),
         (["toybox", "optim.lr=1", "optim.lr=2"], "optim.lr is set twice, to 1 and 2"),
         (["toybox", "--max-seconds", "soon"], "--max-seconds"),
@@ -80,3 +88,79 @@ def test_invalid_input_is_reported_in_one_line(arguments, message, capsys, tmp_p
 def test_recipes_import_no_torch():
     code = "import sys, cogvideox.training.recipes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_config_file_is_the_settings_of_a_run_or_changes_a_recipe(tmp_path, capsys):
+    expected = config.override(RECIPES["toybox-lora"](), {"optim.lr": 1e-5, "run.num_steps": 7})
+    config.save(expected, tmp_path / "settings.yaml")
+    (tmp_path / "some.yaml").write_text("optim: {lr: 1e-5}\nrun: {num_steps: 7}\n")
+    for arguments in (["--config", "settings.yaml"], ["toybox-lora", "--config", "some.yaml"]):
+        arguments[-1] = str(tmp_path / arguments[-1])
+        assert main(["train", *arguments, "--dry-run", "optim.eps=1e-6"]) == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        actual = config.from_dict(type(expected), printed | {"norm_statistics": None, "null_text": None})
+        assert actual == config.override(expected, {"optim.eps": 1e-6})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_settings_of_every_recipe_can_be_loaded_without_its_name(name, tmp_path):
+    config.save(RECIPES[name](), tmp_path / "x.yaml")
+    assert load_settings(tmp_path / "x.yaml", None) == RECIPES[name]()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optim: {lr: 1e-5}", "has only some of the settings of a run: name the recipe"),
+        ("- 1", "has no settings"),
+        ("", "has no settings"),
+    ],
+)
+def test_an_incomplete_config_file(content, message, tmp_path, capsys):
+    file = tmp_path / "x.yaml"
+    file.write_text(content)
+    assert main(["train", "--config", str(file)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_setting_in_a_config_file(tmp_path, capsys):
+    file = tmp_path / "x.yaml"
+    data = config.to_dict(RECIPES["toybox-lora"]()) | {"image_shares": 1}
+    file.write_text(yaml.safe_dump(data))
+    assert main(["train", "--config", str(file)]) == 2
+    assert "unknown setting image_shares" in capsys.readouterr().err
+    file.write_text("optim: {learning: 1}")
+    assert main(["train", "toybox", "--config", str(file)]) == 2
+    assert f"{file}: unknown setting optim.learning" in capsys.readouterr().err
+
+
+def test_the_settings_file_of_another_run_needs_a_new_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config.save(RECIPES["toybox-lora"](), tmp_path / "settings.yaml")
+    assert main(["train", "--config", "settings.yaml"]) == 2
+    assert "missing --out FOLDER" in capsys.readouterr().err
+
+
+def test_dry_run_names_unusable_clips_and_settings_that_do_not_suit_the_data(tmp_path, capsys):
+    clips.video(tmp_path / "clips/a.mp4", "a ball")
+    clips.video(tmp_path / "clips/b.mp4", "a ball", seed=1)
+    (tmp_path / "clips/b.mp4").write_bytes(b"damaged")
+    data = ["--data", str(tmp_path / "clips")]
+    assert main(["train", "toybox-lora", *data, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "#   " in printed and "b.mp4: it is damaged" in printed and "# fits on this machine" in printed
+    for override, message in (
+        ("image_fraction=0.2", "set image_fraction=none, or add images"),
+        ("row_tokens=20", "set row_tokens="),
+    ):
+        for dry_run in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+            assert main(["train", "toybox-lora", *data, override, *dry_run]) == 2
+            assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("run/stores/*"))
+    assert main(["train", "toybox-lora", *data, f"row_tokens={2**20}", "checkpointing=none", "--dry-run"]) in (0, 1)
+
+
+def test_a_run_that_does_not_fit_exits_with_status_1(capsys):
+    assert main(["train", "pretrain-768", "--dry-run", "sequence=1", "run.device=cpu"]) == 1
+    printed = capsys.readouterr().out
+    assert "# does not fit here: the run needs" in printed and yaml.safe_load(printed)["sequence"] == 1
