@@ -72,7 +72,7 @@ $(VENV)/.dev: $(VENV)/.base pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.base
-	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet
+	$(BIN)/cogvideox generate $(if $(PROMPT),"$(PROMPT)") -o "$(OUT)" --sheet --overwrite
 	@out=$$(realpath -- "$(OUT)"); echo "The video is $$out; all frames in one image: $${out%.*}-sheet.png"
 
 # The tool exits with 75 if it was stopped and saved; make then exits with 2, as for every failed target.

@@ -1,5 +1,6 @@
 """Record types shared between packages: `Clip`, `LatentSample`, `PackedBatch`, `Video`, `Score`."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,8 +144,8 @@ class Video:
         """Write the video atomically, in the format given by the suffix of `path`.
 
         `.mp4`: widely supported H.264. `.gif`: an endless loop. `.png`: a contact sheet of all frames in reading order,
-        or the frame itself if there is only one. Metadata is written to `x.json` next to `x.mp4`; an existing metadata
-        file is overwritten, but no other file.
+        or the frame itself if there is only one. Metadata is written to `x.json` next to `x.mp4` (see `sidecar_path`);
+        an existing metadata file is overwritten, but no other file.
 
         Raises:
             UserError: unsupported suffix, no permission, full disk, or an unrelated file named `x.json`.
@@ -155,8 +156,8 @@ class Video:
         if not self.metadata:
             io.write(path, self.frames, self.fps)
             return
-        sidecar = path.with_suffix(".json")
-        if sidecar == path:
+        sidecar = sidecar_path(path)
+        if path.suffix == ".json":
             raise UserError(
                 f"cannot write {path}: the suffix .json is for metadata; use one of {', '.join(io.FORMATS)}"
             )
@@ -181,6 +182,19 @@ class Video:
         return cls(frames, rate)
 
 
+def sidecar_path(video: Path) -> Path:
+    """Return the path of a video's metadata: `x.json`, or `x.gif.json` if `x.json` belongs to another file, `x.mp4`."""
+    from cogvideox.video.io import FORMATS  # importing PyAV is slow
+
+    shared, own = video.with_suffix(".json"), video.with_name(f"{video.name}.json")
+    exists = os.path.exists  # unlike Path.exists, it accepts names that are too long
+    if exists(own) or not exists(shared):
+        return own if exists(own) else shared
+    others = (video.with_suffix(suffix) for suffix in FORMATS if suffix != video.suffix)
+    owners = [other for other in others if exists(other) and not exists(other.with_name(f"{other.name}.json"))]
+    return own if owners else shared
+
+
 def check_sidecar(video: Path, names: Iterable[str]) -> None:
     """Check that metadata can be written next to a video: `x.json` does not exist, or is a metadata file.
 
@@ -191,7 +205,7 @@ def check_sidecar(video: Path, names: Iterable[str]) -> None:
     Raises:
         UserError: the existing file is not a metadata file.
     """
-    sidecar = video.with_suffix(".json")
+    sidecar = sidecar_path(video)
     try:
         keys = parse_json(read_text(sidecar)).keys()
         is_metadata = 2 * len(keys & set(names)) >= len(keys)

@@ -10,6 +10,45 @@ from typing import Any, NoReturn
 from cogvideox.errors import UserError
 from cogvideox.options import Option, parse_value
 
+# Names of options in other programs, and ours.
+_SYNONYMS = {
+    "--steps": "--num-inference-steps",
+    "--num-steps": "--num-inference-steps",
+    "--sampling-steps": "--num-inference-steps",
+    "--frames": "--num-frames",
+    "--length": "--num-frames",
+    "--video-length": "--num-frames",
+    "--cfg": "--guidance-scale",
+    "--cfg-scale": "--guidance-scale",
+    "--scale": "--guidance-scale",
+    "--negative": "--negative-prompt",
+    "--n-prompt": "--negative-prompt",
+    "--scheduler": "--sampler",
+    "--init-image": "--image",
+    "--input-image": "--image",
+    "--image-path": "--image",
+    "--image-or-video-path": "--image",
+    "--init-video": "--video",
+    "--input-video": "--video",
+    "--model-path": "--model",
+    "--ckpt": "--model",
+    "--checkpoint": "--model",
+    "--lora-path": "--lora",
+    "--prompt-file": "--prompts",
+    "--num-videos-per-prompt": "--num-videos",
+    "--offload": "--memory",
+    "--enable-sequential-cpu-offload": "--memory",
+    "--enable-model-cpu-offload": "--memory",
+    "--low-vram": "--memory",
+    "--quantize": "--weights",
+    "--precision": "--dtype",
+    "--force": "--overwrite",
+    "--dataset": "--data",
+    "--data-dir": "--data",
+    "--output-dir": "--out",
+    "--resume-from-checkpoint": "--resume",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises `UserError`, suggests the nearest flag and rejects abbreviated flags."""
@@ -35,7 +74,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             first, flags = unknown[0], [flag for action in self._actions for flag in action.option_strings]
             if first.startswith("-"):
-                self.error(f"unknown option {first.split('=')[0]}{nearest(first, flags)}")
+                flag = first.split("=")[0]
+                synonym = _SYNONYMS.get(flag.replace("_", "-"))
+                hint = f" (did you mean {synonym}?)" if synonym in flags else nearest(first, flags)
+                self.error(f"unknown option {flag}{hint}")
             self.error(f"unexpected argument {first!r}{self._hint}")
         return known
 

@@ -6,6 +6,8 @@ from functools import cache
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.options import list_options
 
+_EXAMPLES = {"image": "photo.png", "video": "clip.mp4"}
+
 
 def to_flags(message: str) -> str:
     """Replace option names in a message by flags.
@@ -22,6 +24,7 @@ def to_flags(message: str) -> str:
             return name if value == "True" else name.replace("--", "--no-", 1)
         return f"{name} {value}"
 
+    message = re.sub(r"set `(image|video)`", lambda match: f"pass --{match[1]} {_EXAMPLES[match[1]]}", message)
     message = re.sub(rf"(?<![\w.`-])({names})=([^\s,;:)]+)", with_value, message)
     message = re.sub(rf"`({names})`", lambda match: flags[match[1]], message)
     return re.sub(rf"(?<![\w.=/-])({words})(?![\w.=/-])", lambda match: flags[match[1]], message)

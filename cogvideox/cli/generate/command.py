@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox import geometry
+from cogvideox.cli.flags import to_flags
 from cogvideox.cli.generate.jobs import Job, JobBatch, build_jobs
 from cogvideox.cli.generate.options import Arguments, parse
 from cogvideox.cli.messages import print_message, print_note
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> None:
     """Validate the arguments, then load the model and generate."""
+    try:
+        _run(arguments)
+    except UserError as error:
+        raise UserError(to_flags(str(error))) from error
+
+
+def _run(arguments: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return
@@ -94,7 +102,7 @@ def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
         except UserError as error:
             if job.line is None or ranks is not None:  # all ranks must run the same jobs
                 raise
-            print_message(f"line {job.line}: {error}")
+            print_message(f"line {job.line}: {to_flags(str(error))}")
             failed.append(job.line)
             continue
         print(_summary(job, time.perf_counter() - start), flush=True)
@@ -162,7 +170,7 @@ def _warnings_as_notes(show: bool = True) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught if show else ():
-        print_note(str(warning.message))
+        print_note(to_flags(str(warning.message)))
 
 
 def _summary(job: Job, seconds: float) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cogvideox.cli.flags import to_flags
 from cogvideox.cli.generate.enhance import Rewrite, prompt_rewriter
 from cogvideox.cli.generate.options import Arguments
-from cogvideox.cli.generate.outputs import Output, check_outputs, is_complete, name_outputs
+from cogvideox.cli.generate.outputs import Output, check_not_overwritten, check_outputs, is_complete, name_outputs
 from cogvideox.cli.generate.prompt_file import read_prompts
 from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
@@ -15,7 +16,7 @@ from cogvideox.generation.request.builder import build_request, split_seeds
 from cogvideox.generation.request.input_sources import AppliedLoRA, parse_lora_argument
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.request.sidecar import read_sidecar, repeat_with_changes
-from cogvideox.generation.request.validation import training_mismatches
+from cogvideox.generation.request.validation import silent_changes, training_mismatches
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
 from cogvideox.pretrained.offload.memory_planner import parse_memory
 from cogvideox.version import __version__
@@ -87,17 +88,20 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     requests = [request for request, _, _ in planned]
     outputs = name_outputs(command.output, requests, command.sheet, from_file=from_file)
     jobs = [Job(request, inputs, output, line) for (request, inputs, line), output in zip(planned, outputs)]
+    model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
     if from_file and not command.plan:
-        model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
         jobs = [job for job in jobs if not is_complete(job.output, job.request, model)]
         if len(jobs) < len(requests):
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos already exist, skipped")
     inputs = [source for request in requests for source in (request.image, request.video) if source is not None]
     check_outputs([job.output for job in jobs], [job.request for job in jobs], inputs)
+    if not from_file and not command.plan and not command.overwrite:
+        check_not_overwritten(outputs, requests, model)
     parse_memory(load.memory)
     warnings = (warning for request in requests for warning in training_mismatches(request, spec))
-    for warning in dict.fromkeys(warnings):
-        print_note(warning)
+    changes = (note for request, given, _ in planned for note in silent_changes(request, given, spec))
+    for warning in dict.fromkeys([*warnings, *changes]):
+        print_note(to_flags(warning))
     return JobBatch(jobs, spec, load, loras, requests[0].seed, command.plan, failed_lines)
 
 
@@ -147,5 +151,5 @@ def _requests_of_prompt_file(
     if not planned:
         raise next(iter(failures.values()))
     for error in failures.values():
-        print_message(str(error))
+        print_message(to_flags(str(error)))
     return planned, tuple(failures)

@@ -23,6 +23,9 @@ class CommandOptions:
             flags=("-o", "--output"),
         ),
     ] = None
+    overwrite: Annotated[
+        bool, Option("replace an existing video that has other settings, such as another seed", "files", common=True)
+    ] = False
     sheet: Annotated[bool, Option("also write all frames as one image, x-sheet.png", "files")] = False
     sidecar: Annotated[
         Path | None,

@@ -27,7 +27,9 @@ class Output:
 
     @property
     def sidecar(self) -> Path:
-        return self.video.with_suffix(".json")
+        from cogvideox.records import sidecar_path  # imports NumPy, which `--help` does not need
+
+        return sidecar_path(self.video)
 
 
 def name_outputs(
@@ -76,6 +78,22 @@ def is_complete(output: Output, request: Request, model: Mapping[str, Any]) -> b
     if not output.video.exists() or (output.sheet is not None and not output.sheet.exists()):
         return False
     return is_sidecar_of(output.sidecar, request, model)
+
+
+def check_not_overwritten(outputs: Sequence[Output], requests: Sequence[Request], model: Mapping[str, Any]) -> None:
+    """Check that no existing video is replaced by a video of other settings.
+
+    Args:
+        model: see `is_complete`.
+
+    Raises:
+        UserError: an output exists and was not generated with the same settings.
+    """
+    for output, request in zip(outputs, requests):
+        if output.video.exists() and not output.video.is_dir() and not is_sidecar_of(output.sidecar, request, model):
+            raise UserError(
+                f"{output.video} exists and has other settings: pass --overwrite to replace it, or a different -o"
+            )
 
 
 def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[InputSource]) -> None:

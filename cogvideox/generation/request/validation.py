@@ -6,12 +6,16 @@ on the model or on several values.
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
 from cogvideox.generation.request.request import Request
 from cogvideox.options import check_range
 from cogvideox.pretrained.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    from cogvideox.generation.request.inputs import Inputs
 
 
 def check(request: Request, spec: ModelSpec) -> None:
@@ -69,6 +73,37 @@ def training_mismatches(request: Request, spec: ModelSpec) -> Iterator[str]:
     ):
         if not low <= size <= high:
             yield _mismatch(name, size, f"{low} to {high}" if low < high else str(low))
+
+
+def silent_changes(request: Request, inputs: "Inputs | None", spec: ModelSpec) -> Iterator[str]:
+    """Yield a note for each change of the input, or of the speed, that the user may not expect.
+
+    Args:
+        inputs: the inputs at their original size; None if they have not been read.
+    """
+    for name in ("image", "video"):
+        pixels = None if inputs is None else getattr(inputs, name)
+        if pixels is not None and pixels.shape[-3:-1] != (request.height, request.width):
+            height, width = pixels.shape[-3:-1]
+            yield (
+                f"the {name} is {width}x{height} and becomes {request.width}x{request.height}; "
+                "`height` and `width` set the size"
+            )
+    path = None if inputs is None or request.video is None or request.extend else request.video.path
+    if path is not None:
+        from cogvideox.video.io import probe  # importing PyAV is slow, and most requests have no input
+
+        num_frames = round(probe(path).seconds * request.fps)
+        if num_frames >= request.num_frames + geometry.FRAME_RATIO:
+            yield (
+                f"the video has {num_frames} frames at {request.fps:g} fps, and only the first {request.num_frames} "
+                "are used; `num_frames` changes this"
+            )
+    if request.video is None and request.fps > spec.settings.fps:
+        yield (
+            f"{geometry.format_frame_count(request.num_frames)} at {request.fps:g} fps play for "
+            f"{request.num_frames / request.fps:.1f} s, faster than the {spec.settings.fps:g} fps of the model"
+        )
 
 
 def _mismatch(name: str, value: int, rule: str) -> str:
@@ -131,23 +166,23 @@ def _check_task(request: Request, spec: ModelSpec) -> None:
     if request.image is not None and not is_image_to_video:
         raise UserError(
             f"{spec.name} is a text-to-video model without image input: use an image-to-video model, or continue the "
-            "image as a video of one frame (video and extend)"
+            "image as a video of one frame (`video` and `extend`)"
         )
     if request.image is None and request.video is None and is_image_to_video:
-        raise UserError(f"{spec.name} is an image-to-video model and needs an image: set image")
+        raise UserError(f"{spec.name} is an image-to-video model and needs an image: set `image`")
     if request.video is None:
         for name in ("extend", "invert", "strength"):
             if getattr(request, name):
-                raise UserError(f"{name} needs an input video: set video, or leave {name} out")
+                raise UserError(f"`{name}` needs an input video: set `video`, or leave `{name}` out")
     if request.extend and request.invert:
-        raise UserError("extend and invert cannot be combined: leave one out")
+        raise UserError("`extend` and `invert` cannot be combined: leave one out")
     if request.image is not None and request.extend:
-        raise UserError("image and extend cannot be combined, because extend starts from the video's last frame")
+        raise UserError("`image` and `extend` cannot be combined, because `extend` starts from the video's last frame")
     if request.invert and is_image_to_video:
-        raise UserError(f"invert needs a text-to-video model, and {spec.name} is an image-to-video model")
+        raise UserError(f"`invert` needs a text-to-video model, and {spec.name} is an image-to-video model")
     if request.strength is not None:
         if request.extend or request.invert:
-            raise UserError("strength cannot be combined with extend or invert: leave it out")
+            raise UserError("`strength` cannot be combined with `extend` or `invert`: leave it out")
         if request.num_denoising_steps < 1:
             raise UserError(
                 f"strength={request.strength:g} of {request.num_inference_steps} steps is less than one step; "
@@ -163,10 +198,10 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
     window, overlap = request.window, request.overlap
     if window is None:
         if overlap is not None:
-            raise UserError("overlap needs windows: set window too, or leave overlap out")
+            raise UserError("`overlap` needs windows: set `window` too, or leave `overlap` out")
         return
     if request.invert or (request.task == "video" and spec.transformer.is_image_to_video):
-        raise UserError("window is not possible for this task, which generates all frames at once: leave it out")
+        raise UserError("`window` is not possible for this task, which generates all frames at once: leave it out")
     geometry.check_frame_count(window, name="window")
     shortest = geometry.video_frames((spec.transformer.patch_size_t or 1) + 1)
     if window < shortest:
@@ -174,7 +209,7 @@ def _check_windows(request: Request, spec: ModelSpec) -> None:
     if overlap is None:
         return
     if spec.transformer.is_image_to_video:
-        raise UserError(f"overlap is always one frame with {spec.name}, an image-to-video model: leave it out")
+        raise UserError(f"`overlap` is always one frame with {spec.name}, an image-to-video model: leave it out")
     if overlap % geometry.FRAME_RATIO or not 0 < overlap < window:
         nearest = min(max(round(overlap / geometry.FRAME_RATIO), 1) * geometry.FRAME_RATIO, window - 1)
         raise UserError(

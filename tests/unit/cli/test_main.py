@@ -94,3 +94,16 @@ def test_an_empty_path_is_not_the_current_folder(run, workdir, arguments):
 
 def fail(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["generate", "x", "--steps", "5"], "did you mean --num-inference-steps?"),
+        (["generate", "x", "--negative_prompt", "5"], "did you mean --negative-prompt?"),
+        (["train", "lora", "--dataset", "x"], "did you mean --data?"),
+    ],
+)
+def test_options_of_other_programs_lead_to_ours(run, arguments, suggestion):
+    result = run(*arguments)
+    assert result.status == 2 and suggestion in result.err

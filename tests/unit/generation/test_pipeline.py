@@ -163,7 +163,7 @@ def test_an_error_in_on_step_ends_the_generation(pipes):
     ("values", "message"),
     [
         ({"image": np.zeros((32, 48, 3))}, "without image input"),
-        ({"strength": 0.8}, "strength needs an input video"),
+        ({"strength": 0.8}, "`strength` needs an input video"),
         ({"output": "pil"}, "uint8"),
         ({"num_videos": 0}, "num_videos"),
         ({"prompt": " ".join(["ball"] * 40)}, "41 tokens"),

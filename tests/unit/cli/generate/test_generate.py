@@ -75,7 +75,7 @@ def test_fps_is_written_to_the_video(run, model, workdir):
 def test_a_size_outside_of_training_is_noted(run, model, workdir):
     result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--num-frames", 21)
     assert (
-        result.status == 0 and "note: num_frames=21 is outside the range that this model was trained on" in result.err
+        result.status == 0 and "note: --num-frames 21 is outside the range that this model was trained on" in result.err
     )
 
 
@@ -89,18 +89,39 @@ def test_a_sidecar_repeated_without_guidance(run, model, workdir):
     assert run("generate", "--from", "x.json", "-o", "z.mp4", "--guidance-scale", 1, guidance[0]).status == 2
 
 
+def test_a_high_frame_rate_is_noted(run, model, workdir):
+    result = run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--fps", 24, "--plan")
+    assert "note: 9 frames at 24 fps play for 0.4 s, faster than the 8 fps of the model" in result.err
+
+
 def test_a_frame_rate_that_the_format_does_not_support_is_noted(run, model, workdir):
     result = run("generate", PROMPT, "-o", "x.gif", "--model", model, "--fps", 60)
     assert (
         result.status == 0
-        and result.err == "cogvideox: note: gif files have at most 50 fps, so this file plays slower than requested\n"
+        and "cogvideox: note: gif files have at most 50 fps, so this file plays slower than requested\n" in result.err
     )
 
 
-def test_an_existing_video_is_replaced(run, model, workdir):
-    for seed in (1, 2):
-        assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", seed).status == 0
+def test_an_existing_video_of_other_settings_is_not_overwritten(run, model, workdir):
+    command = ("generate", PROMPT, "-o", "x.mp4", "--model", model)
+    assert run(*command, "--seed", 1).status == 0
+    before = (workdir / "x.mp4").read_bytes()
+    result = run(*command, "--seed", 2)
+    assert result.status == 2 and "x.mp4 exists and has other settings: pass --overwrite" in result.err
+    assert (workdir / "x.mp4").read_bytes() == before
+    assert run(*command, "--seed", 1).status == 0
+    assert run(*command, "--seed", 2, "--overwrite").status == 0
     assert json.loads((workdir / "x.json").read_text())["seed"] == 2
+
+
+def test_formats_of_one_name_have_a_sidecar_each(run, model, workdir):
+    for seed, ending in enumerate(("mp4", "gif", "png"), start=1):
+        assert run("generate", PROMPT, "-o", f"x.{ending}", "--model", model, "--seed", seed).status == 0
+    sidecars = {"x.json": 1, "x.gif.json": 2, "x.png.json": 3}
+    assert names(workdir) == sorted([*sidecars, "x.mp4", "x.gif", "x.png"])
+    assert {name: json.loads((workdir / name).read_text())["seed"] for name in sidecars} == sidecars
+    assert run("generate", PROMPT, "-o", "x.mp4", "--model", model, "--seed", 4, "--overwrite").status == 0
+    assert {name: json.loads((workdir / name).read_text())["seed"] for name in sidecars} == sidecars | {"x.json": 4}
 
 
 def test_ctrl_c_leaves_no_files(run, model, workdir, monkeypatch):

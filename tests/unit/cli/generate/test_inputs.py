@@ -86,7 +86,7 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
         (["--video", "in.mp4", "--strength", "0.01"], "nearest is"),
         (["--video", "in.mp4", "--num-frames", "97"], "the nearest is 17"),
         (["--video", "in.mp4", "--extend", "--num-frames", "13"], "the nearest is 21"),
-        (["--extend"], "extend needs an input video"),
+        (["--extend"], "--extend needs an input video"),
         (["--window", "8"], "5 or 9"),
         (["--guidance-interval", "0.5"], "expected 2 arguments"),
         (["--prompts", "noise.mp4"], "PROMPT and --prompts cannot be combined"),
@@ -102,7 +102,7 @@ def test_illegal_inputs_are_errors(run, model, workdir, inputs, options, words):
 
 def test_an_image_to_video_model_needs_an_image(run, image_model, workdir, inputs):
     result = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model)
-    assert result.status == 2 and "needs an image: set image" in result.err
+    assert result.status == 2 and "needs an image: pass --image photo.png" in result.err
     (workdir / "broken.png").write_bytes((workdir / "in.png").read_bytes()[:100])
     result = run("generate", PROMPT, "-o", "x.mp4", "--model", image_model, "--image", "broken.png")
     assert result.status == 2 and "broken.png" in result.err and result.err.count("\n") == 1

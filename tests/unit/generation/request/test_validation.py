@@ -9,7 +9,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import build_request, complete_request
 from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.generation.request.inputs import Inputs
-from cogvideox.generation.request.validation import training_mismatches
+from cogvideox.generation.request.validation import silent_changes, training_mismatches
 from cogvideox.pretrained.model_spec import read_spec
 from tests import tiny
 
@@ -25,12 +25,12 @@ def models(folders):
 CASES = [
     ("2b", {"image": IMAGE}, "is a text-to-video model without image input"),
     ("5b-i2v", {}, "is an image-to-video model and needs an image"),
-    ("2b", {"strength": 0.5}, "strength needs an input video"),
-    ("2b", {"extend": True}, "extend needs an input video"),
-    ("2b", {"invert": True}, "invert needs an input video"),
+    ("2b", {"strength": 0.5}, "`strength` needs an input video"),
+    ("2b", {"extend": True}, "`extend` needs an input video"),
+    ("2b", {"invert": True}, "`invert` needs an input video"),
     ("2b", {"fit": "contain"}, "fit=contain needs an input image or video"),
     ("2b", {"fit": "cover"}, "fit=cover needs an input image or video"),
-    ("2b", {"strength": 0.8}, "strength needs an input video"),
+    ("2b", {"strength": 0.8}, "`strength` needs an input video"),
     ("2b", {"video": CLIP, "strength": 1.5}, "strength=1.5 must be 1 or less; the nearest is 1"),
     ("2b", {"video": CLIP, "strength": -1.0}, "the nearest is 0.5"),
     ("2b", {"video": CLIP, "strength": float("nan")}, "strength=nan must be a finite number"),
@@ -45,12 +45,12 @@ CASES = [
     ("2b", {"video": CLIP, "extend": True, "num_frames": 17}, "has 17 frames at 8 fps; the nearest is 21"),
     ("2b", {"video": CLIP[:1], "extend": True, "num_frames": 1}, "has 1 frame at 8 fps; the nearest is 5"),
     ("2b", {"video": CLIP[:1], "num_frames": 5}, "has 1 frame at 8 fps, too few for num_frames=5"),
-    ("2b", {"video": CLIP, "extend": True, "invert": True}, "extend and invert cannot be combined"),
-    ("2b", {"video": CLIP, "extend": True, "strength": 0.5}, "strength cannot be combined with extend or invert"),
-    ("5b-i2v", {"video": CLIP, "extend": True, "image": IMAGE}, "image and extend cannot be combined"),
-    ("5b-i2v", {"video": CLIP, "invert": True}, "invert needs a text-to-video model"),
+    ("2b", {"video": CLIP, "extend": True, "invert": True}, "`extend` and `invert` cannot be combined"),
+    ("2b", {"video": CLIP, "extend": True, "strength": 0.5}, "`strength` cannot be combined with `extend` or `invert`"),
+    ("5b-i2v", {"video": CLIP, "extend": True, "image": IMAGE}, "`image` and `extend` cannot be combined"),
+    ("5b-i2v", {"video": CLIP, "invert": True}, "`invert` needs a text-to-video model"),
     ("5b-i2v", {"video": CLIP, "window": 9}, "window is not possible for this task"),
-    ("5b-i2v", {"image": IMAGE, "window": 9, "num_frames": 17, "overlap": 4}, "overlap is always one frame"),
+    ("5b-i2v", {"image": IMAGE, "window": 9, "num_frames": 17, "overlap": 4}, "`overlap` is always one frame"),
     ("5b-i2v", {"image": IMAGE, "window": 33, "num_frames": 97}, "window=33 is not possible, .* nearest is 17"),
     ("5b-i2v", {"image": IMAGE, "num_frames": 97}, "nearest is 17, and window=17 generates a longer video"),
     ("5b", {"video": CLIP, "invert": True, "window": 9}, "window is not possible for this task"),
@@ -131,3 +131,17 @@ def test_default_windows_and_overlaps(models):
     )
     assert (extended.num_frames, extended.window, extended.overlap) == (21, 9, 8)
     assert tiny.SIZE["num_frames"] == 9
+
+
+def test_changes_of_the_input_are_noted(models, tmp_path):
+    from cogvideox.generation.request.inputs import read_inputs
+    from cogvideox.video import io
+
+    io.write(tmp_path / "x.mp4", np.zeros((33, 64, 96, 3), np.uint8), 8.0)
+    inputs = read_inputs(None, tmp_path / "x.mp4", fps=8.0, max_frames=9)
+    request = complete_request(models["2b"], "a ball", inputs=inputs, num_frames=9)
+    size, length = silent_changes(request, inputs, models["2b"])
+    assert size == "the video is 96x64 and becomes 48x32; `height` and `width` set the size"
+    assert "has 33 frames at 8 fps, and only the first 9 are used" in length
+    fitting = read_inputs(None, np.zeros((9, 32, 48, 3), np.uint8), fps=8.0)
+    assert not list(silent_changes(complete_request(models["2b"], "a ball", inputs=fitting), fitting, models["2b"]))
