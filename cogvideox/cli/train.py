@@ -145,8 +145,10 @@ def _dry_run(settings: "Settings") -> None:
     if isinstance(settings, DiffusionTraining):
         from cogvideox.pretrained.model_spec import read_spec
 
+        spec = None
         with suppress(UserError):  # without the model, its values are not known, and clips cannot be checked
             spec = read_spec(settings.model)
+        if spec is not None:
             settings = settings.resolved(spec.settings)
             lines = _data_summary(settings, spec)
     print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
