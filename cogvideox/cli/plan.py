@@ -243,12 +243,12 @@ def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> 
         UserError: a size is not valid, or an option does not apply to training.
     """
     from cogvideox.pretrained.offload.transformer_cost import BatchShape
-    from cogvideox.training.recipes import RECIPES
+    from cogvideox.training.diffusion.recipes import FINE_TUNING
 
     for name in sizes:
         if name not in SIZES:
             raise UserError(f"--{name.replace('_', '-')} applies to generation only: leave it out for {recipe}")
-    base, defaults = RECIPES[recipe](), spec.settings
+    base, defaults = FINE_TUNING[recipe](), spec.settings
     target = replace(
         base.target,
         fps=defaults.fps,
@@ -268,8 +268,8 @@ def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> 
 
 def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions) -> bool:
     """Print the estimate of a training run, and return whether it fits."""
+    from cogvideox.training.diffusion.recipes import FINE_TUNING
     from cogvideox.training.fit import check_fit, suggest_changes
-    from cogvideox.training.recipes import RECIPES
     from cogvideox.training.resource_estimate import estimate, format_estimate
 
     if options.weights != "exact":
@@ -278,7 +278,7 @@ def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", option
     machine = replace(machine, dtype=settings.run.precision)
     resources = estimate(settings, machine)
     assert resources is not None  # the model is known
-    base = config.dotted(config.to_dict(RECIPES[options.task]()))
+    base = config.dotted(config.to_dict(FINE_TUNING[options.task]()))
     changed = {
         name: value
         for name, value in config.dotted(config.to_dict(settings)).items()
