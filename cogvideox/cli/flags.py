@@ -38,4 +38,4 @@ def _flags() -> dict[str, str]:
         name: option.flags[0] if option.flags and option.flags[0].startswith("-") else "--" + name.replace("_", "-")
         for name, option in options.items()
         if name != "prompt"
-    }
+    } | {"num_videos": "--num-videos"}
