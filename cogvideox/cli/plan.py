@@ -249,20 +249,17 @@ def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> 
         if name not in SIZES:
             raise UserError(f"--{name.replace('_', '-')} applies to generation only: leave it out for {recipe}")
     base, defaults = FINE_TUNING[recipe](), spec.settings
-    target = replace(
-        base.target,
-        fps=defaults.fps,
-        **{name: sizes.get(name, getattr(defaults, name)) for name in SIZES},
-    )
-    geometry.check_size(target.height, target.width, spec.size_multiple)
-    frames, height, width = geometry.latent_shape(
-        target.num_frames,
-        target.height,
-        target.width,
+    num_frames, height, width = (sizes.get(name, getattr(defaults, name)) for name in SIZES)
+    geometry.check_size(height, width, spec.size_multiple)
+    target = replace(base.target, fps=defaults.fps, num_frames=num_frames, height=height, width=width)
+    shape = geometry.latent_shape(
+        num_frames,
+        height,
+        width,
         patch_t=spec.transformer.patch_size_t or 1,
         ratio=spec.vae.spatial_compression_ratio,
     )
-    tokens = BatchShape(1, frames, height, width, defaults.text_length).tokens(spec.transformer)
+    tokens = BatchShape(1, *shape, defaults.text_length).tokens(spec.transformer)
     return replace(base, model=spec.name, target=target, row_tokens=-(-tokens // 1000) * 1000)
 
 
