@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import av.filter
 import numpy as np
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
@@ -98,8 +98,8 @@ class Display:
         return np.ascontiguousarray(_orient(rgb, layout.matrix))
 
     def _read_layout(self, frame: av.VideoFrame) -> "_Layout":
-        """Read the side data of the first frame, and only of it, because PyAV keeps frames whose side data are read."""
-        self._is_dolby_vision |= frame.side_data.get("DOVI_RPU_BUFFER") is not None
+        """Read the side data of the first frame. `frame.side_data` would keep it until the garbage collector runs."""
+        self._is_dolby_vision |= SideDataContainer(frame).get("DOVI_RPU_BUFFER") is not None
         matrix = display_matrix(frame) if self._matrix is None else self._matrix
         width, height = _square_pixels(frame, self._aspect, _is_transposed(matrix))
         limits.check_pixels(self._path, width, height)
@@ -181,7 +181,7 @@ def _matrix_of(frame: av.VideoFrame) -> int:
 
 def display_matrix(frame: av.VideoFrame) -> DisplayMatrix:
     """Return the matrix that maps stored to displayed positions."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
         return np.eye(2)
     return np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536
