@@ -99,7 +99,7 @@ class Display:
 
     def _read_layout(self, frame: av.VideoFrame) -> "_Layout":
         """Read the side data of the first frame. `frame.side_data` would keep it until the garbage collector runs."""
-        self._is_dolby_vision |= SideDataContainer(frame).get("DOVI_RPU_BUFFER") is not None
+        self._is_dolby_vision |= SideDataContainer(frame).get("DOVI_RPU_BUFFER") is not None  # pyrefly: ignore[bad-argument-count]
         matrix = display_matrix(frame) if self._matrix is None else self._matrix
         width, height = _square_pixels(frame, self._aspect, _is_transposed(matrix))
         limits.check_pixels(self._path, width, height)
@@ -181,7 +181,7 @@ def _matrix_of(frame: av.VideoFrame) -> int:
 
 def display_matrix(frame: av.VideoFrame) -> DisplayMatrix:
     """Return the matrix that maps stored to displayed positions."""
-    data = SideDataContainer(frame).get("DISPLAYMATRIX")
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # pyrefly: ignore[bad-argument-count]
     if not isinstance(data, SideData):
         return np.eye(2)
     return np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].reshape(2, 2) / 65536
