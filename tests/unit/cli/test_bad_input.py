@@ -34,7 +34,7 @@ VALUES = {
     "a seed that is too large": (["--seed", str(2**70)], "seed"),
     "a seed in words": (["--seed", "lucky"], "lucky"),
     "no videos": (["--num-videos", "0"], "1 or more"),
-    "a number of videos in words": (["--num-videos", "two"], "num_videos='two' must be an integer"),
+    "a number of videos in words": (["--num-videos", "two"], "--num-videos 'two' must be an integer"),
     "a frame rate of 0": (["--fps", "0"], "fps"),
     "an unknown device": (["--device", "warp"], "warp"),
     "the meta device": (["--device", "meta"], "meta"),
