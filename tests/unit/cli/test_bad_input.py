@@ -28,7 +28,7 @@ VALUES = {
     "no steps": (["--num-inference-steps", "0"], "nearest is 1"),
     "more steps than timesteps": (["--num-inference-steps", "2000"], "1000"),
     "guidance below 1": (["--guidance-scale", "0.2"], "nearest is 1"),
-    "guidance that is not a number": (["--guidance-scale", "nan"], "guidance_scale"),
+    "guidance that is not a number": (["--guidance-scale", "nan"], "--guidance-scale"),
     "an unknown sampler": (["--sampler", "euler"], "ddim, dpm++"),
     "a negative seed": (["--seed", "-1"], "nearest is 0"),
     "a seed that is too large": (["--seed", str(2**70)], "seed"),
