@@ -1,4 +1,4 @@
-"""Atomic file writes, and error messages for failed reads and writes."""
+"""Atomic file writes, the lock of a database's only writer, and error messages for failed reads and writes."""
 
 import errno
 import os
@@ -9,8 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cogvideox.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 try:
     import fcntl
@@ -50,6 +54,29 @@ def cannot_read(path: str | Path, error: OSError) -> UserError:
         errno.EISDIR: "it is a folder",
     }
     return UserError(f"cannot read {path}: {reasons.get(error.errno or 0, error.strerror or str(error))}")
+
+
+def lock_database(path: str | Path) -> "BaseFileLock":
+    """Lock a database for its only writer, without waiting, with a file beside it. Readers do not need the lock.
+
+    The operating system releases the lock when the process ends, even if it is killed.
+
+    Raises:
+        UserError: another process holds the lock, or the lock file cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(f"{Path(path).resolve()}.lock", thread_local=False)  # a server may be closed by another thread
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{path} is in use by another process that writes to it: stop the server of its page (`serve`), or wait "
+            "until the other command has ended, and try again"
+        ) from None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return lock
 
 
 @contextmanager

@@ -103,6 +103,10 @@ def test_sixty_clips_by_two_annotators(tmp_path):
             for person in people:
                 if person.clip:
                     person.answer()
+        elsewhere = browser.new_context().new_page()  # consent is that of the person, not of the browser
+        elsewhere.goto(f"{server.url}/i/{secrets[0]}")
+        elsewhere.wait_for_selector("#work[data-clip]", state="attached")
+        assert elsewhere.locator("#welcome[open]").count() == 0
         people[0].page.goto(f"{server.url}/admin")
         people[0].page.wait_for_selector("text=by two or more people")
         assert axe_violations(people[0].page) == []
@@ -114,6 +118,7 @@ def test_sixty_clips_by_two_annotators(tmp_path):
             given[event.annotator][event.clip_id] = None if event.kind == "skip" else event.labels
         progress = compute_progress(store)
         assert sum(event.kind == "undo" for event in store.events()) == 2
+        assert store.consents().keys() == given.keys()
     first, second = sorted(given)
     for index, annotator in enumerate((first, second)):
         assert given[annotator] == {clip: expected_labels(index, clip) for clip in ids}

@@ -204,7 +204,7 @@ def import_annotations(arguments: list[str]) -> None:
 
     for path in options.files:
         _check_suffix(path)
-    with AnnotationStore(output / STORE) as store:
+    with AnnotationStore(output / STORE, exclusive=True) as store:
         for path in options.files:
             number = (import_tasks if path.suffix == ".json" else import_table)(store, path)
             print(f"{path}: {number} new annotations")
@@ -231,7 +231,7 @@ def export_annotations(arguments: list[str]) -> None:
     if options.file is None:
         raise UserError("labels export needs FILE: .json for Label Studio, or .csv or .parquet")
     _check_suffix(options.file)
-    with AnnotationStore(output / STORE) as store:
+    with AnnotationStore(output / STORE, read_only=(output / STORE).is_file()) as store:
         if options.file.suffix != ".json":
             if options.url_prefix:
                 raise UserError("--url-prefix is for Label Studio tasks: write a .json file")
@@ -298,7 +298,7 @@ def _annotated(output: Path) -> "tuple[pa.Table, dict[str, Any]]":
     table = read_manifest(output)
     if not (output / STORE).is_file():
         raise UserError(f"{output} has no annotations: add some with `cogvideox labels import {output} FILE`")
-    with AnnotationStore(output / STORE) as store:
+    with AnnotationStore(output / STORE, read_only=True) as store:
         majority = store.majority()
     ids = table["id"].to_pylist()
     if not set(ids) & set(majority):

@@ -38,9 +38,12 @@ _BY_TITLE = {label.title: name for name, label in LABELS.items()}
 def export_tasks(store: AnnotationStore, videos: Mapping[str, str], path: str | Path) -> int:
     """Write a JSON list of tasks with their annotations, and return the number of tasks.
 
+    The field `consent` of an annotation is the time of its annotator's consent, if there is one.
+
     Args:
         videos: URL or path of each clip's video, by clip id; other annotated clips are written without a video.
     """
+    consents = store.consents()
     events_by_clip: dict[str, list[Event]] = defaultdict(list)
     for event in store.annotations(skipped=True):
         events_by_clip[event.clip_id].append(event)
@@ -50,7 +53,7 @@ def export_tasks(store: AnnotationStore, videos: Mapping[str, str], path: str | 
     tasks = [
         {
             "data": {"clip_id": clip_id, "video": videos.get(clip_id, "")},
-            "annotations": [_annotation(event) for event in events_by_clip[clip_id]],
+            "annotations": [_annotation(event, consents) for event in events_by_clip[clip_id]],
         }
         for clip_id in dict.fromkeys([*videos, *events_by_clip])
     ]
@@ -72,15 +75,22 @@ def import_tasks(store: AnnotationStore, path: str | Path) -> int:
         tasks = parse_json(read_text(path))
         if not isinstance(tasks, list):
             raise UserError(f"cannot read {path}: a Label Studio JSON export is a list of tasks")
-        events = []
+        events, consents = [], {}
         for task in tasks:
             clip_id = task["data"]["clip_id"]
-            events += [_event(clip_id, annotation) for annotation in task.get("annotations", [])]
-    return append_new(store, events)
+            for annotation in task.get("annotations", []):
+                event = _event(clip_id, annotation)
+                events.append(event)
+                if consent := annotation.get("consent"):
+                    consents[event.annotator] = consent
+    return append_new(store, events, consents)
 
 
-def append_new(store: AnnotationStore, events: list[Event]) -> int:
-    """Append the events that the store does not have yet, and return their number.
+def append_new(store: AnnotationStore, events: list[Event], consents: Mapping[str, str]) -> int:
+    """Append the events and consents that the store does not have yet, and return the number of events.
+
+    Args:
+        consents: time of each annotator's consent; missing without one.
 
     An event without a time (time="") is new if the store has no event with the same kind, clip, annotator and labels.
     """
@@ -96,10 +106,12 @@ def append_new(store: AnnotationStore, events: list[Event]) -> int:
         compared = complete if event.time else replace(complete, time="")
         if key(compared) not in known:
             new[key(compared)] = complete
-    return len(store.append(new.values()))
+    missing = consents.keys() - store.consents().keys()
+    agreed = [Event(0, "consent", "", who, (), consents[who]) for who in sorted(missing)]
+    return len(store.append([*agreed, *new.values()])) - len(agreed)
 
 
-def _annotation(event: Event) -> dict[str, Any]:
+def _annotation(event: Event, consents: Mapping[str, str]) -> dict[str, Any]:
     choices = [LABELS[name].title for name in event.labels]
     result = {"from_name": "labels", "to_name": "video", "type": "choices", "value": {"choices": choices}}
     return {
@@ -109,6 +121,7 @@ def _annotation(event: Event) -> dict[str, Any]:
         "was_cancelled": event.kind == "skip",
         "ground_truth": event.kind == "gold",
         "result": [result] if choices else [],
+        **({"consent": consents[event.annotator]} if event.annotator in consents else {}),
     }
 
 

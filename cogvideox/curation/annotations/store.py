@@ -19,16 +19,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from cogvideox.atomic_io import lock_database
 from cogvideox.curation.labels.definitions import DEFINITIONS_VERSION, LABELS, check_labels
 from cogvideox.errors import UserError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 STORE = "annotations.db"
 """File name of the store in a curation's output folder."""
 
-Kind = Literal["annotation", "skip", "gold", "undo"]
-"""Kinds of events. A skip marks a clip that the annotator could not decide; a gold item has known labels."""
+Kind = Literal["annotation", "skip", "gold", "undo", "consent"]
+"""Kinds of events. A skip marks a clip that the annotator could not decide; a gold item has known labels.
+A consent has no clip: the annotator agreed that the answers are stored."""
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -57,7 +62,7 @@ class Event:
     Attributes:
         number: position in the log, from 1.
         kind: see `Kind`.
-        clip_id: id of the clip in the manifest.
+        clip_id: id of the clip in the manifest; empty for a consent.
         annotator: name of the person or model that annotated the clip.
         labels: names of the labels, in the order of `LABELS`; empty for a clip without defects.
         time: time of the event, ISO 8601 in UTC.
@@ -80,18 +85,34 @@ class Event:
 class AnnotationStore:
     """Append-only store of annotation events. Safe for concurrent use by several threads and processes."""
 
-    def __init__(self, path: str | Path, *, wal: bool = False, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, wal: bool = False, read_only: bool = False, exclusive: bool = False
+    ) -> None:
         """Open a store, or create it if the file does not exist.
 
         Args:
             wal: use write-ahead logging with full synchronization, as a server does that writes with one connection.
             read_only: only read, so that another process can write at the same time.
+            exclusive: hold a lock until the store is closed, so that no other process opens it as exclusive. The page
+                and the commands that write do so.
 
         Raises:
-            UserError: the file cannot be opened, is not a store, or was written by a newer version.
+            UserError: the file cannot be opened, is not a store, or was written by a newer version; with `exclusive`,
+                another process holds the lock.
         """
         self.path = Path(path)
         self._lock = threading.Lock()
+        self._exclusive: "BaseFileLock | None" = None
+        try:
+            if exclusive:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._exclusive = lock_database(self.path)
+            self._open(wal, read_only)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, wal: bool, read_only: bool) -> None:
         try:
             if not read_only:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +164,16 @@ class AnnotationStore:
         (event,) = self.append([Event(0, kind, clip_id, annotator, tuple(labels), time or now(), seconds, definitions)])
         return event
 
+    def consent(self, annotator: str) -> None:
+        """Append an annotator's consent, unless there is one."""
+        if annotator not in self.consents():
+            self.append([Event(0, "consent", "", annotator, (), now())])
+
+    def consents(self) -> dict[str, str]:
+        """Return the time of each annotator's first consent."""
+        consents = [event for event in reversed(self.events()) if event.kind == "consent"]
+        return {event.annotator: event.time for event in consents}
+
     def append(self, events: Iterable[Event]) -> list[Event]:
         """Append events in one transaction; their numbers are ignored. See `annotate`."""
         checked = [normalize(event) for event in events]
@@ -155,7 +186,8 @@ class AnnotationStore:
         The annotator's previous annotation of the same clip becomes valid again.
         """
         with self._transaction():
-            valid = [event for event in _not_undone(self._select()) if event.annotator == annotator]
+            own = [event for event in _not_undone(self._select()) if event.annotator == annotator]
+            valid = [event for event in own if event.kind != "consent"]
             if not valid:
                 return None
             last = valid[-1]
@@ -205,6 +237,7 @@ class AnnotationStore:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        self._release()
 
     def __enter__(self) -> "AnnotationStore":
         return self
@@ -213,6 +246,10 @@ class AnnotationStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _release(self) -> None:
+        if self._exclusive is not None:
+            self._exclusive.release()
 
     def _select(self, clip_id: str | None = None) -> list[Event]:
         where, values = ("", ()) if clip_id is None else ("WHERE clip_id = ?", (clip_id,))
@@ -274,7 +311,9 @@ def normalize(event: Event) -> Event:
     """
     if event.kind not in get_args(Kind) or event.kind == "undo":
         raise UserError(f"kind={event.kind!r} must be annotation, skip or gold")
-    if not event.clip_id or not event.annotator:
+    if event.kind == "consent" and (event.clip_id or event.labels):
+        raise UserError("a consent has no clip and no labels")
+    if not event.annotator or not (event.clip_id or event.kind == "consent"):
         raise UserError("an annotation needs a clip id and the name of its annotator")
     labels = check_labels(event.labels)
     if event.kind == "skip" and labels:

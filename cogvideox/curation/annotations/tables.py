@@ -17,10 +17,13 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def annotation_table(store: AnnotationStore) -> "pa.Table":
-    """Return the valid annotations and gold items as a table with a column per event attribute and per label."""
+    """Return the valid annotations and gold items as a table with a column per event attribute and per label.
+
+    The column `consent` is the time of the annotator's consent; null without one.
+    """
     import pyarrow as pa
 
-    gold = store.gold()
+    gold, consents = store.gold(), store.consents()
     events = store.annotations()
     events += [event for event in store.events() if event.kind == "gold" and gold.get(event.clip_id) == event.labels]
     columns: dict[str, Any] = {
@@ -31,6 +34,7 @@ def annotation_table(store: AnnotationStore) -> "pa.Table":
     columns["time"] = pa.array([event.time for event in events], pa.string())
     columns["seconds"] = pa.array([event.seconds for event in events], pa.float64())
     columns["definitions"] = pa.array([event.definitions for event in events], pa.int64())
+    columns["consent"] = pa.array([consents.get(event.annotator) for event in events], pa.string())
     return pa.table(columns)
 
 
@@ -51,7 +55,7 @@ def import_table(store: AnnotationStore, path: str | Path) -> int:
     """Append the annotations of a CSV or Parquet file, and return the number of new annotations.
 
     Required columns are clip_id, annotator and at least one label; label columns contain true or false (missing means
-    false). The columns kind, time, seconds and definitions are optional.
+    false). The columns kind, time, seconds, definitions and consent are optional.
 
     Raises:
         UserError: the file is damaged, lacks a column, or has an invalid value.
@@ -67,7 +71,7 @@ def import_table(store: AnnotationStore, path: str | Path) -> int:
         raise UserError(f"cannot read {path}: it has no column {' and '.join(lacking)}")
     if not set(LABELS) & set(table.column_names):
         raise UserError(f"cannot read {path}: it has no label column; the labels are {', '.join(LABELS)}")
-    events = []
+    events, consents = [], {}
     with reading(path, "not an annotation table"):
         for row in table.to_pylist():
             labels = tuple(name for name in LABELS if _is_true(row.get(name), name))
@@ -78,7 +82,9 @@ def import_table(store: AnnotationStore, path: str | Path) -> int:
                     *(labels, time, row.get("seconds"), row.get("definitions") or DEFINITIONS_VERSION),
                 )
             )
-    return append_new(store, events)
+            if consent := row.get("consent"):
+                consents[events[-1].annotator] = str(consent)
+    return append_new(store, events, consents)
 
 
 def _is_true(value: Any, name: str) -> bool:

@@ -40,6 +40,11 @@ def annotation_app(session: AnnotationSession, address: Address) -> FastAPI:
     async def overview(person: Annotator) -> Response:
         return json_response(session.overview(person))
 
+    @app.post("/api/consent")
+    async def consent(person: Annotator) -> Response:
+        session.consent(person)
+        return json_response(session.overview(person))
+
     @app.get("/api/next")
     async def next_clips(
         person: Annotator,

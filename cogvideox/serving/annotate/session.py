@@ -46,11 +46,12 @@ class AnnotationSession:
             on_annotation: called with the number of annotations after each.
 
         Raises:
-            UserError: the folder has no clips, or its store cannot be opened.
+            UserError: the folder has no clips, its store cannot be opened, or another process writes to the store.
         """
         self.output, self.settings = output, settings or FeedSettings()
         self.clips, self.invites = Clips(output, raw), Invites(output)
-        self.store = AnnotationStore(output / STORE, wal=True)
+        self.store = AnnotationStore(output / STORE, wal=True, exclusive=True)
+        self._consented = set(self.store.consents())
         self.on_annotation = on_annotation
         self.pool = Pool(list(self.clips.by_id), clusters=clusters, gold=self.store.gold().keys())
         for event in self.store.annotations(skipped=True):
@@ -73,10 +74,17 @@ class AnnotationSession:
         ]
         feeds = [feed for feed in FEEDS if self.pool.probabilities or feed not in ("uncertain", "likely")]
         feeds = [feed for feed in feeds if self.pool.clusters or feed != "cluster"]
-        return {"labels": labels, "feeds": feeds, **self._progress(person)}
+        consented = person.id in self._consented
+        return {"labels": labels, "feeds": feeds, "consented": consented, **self._progress(person)}
+
+    def consent(self, person: Person) -> None:
+        """Record that a person agreed to the text of the first dialog."""
+        self.store.consent(person.id)
+        self._consented.add(person.id)
 
     def next(self, person: Person, count: int, feed: Feed = "mixed", label: str = "") -> list[dict[str, Any]]:
         """Return the clips that a person annotates next, with the person's own earlier answer after an undo."""
+        self._check_consent(person)
         if label and label not in LABELS:
             raise UserError(f"unknown label {label}")
         self.load_predictions()
@@ -100,6 +108,7 @@ class AnnotationSession:
         Raises:
             UserError: the clip was not handed out to this person, or a label is unknown.
         """
+        self._check_consent(person)
         queue = self._queues.get(person.id)
         if queue is None or clip not in queue.clips:
             raise UserError("this clip is not one of your next: reload the page")
@@ -114,6 +123,7 @@ class AnnotationSession:
 
     def undo(self, person: Person) -> dict[str, Any]:
         """Cancel a person's last answer. The clip comes next again, with the labels that were cancelled."""
+        self._check_consent(person)
         event = self.store.undo(person.id)
         if event is None:
             return {**self._progress(person), "clip": None, "labels": []}
@@ -145,6 +155,10 @@ class AnnotationSession:
                 self.pool.probabilities, self.pool.thresholds = read_predictions(path, self.pool.ids)
             except UserError:
                 return
+
+    def _check_consent(self, person: Person) -> None:
+        if person.id not in self._consented:
+            raise UserError("the consent is missing: reload the page")
 
     def _progress(self, person: Person) -> dict[str, Any]:
         done = sum(person.id in answers for answers in self.pool.labels.values())

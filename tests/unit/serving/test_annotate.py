@@ -33,7 +33,11 @@ def session(tmp_path):
 
 
 def invite(session, *names):
-    return Invites(session.output).invite(names)
+    """Invite people, who agree."""
+    invited = Invites(session.output).invite(names)
+    for person, _ in invited:
+        session.consent(person)
+    return invited
 
 
 def test_answers_undo_and_restart(session):
@@ -50,6 +54,7 @@ def test_answers_undo_and_restart(session):
     session.annotate(ann, tasks[0]["clip"], ["static"], False, 2.0)
     assert session.undo(ann)["done"] == 0 and session.undo(ann)["clip"] is None
     session.annotate(ann, tasks[0]["clip"], ["static"], False, 2.0)
+    session.store.close()
     again = AnnotationSession(session.output, session.clips.by_id[tasks[0]["clip"]].path.parent, SETTINGS)
     assert again.overview(ann)["done"] == 1
     assert tasks[0]["clip"] not in [task["clip"] for task in again.next(ann, 8)]
@@ -118,13 +123,51 @@ def test_the_browser_gets_no_paths_and_no_answers_of_others(session, tmp_path):
     assert set(EXAMPLES) == set(LABELS) and {len(examples) for examples in EXAMPLES.values()} == {3}
 
 
+def test_each_person_agrees_once(session, tmp_path):
+    (ann, secret), (bo, _) = Invites(session.output).invite(["Ann", "Bo"])
+    for action in (lambda: session.next(ann, 1), lambda: session.annotate(ann, "x", [], False, 1.0)):
+        with pytest.raises(UserError, match="consent is missing"):
+            action()
+    with TestClient(annotation_app(session, Address()), base_url="http://localhost") as client:
+        client.get(f"/i/{secret}", follow_redirects=False)
+        assert client.get("/api/overview").json()["consented"] is False
+        assert client.get("/api/next").json()["error"]["message"].startswith("the consent is missing")
+        for _ in range(2):
+            assert client.post("/api/consent", json={}).json()["consented"] is True
+        assert client.post("/api/undo", json={}).json()["clip"] is None, "a consent is not an answer"
+        assert len(client.get("/api/next").json()) == 6
+    again = AnnotationSession(session.output, tmp_path / "raw", SETTINGS)  # the client closed the first session
+    assert again.overview(ann)["consented"] and not again.overview(bo)["consented"]
+    assert [(event.kind, event.annotator) for event in again.store.events()] == [("consent", ann.id)]
+    again.store.close()
+
+
+def test_one_process_writes(session, capsys, tmp_path):
+    table, output = tmp_path / "table.csv", str(session.output)
+    table.write_text("clip_id,annotator,text\n" + "0" * 24 + ",bo,true\n")
+    raw = str(tmp_path / "raw")
+    writing = (["annotate", "serve", output, "--port", "0", "--raw", raw], ["labels", "import", output, str(table)])
+    for arguments in writing:
+        assert main(arguments) == 2
+        assert "is in use by another process that writes to it: stop the server" in capsys.readouterr().err
+    assert session.store.events() == []
+    ((ann, _),) = invite(session, "Ann")
+    session.annotate(ann, session.next(ann, 1)[0]["clip"], ["text"], False, 1.0)
+    assert main(["annotate", "progress", output]) == 0
+    assert main(["labels", "export", output, str(tmp_path / "annotations.csv")]) == 0
+    assert session.store.consents()[ann.id] in (tmp_path / "annotations.csv").read_text()
+    session.store.close()
+    assert main(writing[1]) == 0
+    assert "1 new annotations" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_learning_from_answers_orders_the_feeds(tmp_path, capsys):
     truth = write_curation(tmp_path, 120, frames=0)
     output = tmp_path / "out"
     assert main(["annotate", "learn", str(output)]) == 2
     assert "no annotations yet" in capsys.readouterr().err
-    with AnnotationStore(output / STORE, wal=True) as store:  # open, as while people annotate
+    with AnnotationStore(output / STORE, wal=True, exclusive=True) as store:  # open, as while people annotate
         for index in range(60):
             store.annotate(f"{index:024x}", "ann", [name for name in LABELS if truth[name][index]])
         assert main(["annotate", "learn", str(output)]) == 0

@@ -1,6 +1,8 @@
 """The rating session: what raters get, order of votes, undo, restart; HTTP errors and ranges."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ pytest.importorskip("fastapi")
 
 from fastapi.testclient import TestClient
 
+from cogvideox.cli.main import main
 from cogvideox.errors import UserError
 from cogvideox.evaluation.human.rubric import CRITERIA
 from cogvideox.evaluation.human.study.protocol import VIDEOS
@@ -51,6 +54,35 @@ def test_votes_follow_the_order_and_survive_a_restart(folder):
     assert again.tasks(person, 2) == tasks[1:3]
     assert len(again.store.events()) == 4
     again.store.close()
+
+
+def test_one_process_writes_a_study(folder, capsys, tmp_path):
+    person, _ = invite(folder)
+    session = RatingSession(folder)
+    session.consent(person)
+    for arguments in (["serve", str(folder), "--port", "0"], ["close", str(folder)]):
+        assert main(["rate", *arguments]) == 2
+        assert "is in use by another process that writes to it: stop the server" in capsys.readouterr().err
+    assert main(["rate", "export", str(folder), str(tmp_path / "votes.jsonl")]) == 0, "readers need no lock"
+    session.vote(person, 0, PERFECT, 2.0)
+    assert [event.kind for event in session.store.events()] == ["consent", "vote"]
+    session.store.close()
+    assert main(["rate", "close", str(folder)]) == 0
+
+
+def test_a_killed_process_releases_its_study(folder):
+    program = (
+        "import sys, time; from pathlib import Path; from cogvideox.serving.rate.session import RatingSession\n"
+        "session = RatingSession(Path(sys.argv[1])); print('open', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "open\n"
+            with pytest.raises(UserError, match="in use by another process"):
+                RatingSession(folder)
+        finally:
+            process.kill()
+    RatingSession(folder).store.close()
 
 
 def test_the_browser_gets_no_names_paths_or_kinds(folder):

@@ -1,7 +1,7 @@
 """Votes of a study: an append-only log of events in an SQLite file (WAL, synchronous FULL).
 
-Events are never changed or removed; an undo is an event too. One process writes, with one connection. Others open the
-file read-only.
+Events are never changed or removed; an undo is an event too. One process writes, with one connection, and holds a lock.
+Others open the file read-only.
 """
 
 import json
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cogvideox.atomic_io import write_text
+from cogvideox.atomic_io import lock_database, write_text
 from cogvideox.errors import UserError
 
 Kind = Literal["consent", "vote", "undo", "close"]
@@ -60,11 +60,20 @@ class RatingStore:
         """Open a store, or create it unless `read_only`.
 
         Raises:
-            UserError: the file cannot be opened, is not a store, or belongs to another protocol.
+            UserError: another process has opened the store for writing; the file cannot be opened, is not a store, or
+                belongs to another protocol.
         """
         self.path = Path(path)
         if read_only and not self.path.is_file():
             raise UserError(f"{self.path} does not exist: there are no votes yet")
+        self._lock = None if read_only else lock_database(self.path)
+        try:
+            self._open(study_hash, read_only)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, study_hash: str, read_only: bool) -> None:
         try:
             mode = "ro" if read_only else "rwc"
             self._connection = sqlite3.connect(
@@ -124,6 +133,11 @@ class RatingStore:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
 
 def valid_votes(events: list[Event]) -> Iterator[Event]:

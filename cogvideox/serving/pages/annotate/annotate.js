@@ -30,11 +30,18 @@ async function start() {
   byId("tabs").append(...overview.labels.map((label, index) => element(
     "button", { type: "button", "aria-pressed": false, onclick: () => showDefinition(index) }, element("kbd", {}, String(index + 1)), ` ${label.title}`,
   )));
-  if (localStorage.getItem("agreed") !== "yes") {
+  if (!overview.consented) {
     const dialog = byId("welcome");
     dialog.addEventListener("cancel", (event) => event.preventDefault());
+    byId("agree").addEventListener("click", async () => {
+      try {
+        overview = await api("/api/consent", {});
+        dialog.close();
+      } catch (error) {
+        toast(error.message, 6);
+      }
+    });
     await openDialog(dialog);
-    localStorage.setItem("agreed", "yes");
   }
   await next();
 }

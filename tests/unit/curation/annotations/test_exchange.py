@@ -67,6 +67,19 @@ def test_label_studio_export_is_imported(tmp_path):
     assert event.time == "2026-05-01T12:00:00.123+00:00"
 
 
+@pytest.mark.parametrize("name", ["tasks.json", "annotations.csv", "annotations.parquet"])
+def test_consent_is_exported_and_imported(store, tmp_path, name):
+    store.consent("bob")
+    store.consent("no answers")
+    (export_tasks(store, {}, tmp_path / name) if name == "tasks.json" else export_table(store, tmp_path / name))
+    with AnnotationStore(tmp_path / "other.db") as other:
+        read = import_tasks if name == "tasks.json" else import_table
+        assert read(other, tmp_path / name) == (4 if name == "tasks.json" else 3)
+        assert other.consents() == {"bob": store.consents()["bob"]}
+        number = len(other.events())
+        assert read(other, tmp_path / name) == 0 and len(other.events()) == number
+
+
 def test_labeling_config_names_the_labels():
     choices = ET.fromstring(LABELING_CONFIG).findall(".//Choice")
     assert [choice.get("value") for choice in choices] == [label.title for label in LABELS.values()]

@@ -67,12 +67,39 @@ def test_events_are_never_changed_or_removed(store):
             connection.execute(statement)
 
 
+def test_consent_is_one_event_that_undo_keeps(store):
+    store.annotate("a", "ann", ["text"])
+    store.consent("ann")
+    store.consent("ann")
+    consent = store.events()[-1]
+    assert (consent.number, consent.kind, consent.clip_id, consent.labels) == (2, "consent", "", ())
+    assert store.consents() == {"ann": consent.time}
+    assert store.undo("ann").kind == "annotation" and store.undo("ann") is None
+    assert store.consents() == {"ann": consent.time} and store.votes() == {}
+
+
+def test_one_exclusive_writer(tmp_path):
+    path = tmp_path / "annotations.db"
+    with AnnotationStore(path, exclusive=True) as store:
+        with pytest.raises(UserError, match=r"annotations\.db is in use by another process"):
+            AnnotationStore(path, exclusive=True)
+        store.annotate("a", "ann", [])
+        with AnnotationStore(path, read_only=True) as reader:
+            assert len(reader.events()) == 1
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one\n" * 20)
+    for _ in range(2):  # the failed attempt holds no lock
+        with pytest.raises(UserError, match="cannot open"):
+            AnnotationStore(tmp_path / "text.db", exclusive=True)
+    AnnotationStore(path, exclusive=True).close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
         (("a", "ann", ["blurry"]), {}, "unknown label blurry"),
         (("", "ann", []), {}, "needs a clip id"),
         (("a", "ann", ["text"]), {"kind": "skip"}, "has no labels"),
+        (("a", "ann", []), {"kind": "consent"}, "has no clip"),
         (("a", "ann", []), {"kind": "undo"}, "must be annotation, skip or gold"),
         (("a", "ann", []), {"time": "yesterday"}, "must be ISO 8601"),
     ],

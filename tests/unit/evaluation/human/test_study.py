@@ -102,6 +102,7 @@ def test_votes_are_append_only_events(tmp_path):
     store.close()
     with pytest.raises(UserError, match="another protocol"):
         RatingStore(tmp_path / RATINGS, "other")
+    RatingStore(tmp_path / RATINGS, study.hash).close()  # the failed attempt holds no lock
 
 
 def vote_all(study, store, answer):
