@@ -32,12 +32,15 @@ class Limits:
     """Limits on requests.
 
     Attributes:
+        header_seconds: longest time from the opening of a connection, or the first byte of a request, to the end of
+            the request's headers.
         body_bytes: largest request body.
         body_seconds: longest time for receiving a body.
         idle_seconds: longest pause within a body.
         concurrency: number of connections that are served at once.
     """
 
+    header_seconds: float = 10.0
     body_bytes: int = 64 * 1024
     body_seconds: float = 10.0
     idle_seconds: float = 3.0
@@ -118,11 +121,17 @@ def is_same_origin(headers: MutableMapping[str, str]) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    try:
+        return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    except ValueError:  # such as an opening bracket alone
+        return False
 
 
 def _host(header: str) -> str:
-    return urlsplit(f"//{header}").hostname or ""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def respond(send: Send, status: int, message: str) -> None:

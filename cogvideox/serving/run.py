@@ -56,6 +56,8 @@ def serve(app: "FastAPI", address: Address, limits: Limits | None = None) -> Non
 
     import uvicorn
 
+    from cogvideox.serving.slow_headers import protocol
+
     limits = limits or Limits()
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -75,6 +77,6 @@ def serve(app: "FastAPI", address: Address, limits: Limits | None = None) -> Non
             timeout_graceful_shutdown=3,
             h11_max_incomplete_event_size=32 * 1024,
             ws="none",
-            http="h11",
+            http=protocol(limits.header_seconds),
         )
         uvicorn.Server(config).run(sockets=[listener])

@@ -106,15 +106,23 @@ def learn(arguments: list[str]) -> None:
     output = _output(options, "learn")
     if options.watch is not None and options.watch <= 0:
         raise UserError(f"--watch {options.watch:g} must be above 0")
-    number = _learn_once(output, options.seed)
-    while options.watch is not None:
+    if options.watch is None:
+        _learn_once(output, options.seed)
+        return
+    learned = -1
+    while True:
+        last = _last_event(output)
+        if last != learned:
+            try:
+                _learn_once(output, options.seed)
+            except UserError as error:  # such as too few answers yet
+                print(f"waiting for more answers: {error}", flush=True)
+            learned = last
         time.sleep(options.watch)
-        if _count(output) != number:
-            number = _learn_once(output, options.seed)
 
 
-def _learn_once(output: Path, seed: int) -> int:
-    """Train and predict; return the number of annotated clips."""
+def _learn_once(output: Path, seed: int) -> None:
+    """Train and predict."""
     from cogvideox.cli.curation.labels import PREDICTIONS, TEST_FRACTION
     from cogvideox.curation.labels.classifier import TrainSettings, train
     from cogvideox.curation.labels.features import truth_columns
@@ -130,7 +138,6 @@ def _learn_once(output: Path, seed: int) -> int:
     model = train(table, truth, TrainSettings(seed=seed))
     write_predictions(table["id"].to_pylist(), model.predict(table), model.thresholds, output / PREDICTIONS)
     print(f"{len(majority)} annotated clips; predicted {', '.join(model.heads)}: {output / PREDICTIONS}", flush=True)
-    return len(majority)
 
 
 def progress(arguments: list[str]) -> None:
@@ -199,8 +206,14 @@ def _majority(output: Path) -> dict[str, dict[str, bool | None]]:
         return store.majority()
 
 
-def _count(output: Path) -> int:
-    return len(_majority(output))
+def _last_event(output: Path) -> int:
+    """Return the number of the last event, which also grows with changed and undone answers; 0 without a store."""
+    from cogvideox.curation.annotations.store import STORE, AnnotationStore
+
+    if not (output / STORE).is_file():
+        return 0
+    with AnnotationStore(output / STORE, read_only=True) as store:
+        return max((event.number for event in store.events()), default=0)
 
 
 def _clusters(output: Path, number: int | None) -> list[str]:

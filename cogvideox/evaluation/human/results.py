@@ -55,7 +55,7 @@ def compute_results(study: Study, votes: Sequence[Event]) -> Results:
     num_raters = len({vote.rater for vote in first})
     num_prompts = len({items[str(vote.item)].prompt for vote in first})
     normal = len(study.items_of("normal"))
-    planned = (study.items_per_rater or normal) * study.num_raters
+    planned = min(study.items_per_rater or normal, normal) * study.num_raters
     scores, differences, strength, counts = {}, {}, {}, {}
     if first and study.mode == "single":
         scores, differences = _scores(study, first)

@@ -16,6 +16,7 @@ from typing import Any
 from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.evaluation.scorer import EvaluationStopped
+from cogvideox.evaluation.store import file_hash
 from cogvideox.llm.cache import ResponseCache, Spent
 from cogvideox.llm.chat import Answer, ChatRequest, Sampling
 from cogvideox.llm.client import Client, ask_all
@@ -55,7 +56,10 @@ def identity(file: Path) -> dict[str, Any]:
     model = settings.model
     local = model.llama_cpp or model.transformers
     name = model.endpoint.model if model.endpoint is not None else str(getattr(local, "path", "local"))
-    return {"judge": name, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    fields = {"judge": name, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    if model.llama_cpp is not None and model.endpoint is None:
+        fields["weights"] = [file_hash(path) for path in (model.llama_cpp.path, model.llama_cpp.mmproj) if path]
+    return fields
 
 
 def spent(responses: Path) -> Spent:

@@ -70,13 +70,10 @@ class MTScore:
     def metrics(self) -> tuple[Metric, ...]:
         """The mean score; for repeated questions, also how much the answers vary."""
         note = "" if self.is_official else "; variant with another judge, not comparable"
-        metrics = [
-            Metric(f"judge/{self.name}", MeanOfRuns(), f"amount of change, 1 to 5{note}", per_video="score"),
-            Metric(
-                "judge/answers_without_score", Ratio("unreadable", "asked"), "answers that have no score", "%", False
-            ),
-        ]
-        if self.repeats > 1:
+        metrics = [Metric(f"judge/{self.name}", MeanOfRuns(), f"amount of change, 1 to 5{note}", per_video="score")]
+        if self.repeats > 1:  # otherwise, a video whose answer has no score is a failure
+            without = "answers without a score, about videos that have a score; the others are failures"
+            metrics.append(Metric("judge/answers_without_score", Ratio("unreadable", "asked"), without, "%", False))
             meaning = "standard deviation of the scores of one video, mean over videos"
             metrics.append(Metric("judge/repeat_deviation", Ratio("deviation"), meaning, "", False))
         return tuple(metrics)

@@ -134,5 +134,5 @@ def test_holm_adjusts_in_order():
 
 
 def test_t_quantile():
-    for freedom, value in ((4, 2.776), (9, 2.262), (30, 2.042), (100, 1.984)):
+    for freedom, value in ((1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (100, 1.984)):
         assert t_quantile(0.975, freedom) == pytest.approx(value, rel=0.01)

@@ -197,3 +197,32 @@ def test_errors_of_the_command_line(arguments, message, capsys, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert main(["annotate", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_watching_waits_for_answers_and_sees_changed_ones(tmp_path, monkeypatch, capsys):
+    from cogvideox.cli.curation import annotate
+    from cogvideox.curation.annotations.store import STORE, AnnotationStore
+
+    output, rounds = tmp_path / "out", []
+    output.mkdir()
+
+    def learn_once(folder, seed):
+        if not (folder / STORE).is_file():
+            raise UserError("no annotations yet")
+        rounds.append(annotate._last_event(folder))
+
+    changes = [lambda store: store.annotate("a", "ann", ["text"]), lambda store: store.annotate("a", "ben", []),
+               lambda store: None, lambda store: store.undo("ben")]  # fmt: skip
+
+    def sleep(_):
+        if not changes:
+            raise KeyboardInterrupt
+        with AnnotationStore(output / STORE) as store:
+            changes.pop(0)(store)
+
+    monkeypatch.setattr(annotate, "_learn_once", learn_once)
+    monkeypatch.setattr(annotate.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        annotate.learn([str(output), "--watch", "1"])
+    assert rounds == [1, 2, 3]
+    assert "waiting for more answers" in capsys.readouterr().out

@@ -82,3 +82,8 @@ def test_other_addresses_than_loopback_need_a_key():
     with pytest.raises(UserError, match="16 characters"):
         Address("0.0.0.0", key="short")
     assert Address("0.0.0.0", key="k" * 16).allowed_hosts is None
+
+
+def test_malformed_hosts_and_origins_are_rejected():
+    assert call("GET", {"host": "["}, [])[0] == 421
+    assert call("POST", {**JSON, "origin": "http://["}, [(0, b"{}")])[0] == 403

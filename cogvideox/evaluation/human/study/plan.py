@@ -20,6 +20,8 @@ from cogvideox.evaluation.human.study import blind_copies, training_items
 from cogvideox.evaluation.human.study.protocol import KEY, SECRET, STUDY, VIDEOS, Item, Mode, Study, to_json
 
 QUESTIONS = (*CRITERIA, OVERALL)
+GOLD_QUESTIONS = ("sensory", "cover", OVERALL)
+"""Questions about pairs whose answer is known if one of the videos is damaged."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class PlanSettings:
     """Settings of a study; see `protocol.Study`.
 
     Attributes:
-        gold_fraction: number of gold items as a fraction of the normal items.
+        gold_fraction: number of gold items as a fraction of the prompts; at least one item unless it is 0.
         training: whether raters start with 12 explained items from the toy world.
         max_prompts: number of prompts, chosen at random; 0: all.
     """
@@ -64,6 +66,10 @@ def plan_study(models: Mapping[str, Path], folder: Path, settings: PlanSettings 
         raise UserError(f"{folder} exists: choose another folder, because a protocol is never changed")
     if settings.mode == "pair" and len(models) < 2:
         raise UserError("a study of pairs needs two models or more")
+    if settings.mode == "pair" and settings.gold_fraction and not set(GOLD_QUESTIONS) & set(settings.questions):
+        raise UserError(
+            f"gold items answer only the questions {', '.join(GOLD_QUESTIONS)}: add one of them, or pass --gold 0"
+        )
     rng = np.random.default_rng(settings.seed)
     codes = dict(zip(models, (f"M{k + 1}" for k in rng.permutation(len(models)))))
     groups = _groups(models, settings, rng)
@@ -140,7 +146,7 @@ def _write_items(
             pairs = combinations(sorted(names), 2)
             items += [Item(_new_id(), prompt, (names[a], names[b]), (a, b)) for a, b in pairs]
             if damaged:
-                known = [name for name in ("sensory", "cover", OVERALL) if name in settings.questions]
+                known = [name for name in GOLD_QUESTIONS if name in settings.questions]
                 answer: dict[str, float | str] = dict.fromkeys(known, "left")
                 items.append(Item(_new_id(), prompt, (original, damaged), kind="gold", answer=answer))
     if settings.training:

@@ -47,6 +47,7 @@ export class Stage {
 
   async show(urls, labels) {
     const generation = ++this.generation;
+    this.seen = false; // also while the videos are loading
     for (const video of this.videos) video.pause();
     const sources = await Promise.all(urls.map((url) => this.prefetch.get(url)));
     const videos = sources.map((source, index) => {
@@ -61,7 +62,6 @@ export class Stage {
       video.load();
     })));
     if (generation !== this.generation) return;
-    this.seen = false;
     this.videos = videos;
     this.container.classList.toggle("single", videos.length === 1);
     this.container.replaceChildren(...videos.map((video, index) => {

@@ -86,6 +86,15 @@ def test_parts_of_a_study_are_balanced(tmp_path):
     assert len(counts) == 12 and set(counts.values()) == {5}
 
 
+def test_a_part_larger_than_the_study_is_all_of_it(tmp_path):
+    study = small_study(tmp_path, "single", num_prompts=2, items_per_rater=50, num_raters=1, repeat_fraction=0.0)
+    store = RatingStore(tmp_path / RATINGS, study.hash)
+    for task in tasks_of(study, "a", 0):
+        store.append("vote", "a", position=task.position, item=task.item.id, swapped=False, answer=PERFECT)
+    assert compute_results(study, store.votes()).complete == 1
+    store.close()
+
+
 def test_votes_are_append_only_events(tmp_path):
     study = small_study(tmp_path, "single")
     store = RatingStore(tmp_path / RATINGS, study.hash)
@@ -161,6 +170,13 @@ def test_results_of_pairs_do_not_depend_on_sides(tmp_path):
     assert all(row.self_agreement == 1 and 0 < row.left < 1 for row in summarize_raters(study, votes))
     assert "2 same" not in format_results(results, study, {"M1": "M1", "M2": "M2"})
     store.close()
+
+
+def test_gold_items_need_a_question_with_a_known_answer(tmp_path):
+    with pytest.raises(UserError, match="gold items answer only"):
+        small_study(tmp_path / "a", "pair", questions=("instruction", "physics"))
+    study = small_study(tmp_path / "b", "pair", questions=("instruction", "overall"))
+    assert [item.answer for item in study.items_of("gold")] == [{"overall": "left"}]
 
 
 def test_impossible_plans_are_errors(tmp_path):
