@@ -6,4 +6,5 @@
 | `frames`, `rubric`, `parsing` | GPT4o-MTScore: the eight frames, the instructions, and reading of the answer |
 | `mtscore` | the scorer |
 | `describe` | captions and objects of frames, for variants of VBench |
+| `naturalness` | the five levels of DEVIL |
 """
