@@ -20,7 +20,8 @@ from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.untrusted.text_encoding import decode, is_unicode
 
 LIMITS = {
-    "PIXELS": 100_000_000,  # per image or video frame
+    "PIXELS": 100_000_000,  # per image
+    "FRAME_PIXELS": 40_000_000,  # per video frame; 8K has 33 million
     "VIDEO_PIXELS": 500_000_000,  # total over all frames read from a video at once, after resizing
     "VIDEO_SECONDS": 24 * 3600,  # duration of a video
     "FRAME_GAP": 60,  # seconds between two consecutive frames of a video

@@ -62,11 +62,11 @@ def probe(path: str | Path) -> VideoInfo:
         UserError: the file is missing, damaged, not a video or an image, or above a limit.
     """
     with reading(path, "damaged or not a video or an image"):
-        return _probe(str(path), limits.file_version(path), limit("PIXELS"), limit("VIDEO_SECONDS"))
+        return _probe(str(path), limits.file_version(path), limits.pixel_limits(), limit("VIDEO_SECONDS"))
 
 
 @lru_cache(maxsize=8)  # a table may have many rows of the same file
-def _probe(path: str, version: limits.FileVersion, max_pixels: int, max_seconds: int) -> VideoInfo:
+def _probe(path: str, version: limits.FileVersion, pixel_limits: tuple[int, ...], max_seconds: int) -> VideoInfo:
     if images.is_image(path):
         height, width, codec = images.image_size(path)
         times = images.timeline(path)

@@ -5,9 +5,10 @@ import os
 import stat
 import struct
 from pathlib import Path
+from typing import Literal
 
 from cogvideox.errors import UserError
-from cogvideox.untrusted.files import check_limit
+from cogvideox.untrusted.files import check_limit, limit
 
 FileVersion = tuple[int, ...]
 """Cache key of the content of a file: device, inode, size and modification time."""
@@ -31,17 +32,27 @@ def file_version(path: str | Path) -> FileVersion:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def check_pixels(path: str | Path, width: int, height: int) -> None:
-    """Raise UserError if frames of this size have too many pixels."""
-    check_limit("PIXELS", width * height, f"cannot read {path}: its size of {width}x{height} pixels")
+PixelLimit = Literal["PIXELS", "FRAME_PIXELS"]
+"""The limit on images, or on frames of videos."""
 
 
-def check_gif(path: str | Path) -> None:
+def pixel_limits() -> tuple[int, ...]:
+    """Return the limits on images and on frames, as part of cache keys."""
+    return limit("PIXELS"), limit("FRAME_PIXELS")
+
+
+def check_pixels(path: str | Path, width: int, height: int, name: PixelLimit = "PIXELS") -> None:
+    """Raise UserError if an image or a frame of this size has too many pixels."""
+    check_limit(name, width * height, f"cannot read {path}: its size of {width}x{height} pixels")
+
+
+def check_gif(path: str | Path, name: PixelLimit) -> None:
     """Raise UserError if a file is a GIF with too many pixels, whose size FFmpeg does not report."""
     with Path(path).open("rb") as file:
         start = file.read(10)
     if start[:3] == b"GIF" and len(start) == 10:
-        check_pixels(path, *struct.unpack("<HH", start[6:]))
+        width, height = struct.unpack("<HH", start[6:])
+        check_pixels(path, width, height, name)
 
 
 def check_gap(path: str | Path, seconds: float) -> None:

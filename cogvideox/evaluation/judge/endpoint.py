@@ -56,7 +56,7 @@ def identity(file: Path) -> dict[str, Any]:
     model = settings.model
     local = model.llama_cpp or model.transformers
     name = model.endpoint.model if model.endpoint is not None else str(getattr(local, "path", "local"))
-    fields = {"judge": name, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    fields: dict[str, Any] = {"judge": name, "temperature": settings.temperature, "max_tokens": settings.max_tokens}
     if model.llama_cpp is not None and model.endpoint is None:
         fields["weights"] = [file_hash(path) for path in (model.llama_cpp.path, model.llama_cpp.mmproj) if path]
     return fields

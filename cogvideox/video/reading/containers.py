@@ -70,21 +70,22 @@ def open_video(path: str | Path, kind: str = "video") -> Iterator[tuple[InputCon
     Raises:
         UserError: the file is missing, damaged, not a video in one of `FORMATS`, or above a limit.
     """
+    pixel_limit = "PIXELS" if kind == "image" else "FRAME_PIXELS"
     problem = f"damaged or not {'an' if kind == 'image' else 'a'} {kind}"
     with reading(path, problem), open_container(path) as container:
         # With this flag, FFmpeg guesses missing timestamps wrongly if frames are stored in a different order.
         container.flags &= ~_GENERATE_PTS
         stream = _video_stream(path, container, kind)
         width, height = stream.codec_context.width, stream.codec_context.height
-        limits.check_pixels(path, width, height)
+        limits.check_pixels(path, width, height, pixel_limit)
         stream.thread_type = "AUTO" if width * height <= _MAX_THREADED_PIXELS else "SLICE"
-        stream.codec_context.options = _max_pixels()
+        stream.codec_context.options = _max_pixels(pixel_limit)
         try:
             yield container, stream
         except av.error.FFmpegError as error:
             if error.errno == errno.EINVAL:  # FFmpeg reports no other reason
-                limits.check_gif(path)
-                maximum = f"{limit('PIXELS'):,}; COGVIDEOX_MAX_PIXELS raises it"
+                limits.check_gif(path, pixel_limit)
+                maximum = f"{limit(pixel_limit):,}; COGVIDEOX_MAX_{pixel_limit} raises it"
                 raise UserError(f"cannot read {path}: it is damaged, or above the limit of {maximum}") from error
             raise _without_path(error) from error
 
@@ -102,16 +103,16 @@ def open_container(path: str | Path) -> InputContainer:
     raw_format = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None
     try:
         # Use an absolute path, because FFmpeg interprets names such as "http:..." and "concat:..." as protocols.
-        return av.open(str(Path(path).absolute()), format=raw_format, options=_max_pixels() | restrictions)
+        return av.open(str(Path(path).absolute()), format=raw_format, options=_max_pixels("PIXELS") | restrictions)
     except av.error.FFmpegError as error:
         if error.errno == errno.EINVAL:
             raise ValueError("its container is not supported, or its header is invalid") from error
         raise _without_path(error) from error
 
 
-def _max_pixels() -> dict[str, str]:
+def _max_pixels(name: limits.PixelLimit) -> dict[str, str]:
     """Return FFmpeg's option for the maximum frame size, which prevents that a small file allocates much memory."""
-    return {"max_pixels": str(limit("PIXELS"))}
+    return {"max_pixels": str(limit(name))}
 
 
 def start_time(path: str | Path) -> float:
@@ -120,7 +121,7 @@ def start_time(path: str | Path) -> float:
     Raises:
         UserError: the file cannot be read, or has no frames.
     """
-    return _origin(str(path), limits.file_version(path), limit("PIXELS")).time
+    return _origin(str(path), limits.file_version(path), limits.pixel_limits()).time
 
 
 def timeline(path: str | Path) -> Timeline:
@@ -132,7 +133,7 @@ def timeline(path: str | Path) -> Timeline:
         UserError: the file cannot be read, or has no frames.
     """
     with reading(path, "damaged or not a video"):
-        return _timeline(str(path), limits.file_version(path), limit("PIXELS"))
+        return _timeline(str(path), limits.file_version(path), limits.pixel_limits())
 
 
 def header_rate(stream: VideoStream) -> float:
@@ -149,7 +150,7 @@ def timed_frames(path: str | Path, start: float = 0.0, kind: str = "video") -> I
     Raises:
         UserError: the file is missing, damaged or not a video.
     """
-    origin = _origin(str(path), limits.file_version(path), limit("PIXELS")) if start > 0 else None
+    origin = _origin(str(path), limits.file_version(path), limits.pixel_limits()) if start > 0 else None
     with open_video(path, kind) as (container, stream):
         frames = _decode_from(path, container, stream, origin, start)
         if frames is not None:
@@ -213,8 +214,8 @@ def _video_stream(path: str | Path, container: InputContainer, kind: str) -> Vid
 
 
 @lru_cache(maxsize=8)
-def _timeline(path: str, version: limits.FileVersion, max_pixels: int) -> Timeline:
-    origin = _origin(path, version, max_pixels)
+def _timeline(path: str, version: limits.FileVersion, pixel_limits: tuple[int, ...]) -> Timeline:
+    origin = _origin(path, version, pixel_limits)
     with open_video(path) as (container, stream):
         container.flags |= _GENERATE_PTS  # the order of timestamps does not matter here
         has_only_durations, is_gif = _has_only_durations(container.format), container.format.name == "gif"
@@ -267,7 +268,7 @@ def _without_jitter(times: list[float], step: float) -> list[float]:
 
 
 @lru_cache(maxsize=1024)
-def _origin(path: str, version: limits.FileVersion, max_pixels: int) -> Origin:
+def _origin(path: str, version: limits.FileVersion, pixel_limits: tuple[int, ...]) -> Origin:
     with open_video(path) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:

@@ -152,7 +152,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         if image is None:
             raise UserError(f"cannot read {path}: it is damaged or not an image")
         with image:
-            limits.check_pixels(path, *image.size)
+            # OpenJPEG decodes to 32 bits per channel.
+            limits.check_pixels(path, *image.size, "FRAME_PIXELS" if image.format == "JPEG2000" else "PIXELS")
             try:
                 if image.format == "PNG":
                     _check_checksums(path)

@@ -56,10 +56,11 @@ def test_images_above_limit_are_rejected(tmp_path, monkeypatch, name):
 def test_videos_above_limit_are_rejected(tmp_path, monkeypatch, name):
     path = write_video(tmp_path / name, [0.0, 0.04, 0.08])
     assert io.read(path)[0].shape[1:] == (64, 64, 3)
-    monkeypatch.setenv("COGVIDEOX_MAX_PIXELS", "4095")
-    for read in (io.probe, io.read, io.read_image):
-        with pytest.raises(UserError, match="above the limit of 4,095; COGVIDEOX_MAX_PIXELS"):
-            read(path)
+    for name, readers in (("FRAME_PIXELS", (io.probe, io.read)), ("PIXELS", (io.read_image,))):
+        monkeypatch.setenv(f"COGVIDEOX_MAX_{name}", "4095")
+        for read in readers:
+            with pytest.raises(UserError, match=f"above the limit of 4,095; COGVIDEOX_MAX_{name}"):
+                read(path)
 
 
 @pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (30_000, 30_000), (60_000, 60_000)])
