@@ -31,7 +31,7 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
     "torchvision": (),
 }
 LAZY = {"matplotlib", "transformers"}  # only imported inside functions, because it takes a second or more
-NEEDS_EXTRA = re.compile(r"cogvideox\.serving\.(\w+\.)?app")  # the FastAPI applications
+NEEDS_EXTRA = re.compile(r"cogvideox\.serving\.((\w+\.)?app|slow_headers)")  # FastAPI applications, and uvicorn
 WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|presets|settings|recipes|errors|geometry)\.py$")
 HELP_SECONDS = 1.0
 
@@ -105,7 +105,7 @@ def imports(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
 
 
 def imports_need_no_extras() -> Iterator[str]:
-    """every module but the FastAPI applications can be imported with the base dependencies only"""
+    """every module but parts of `serving` can be imported with the base dependencies only"""
     extras = sorted(installed_names() - base_names())
     yield from failures(extras, [name for name, _ in modules() if not NEEDS_EXTRA.fullmatch(name)])
 
