@@ -80,7 +80,7 @@ def check_data(settings: DiffusionTraining, spec: ModelSpec, plans: Mapping[str,
                 f"row_tokens={settings.row_tokens} is too small for a clip of {longest} tokens in {path}: set "
                 f"row_tokens={longest}, or reduce target.num_frames, target.height and target.width"
             )
-    if settings.image_fraction is None or settings.toybox or len(training) < len(settings.data):
+    if settings.image_fraction is None or settings.toybox or not training or len(training) < len(settings.data):
         return
     is_image = [window.clip.is_image or window.num_frames == 1 for plan in training.values() for window in plan.windows]
     if settings.image_fraction > 0 and not any(is_image):

@@ -68,6 +68,6 @@ def test_a_field_added_in_one_place_becomes_a_flag_a_keyword_and_a_key_of_the_si
     process = run("-c", code)
     assert process.returncode == 0, process.stderr
     assert "--dummy N" in process.stdout and "a dummy option" in process.stdout
-    assert "dummy=10 must be 9 or less; the nearest is 9" in process.stderr
+    assert "--dummy 10 must be 9 or less; the nearest is 9" in process.stderr
     for name in ("x.json", "y.json"):
         assert json.loads((tmp_path / name).read_text())["dummy"] == 3
