@@ -75,7 +75,7 @@ def families(footage: Path) -> dict[str, Family]:
 
     "train" and "wide" are for training: "wide" has other footage and degradations, and recordings of people who talk.
     "test" was looked at while the features were chosen; "fresh" was not, and shares no footage, photographs, fonts,
-    colors or degradations with the others.
+    colors or degradations with the others, except for shaking.
     """
 
     def listed(*names: str) -> list[Path]:

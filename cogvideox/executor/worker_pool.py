@@ -71,10 +71,12 @@ class WorkerPool:
 
     Args:
         first_index: index that the first worker gets in `task.open`.
+        processes: number of workers of all pools that share the cores; None if there is no other pool.
     """
 
-    def __init__(self, task: BatchTask, workers: int, *, first_index: int = 0) -> None:
+    def __init__(self, task: BatchTask, workers: int, *, first_index: int = 0, processes: int | None = None) -> None:
         self._task, self._max_workers, self._first_index = pickle.dumps(task), workers, first_index
+        self._threads = max(1, (os.cpu_count() or 1) // (processes or workers))
         self._workers: list[_Worker] = []
         self._indices = itertools.count()
         # Not forked: forking a process with threads or a GPU context may deadlock.
@@ -159,8 +161,8 @@ class WorkerPool:
         used = {worker.index for worker in self._workers}
         index = next(index for index in itertools.count(self._first_index) if index not in used)
         connection, theirs = self._context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self._max_workers)
-        process = self._context.Process(target=_run_worker, args=(theirs, self._task, index, threads), daemon=True)
+        arguments = theirs, self._task, index, self._threads
+        process = self._context.Process(target=_run_worker, args=arguments, daemon=True)
         process.start()
         theirs.close()  # so that the end of the worker closes the pipe
         worker = _Worker(index, process, connection)

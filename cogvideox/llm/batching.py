@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from cogvideox.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,6 +22,9 @@ class _Entry(Generic[Item, Result]):
 
 class BatchQueue(Generic[Item, Result]):
     """Collects the items of concurrent calls, and processes them in batches in the threads of the callers.
+
+    If a batch fails, its items are processed one by one, so that only those at fault fail. A `UserError`, which ends
+    the run, is raised for all of them.
 
     While a batch is processed, the items of other threads wait and form the next one. With twice `batch_size` threads,
     batches are full.
@@ -55,13 +60,22 @@ class BatchQueue(Generic[Item, Result]):
         if not batch:
             return False
         try:
-            results = self._process([entry.item for entry in batch])
-            for entry, result in zip(batch, results, strict=True):
-                entry.result = result
-        except BaseException as error:
-            for entry in batch:
-                entry.error = error
+            self._process_entries(batch)
         finally:
             for entry in batch:
                 entry.done.set()
         return True
+
+    def _process_entries(self, batch: list[_Entry[Item, Result]]) -> None:
+        """Set the result or the error of each entry."""
+        try:
+            results = self._process([entry.item for entry in batch])
+            for entry, result in zip(batch, results, strict=True):
+                entry.result = result
+        except BaseException as error:
+            if len(batch) > 1 and isinstance(error, Exception) and not isinstance(error, UserError):
+                for entry in batch:
+                    self._process_entries([entry])
+                return
+            for entry in batch:
+                entry.error = error

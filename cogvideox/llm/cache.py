@@ -37,8 +37,8 @@ class Spent:
 
     Attributes:
         calls: number of started calls, including failed attempts.
-        unknown: number of calls without an answer that may have been charged: timeouts, and calls interrupted by a
-            killed process.
+        unknown: number of calls without an answer that may have been charged: timeouts, broken connections, and calls
+            interrupted by a killed process.
         prompt_tokens, completion_tokens: token counts of all answers.
         cost: cost of all answers plus the maximum cost of unknown calls.
     """

@@ -152,7 +152,8 @@ class RetryableError(Exception):
     Attributes:
         wait: seconds to wait, as requested by the server; None if not specified.
         unavailable: whether the server was unreachable, so that the call was certainly not processed.
-        unanswered: whether the server got the call but did not answer in time, so that it may have been charged.
+        unanswered: whether the server got the call but did not answer in time or completely, so that it may have
+            been charged.
     """
 
     def __init__(

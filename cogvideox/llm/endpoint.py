@@ -158,7 +158,8 @@ class EndpointModel:
             raise RetryableError(reason, unanswered=True) from error
         except errors.RequestError as error:  # or the content cannot be decoded
             reason = f"the connection to {self.endpoint.url} broke: {self._redact(str(error))}"
-            raise RetryableError(reason) from error
+            was_sent = isinstance(error, errors.ReadError | errors.RemoteProtocolError | errors.DecodingError)
+            raise RetryableError(reason, unanswered=was_sent) from error
 
     def _body(self, request: ChatRequest, with_schema: bool) -> dict[str, Any]:
         sampling = request.sampling

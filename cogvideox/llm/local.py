@@ -166,11 +166,13 @@ class TransformersModel:
         return self._queue(request)
 
     def _complete_batch(self, requests: list[ChatRequest]) -> list[Answer]:
-        """Answer greedy requests; those with the same limit of tokens in one batch."""
+        """Answer greedy requests. Those with the same limit of tokens are a batch, separately with and without images,
+        because the processors of some models (SmolVLM, Gemma 3) need images in every prompt or in none."""
         answers: dict[int, Answer] = {}
+        kinds = [(request.sampling.max_tokens, _has_images(request)) for request in requests]
         with self._lock:
-            for limit in {request.sampling.max_tokens for request in requests}:
-                indices = [i for i, request in enumerate(requests) if request.sampling.max_tokens == limit]
+            for kind in dict.fromkeys(kinds):
+                indices = [i for i, other in enumerate(kinds) if other == kind]
                 answers |= dict(zip(indices, self._generate([requests[i] for i in indices])))
         return [answers[index] for index in range(len(requests))]
 
@@ -230,6 +232,10 @@ class TransformersModel:
             plain = "".join(part for part in message.parts if isinstance(part, str))
             messages.append({"role": message.role, "content": content if self._has_vision else plain})
         return messages, images
+
+
+def _has_images(request: ChatRequest) -> bool:
+    return any(isinstance(part, Frame) for message in request.messages for part in message.parts)
 
 
 def file_digest(path: Path) -> str:

@@ -27,8 +27,9 @@ def run(arguments: list[str]) -> None:
     if options.model is not None and options.source != Path("regenerate"):
         raise UserError("--model is an option of caption regenerate")
     if options.source == Path("regenerate"):
-        set_options = (options.ladder, options.budget, options.questions, options.references, options.retry_failed)
-        if any(set_options) or options.output is None:
+        others = ("ladder", "budget", "questions", "judge", "references", "encoder")
+        has_others = options.retry_failed or any(getattr(options, name) is not None for name in others)
+        if has_others or options.output is None:
             raise UserError("caption regenerate needs OUT, and has the options --model and --limit only")
         _regenerate(options)
         return
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> None:
         f"{result.spent.cost:.4g}; {result.seconds:.1f} s"
     )
     if result.spent.unknown:
-        calls = f"{result.spent.unknown} calls have no answer (timeouts or a killed process)"
+        calls = f"{result.spent.unknown} calls have no answer (timeouts, broken connections or a killed process)"
         print_note(f"{calls}; they may have been charged, and count with their maximum cost")
     if usage.estimated:
         print_note(f"{usage.estimated} answers had no token counts; their tokens and cost are estimated")
@@ -122,11 +123,12 @@ def _regenerate(options) -> None:
         pipe.settings.fps,
         on_video=lambda result: print(f"{result.caption}: {result.error or result.generated}", flush=True),
     )
-    scores, control = agreement(results), agreement(results, shift=1)
+    scores = agreement(results)
+    control = agreement(results, shift=1) if len(results) > 1 else {}  # a single clip has no other caption
     for name, score in scores.items():
         low, high = score.interval or (score.value, score.value)
-        other = control[name].value
-        print(f"{name}: {score.value:.3f} [{low:.3f}, {high:.3f}]; videos of other captions {other:.3f}")
+        other = f"; videos of other captions {control[name].value:.3f}" if control else ""
+        print(f"{name}: {score.value:.3f} [{low:.3f}, {high:.3f}]{other}")
     data = {
         "agreement": {name: asdict(score) for name, score in scores.items()},
         "control": {name: asdict(score) for name, score in control.items()},

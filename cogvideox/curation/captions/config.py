@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cogvideox.curation.captions.back_ends.prompts import Prompt
 from cogvideox.curation.captions.quality.checks import CheckConfig
@@ -51,6 +52,12 @@ class StageConfig:
             raise UserError("a stage of kind model needs the name of a model; other kinds take no model")
         if (self.kind == "captioner") != (self.path is not None):
             raise UserError("a stage of kind captioner needs path, the folder of a captioner; other kinds take no path")
+        ignored: dict[str, Any] = {"batch_size": 8, "processes": 0}
+        if self.kind == "captioner":
+            ignored = {"prompt": None, "decoding": Sampling(), "longest_side": 768, "num_frames": 0, "hints": True}
+        for name, default in ignored.items():
+            if getattr(self, name) != default:
+                raise UserError(f"{name} has no effect on a stage of kind {self.kind}: remove it")
         if self.batch_size < 1 or self.processes < 0:
             raise UserError("batch_size must be 1 or more, and processes 0 or more")
         if self.max_words < 2 or self.longest_side < 16 or self.num_frames < 0:

@@ -1,7 +1,8 @@
 """Batches of captioner training: rendered scenes with captions of all their facts, or clips of captioned folders."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.captioner.config import CaptionerTraining
 from cogvideox.training.captioner.fact_head import sorted_scene
 from cogvideox.training.rng import clip_indices, numpy_generator
+
+CACHED_BYTES = 2**30
+"""Bytes of frames of clips from folders that are kept in memory."""
 
 
 class CaptionBatch(NamedTuple):
@@ -75,11 +79,36 @@ def read_clip(clip: CaptionedClip, config: VisionConfig) -> UInt8[Tensor, "t h w
     Raises:
         UserError: the clip cannot be decoded.
     """
-    row = clip.row
-    return _read(row["path"], row["start"], row["end"], bool(row["is_image"]), config)
+    row = {name: clip.row[name] for name in ("path", "start", "end", "is_image")}
+
+    def read() -> UInt8[Tensor, "t h w 3"]:
+        return torch.from_numpy(np.ascontiguousarray(sample_frames(row, [config.sampling])[0].frames))
+
+    return _recent.get((*row.values(), config), read)
 
 
-@lru_cache(maxsize=4096)
-def _read(path: str, start: float, end: float, is_image: bool, config: VisionConfig) -> UInt8[Tensor, "t h w 3"]:
-    row = {"path": path, "start": start, "end": end, "is_image": is_image}
-    return torch.from_numpy(np.ascontiguousarray(sample_frames(row, [config.sampling])[0].frames))
+class FrameCache:
+    """The frames of the most recently used clips, up to a number of bytes. Safe for several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.num_bytes = max_bytes, 0
+        self._frames: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, read: Callable[[], Tensor]) -> Tensor:
+        """Return the frames of a key, which are read if they are not in memory."""
+        with self._lock:
+            if key in self._frames:
+                self._frames.move_to_end(key)
+                return self._frames[key]
+        frames = read()
+        with self._lock:
+            if key not in self._frames:
+                self._frames[key] = frames
+                self.num_bytes += frames.nbytes
+            while self.num_bytes > self.max_bytes:
+                self.num_bytes -= self._frames.popitem(last=False)[1].nbytes
+        return frames
+
+
+_recent = FrameCache(CACHED_BYTES)

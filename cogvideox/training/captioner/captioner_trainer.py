@@ -59,6 +59,7 @@ def train(
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:
         training, validation = _split(settings)
         model = build_captioner(settings, training).to(run.device)
+        check_lengths(model, training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.run.seed + 1)
             head = FactHead(model.vision.width, settings.scenes.grammar).to(run.device)
@@ -112,6 +113,23 @@ def build_captioner(settings: CaptionerTraining, clips: list[CaptionedClip]) -> 
     if settings.freeze_vision:
         model.vision.network.requires_grad_(False)  # pyrefly: ignore
     return model
+
+
+def check_lengths(model: VideoCaptioner, clips: list[CaptionedClip]) -> None:
+    """Check that no caption is cut off in training, which would teach the model to end in the middle of a sentence.
+
+    Raises:
+        UserError: a caption has more than `model.max_tokens` tokens.
+    """
+    captions, limit = [clip.caption for clip in clips], model.config.max_tokens
+    encoded = model.tokenizer(captions, add_special_tokens=False)["input_ids"] if captions else []
+    lengths = [len(ids) + 1 for ids in encoded]  # with the end token
+    if (longest := max(lengths, default=0)) > limit:
+        too_long = sum(length > limit for length in lengths)
+        raise UserError(
+            f"{too_long} of {len(lengths)} captions have more than model.max_tokens={limit} tokens, the longest "
+            f"{longest}: set model.max_tokens={longest}"
+        )
 
 
 def _split(settings: CaptionerTraining) -> tuple[list[CaptionedClip], list[CaptionedClip]]:

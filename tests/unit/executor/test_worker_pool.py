@@ -32,6 +32,8 @@ class Obey:
                     return threading.Lock()
                 case "raise":
                     raise TwoArguments("bad", "luck")
+                case "threads":
+                    return os.environ["OMP_NUM_THREADS"]
                 case "interrupt":
                     os.kill(os.getpid(), signal.SIGINT)
             return batch
@@ -93,3 +95,11 @@ def test_closing_the_pool_cancels_batches_that_have_not_started():
         for _ in range(8):
             pool.submit(bytes(LARGE))
     assert pool.num_pending == 0
+
+
+def test_workers_of_several_pools_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    with WorkerPool(Obey(), 1, processes=4) as pool:
+        pool.submit("threads")
+        assert finished(pool, 1)[0].result == "2"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cogvideox.errors import UserError
 from cogvideox.llm.batching import BatchQueue
 
 
@@ -50,3 +51,33 @@ def test_an_error_of_a_batch_is_raised_for_each_of_its_items():
     for item in range(3):
         with pytest.raises(ValueError, match="no"):
             queue(item)
+
+
+@pytest.mark.parametrize(("kind", "failed"), [(ValueError, [2]), (UserError, [1, 2, 3])])
+def test_only_the_items_at_fault_fail_unless_the_error_ends_the_run(kind, failed):
+    started, proceed = threading.Event(), threading.Event()
+
+    def process(items: list[int]) -> list[int]:
+        started.set()
+        assert proceed.wait(timeout=30)
+        if 2 in items:
+            raise kind("two")
+        return items
+
+    queue, results = BatchQueue(process, batch_size=3), {}
+
+    def call(item: int) -> None:
+        try:
+            results[item] = queue(item)
+        except kind as error:
+            results[item] = str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(call, 0)
+        assert started.wait(timeout=30)
+        for item in (1, 2, 3):
+            pool.submit(call, item)
+        while len(queue._waiting) < 3:
+            time.sleep(0.001)
+        proceed.set()
+    assert results == {item: "two" if item in failed else item for item in range(4)}

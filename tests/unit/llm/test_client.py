@@ -192,7 +192,7 @@ def test_killed_server_answers_each_request_once(tmp_path):
         server.kill()
     assert len(answers) == 60 and all(answer.error is None for answer in answers)
     assert sorted(server.computed().values()) == [1] * 60
-    assert cache.spent().unknown == 0
+    assert cache.spent().unknown <= 3 * 4  # those in progress when the server was killed
 
 
 CLIENT = """

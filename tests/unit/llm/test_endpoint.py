@@ -15,6 +15,7 @@ from cogvideox.llm.chat import Answer, ChatRequest, RetryableError, Sampling
 from cogvideox.llm.client import Client, Retries
 from cogvideox.llm.endpoint import Endpoint, EndpointModel, error_message, parse_completion
 from cogvideox.llm.limits import Account, Budget, BudgetExhausted
+from cogvideox.llm.models import ModelConfig
 from tests.unit.llm.conftest import text_request
 
 
@@ -137,3 +138,23 @@ def test_concurrency_is_limited_per_model():
         for number in range(24):
             pool.submit(clients[number % 2].ask, text_request(completion(str(number))))
     assert first.max_active == second.max_active == 2
+
+
+def test_a_connection_that_breaks_after_the_request_is_an_unanswered_call():
+    pytest.importorskip("httpx")
+    server, cache = socket.create_server(("127.0.0.1", 0)), ResponseCache(":memory:")
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            connection.recv(65536)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n{"id"')
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+    config = ModelConfig(endpoint=Endpoint(url, "m", price_completion=1e6), retries=Retries(2, 0.001))
+    answer = config.client(cache).ask(text_request("hello", sampling=Sampling(max_tokens=10)))
+    assert "broke" in (answer.error or "")
+    assert (cache.spent().unknown, cache.spent().cost) == (2, 20.0)
+    server.close()

@@ -1,5 +1,6 @@
 """Tiny models with random weights, run by transformers. Models with real weights are in tests/real."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache
-from cogvideox.llm.chat import ChatRequest, Frame, Message, Sampling
-from cogvideox.llm.local import LlamaCpp, Transformers, file_digest, folder_digest
+from cogvideox.llm.chat import Answer, ChatRequest, Frame, Message, Sampling
+from cogvideox.llm.local import LlamaCpp, Transformers, TransformersModel, file_digest, folder_digest
 from cogvideox.llm.models import ModelConfig
 from cogvideox.video.jpeg import encode_jpeg
 from tests.unit.llm.conftest import text_request
@@ -133,6 +134,22 @@ def test_batched_requests_have_the_answers_of_single_ones(text_folder, vision_fo
             answers = list(pool.map(batched.complete, requests, timeout=60))
         for request, answer in zip(requests, answers):
             assert answer == single.complete(request)
+
+
+def test_requests_with_and_without_images_are_separate_batches(monkeypatch):
+    model, batches = object.__new__(TransformersModel), []
+    model._lock = threading.Lock()
+
+    def generate(requests):
+        batches.append(len(requests))
+        return [Answer(request.prompt_id) for request in requests]
+
+    monkeypatch.setattr(model, "_generate", generate)
+    frame = Frame(b"")
+    messages = [Message("user", parts) for parts in (("a",), (frame, "b"), ("c",), (frame, frame, "d"))]
+    requests = [ChatRequest((message,), str(index)) for index, message in enumerate(messages)]
+    assert [answer.text for answer in model._complete_batch(requests)] == list("0123")
+    assert batches == [2, 2]
 
 
 def test_digests_change_with_names_and_content(tmp_path):

@@ -64,7 +64,7 @@ class VideoCaptionerBackEnd:
         self.identity = f"captioner {folder_digest(folder)}"
         self.concurrency = 2 * batch_size * max(1, processes)
         task = CaptionTask(folder)
-        self._pools = [WorkerPool(task, 1, first_index=index) for index in range(processes)]
+        self._pools = [WorkerPool(task, 1, first_index=index, processes=processes) for index in range(processes)]
         self._idle: queue.SimpleQueue[WorkerPool] = queue.SimpleQueue()
         for pool in self._pools:
             self._idle.put(pool)

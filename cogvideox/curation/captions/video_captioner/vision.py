@@ -6,6 +6,7 @@ Axes: `b` clips, `t` frames, `h w` height and width, `c` channels, `g` groups of
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +120,8 @@ class PretrainedVisionEncoder(nn.Module):
     """A vision model of transformers, applied to each frame; its patches are averaged to a grid of 4x4 cells.
 
     Raises:
-        UserError: the folder is not a vision model, or its patches are not a square.
+        UserError: the folder is not a vision model, does not accept frames of `config.size`, or its patches are not a
+            square.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -139,6 +141,19 @@ class PretrainedVisionEncoder(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.time_embedding = nn.Parameter(0.02 * torch.randn(_MAX_GROUPS, self.width))
+        self._check_size(getattr(settings, "vision_config", settings))
+
+    def _check_size(self, settings: Any) -> None:
+        """Encode an empty frame, because most models accept only frames of the size that they were trained with."""
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, 1, 3, self.config.size, self.config.size), torch.ones(1, dtype=torch.long))
+        except (ValueError, RuntimeError) as error:
+            trained = getattr(settings, "image_size", None)
+            reason = f"set vision.size={trained}" if isinstance(trained, int) else " ".join(str(error).split())[:300]
+            raise UserError(
+                f"{self.config.path} does not accept frames with vision.size={self.config.size}: {reason}"
+            ) from None
 
     def forward(
         self, frames: Float[Tensor, "b t 3 s s"], num_frames: Int[Tensor, " b"]

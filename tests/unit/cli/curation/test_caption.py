@@ -31,7 +31,7 @@ def test_caption_and_report(tmp_path, capsys):
     assert "summary: rouge_l 0." in capsys.readouterr().out
     assert (tmp_path / "out/captions.html").is_file() and (tmp_path / "out/quality.json").is_file()
     assert main(["caption", "regenerate", str(tmp_path / "out"), "--model", "toybox"]) == 0
-    assert "; videos of other captions" in capsys.readouterr().out
+    assert "videos of other captions" not in capsys.readouterr().out  # there is one clip
     assert json.loads((tmp_path / "out/regeneration.json").read_text())["agreement"]["color"]["value"] in (0.0, 1.0)
 
 
@@ -45,6 +45,8 @@ def test_caption_and_report(tmp_path, capsys):
         (["caption", "report", "none"], "cannot read none"),
         (["caption", "regenerate"], "caption regenerate needs OUT"),
         (["caption", "regenerate", "none"], "none is not an output folder of"),
+        (["caption", "regenerate", "none", "--judge", "j.yaml"], "has the options --model and --limit only"),
+        (["caption", "regenerate", "none", "--budget", "0"], "has the options --model and --limit only"),
         (["caption", "in", "out", "--ladder", "x.yaml", "--model", "toybox"], "--model is an option of"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from pyarrow import parquet
 
 from cogvideox import config as configs
+from cogvideox.curation.captions.captioned_folder import CaptionedClip
 from cogvideox.curation.captions.config import CaptionPipelineConfig, StageConfig
 from cogvideox.curation.captions.run import caption_folder
 from cogvideox.curation.captions.video_captioner.config import CaptionerConfig, DecoderConfig, VisionConfig
@@ -21,7 +22,7 @@ from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.grammar import fact_name
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.captioner.captioner_data import rendered_batch
-from cogvideox.training.captioner.captioner_trainer import build_captioner, train
+from cogvideox.training.captioner.captioner_trainer import build_captioner, check_lengths, train
 from cogvideox.training.captioner.config import LanguageLora
 from cogvideox.training.captioner.fact_head import FactHead, middle, sorted_scene
 from cogvideox.training.captioner.recipes import toybox_captioner
@@ -193,6 +194,7 @@ def test_training_on_a_captioned_folder(folder, tmp_path):
     caption_folder(folder, tmp_path / "captions", toybox)
     settings = replace(
         SETTINGS,
+        model=replace(MODEL, max_tokens=96),
         data=(str(tmp_path / "captions"),),
         pretraining_steps=0,
         fact_weight=0.0,
@@ -200,6 +202,15 @@ def test_training_on_a_captioned_folder(folder, tmp_path):
         run=replace(SETTINGS.run, num_steps=2, validate_interval=2),
     )
     assert train(settings, tmp_path / "run") == tmp_path / "run/captioner"
+
+
+def test_captions_that_would_be_cut_off_in_training_are_an_error(model):
+    clips = [CaptionedClip(str(length), {}, "ball " * length) for length in (1, 40)]
+    check_lengths(model, clips[:1])
+    with pytest.raises(
+        UserError, match=r"1 of 2 captions have more than model\.max_tokens=12 tokens, the longest \d+: set"
+    ):
+        check_lengths(model, clips)
 
 
 @pytest.mark.parametrize(
