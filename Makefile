@@ -41,8 +41,9 @@ OVERRIDES         ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-# pytest: one thread per worker; idle workers take tests from busy ones.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+# pytest: one thread per worker; idle workers take tests from busy ones. A test that hangs ends its worker and fails with
+# its name, and the run goes on. Not an option in pyproject.toml, because `make gpu-check` needs no plugins.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=600 --timeout-method=thread
 
 .PHONY: help setup demo toybox-model test test-long test-real test-gpu gpu-check fuzz coverage check docs dist format clean
 .DEFAULT_GOAL := help

@@ -183,13 +183,16 @@ class Video:
 
 
 def sidecar_path(video: Path) -> Path:
-    """Return the path of a video's metadata: `x.json`, or `x.gif.json` if `x.json` belongs to another file, `x.mp4`."""
+    """Return the path of a video's metadata: `x.json`, or `x.gif.json` beside another file of that name (`x.mp4`).
+
+    The other file may have no metadata, such as a photo. The path does not change when the video is written.
+    """
     from cogvideox.video.io import FORMATS  # importing PyAV is slow
 
     shared, own = video.with_suffix(".json"), video.with_name(f"{video.name}.json")
     exists = os.path.exists  # unlike Path.exists, it accepts names that are too long
-    if exists(own) or not exists(shared):
-        return own if exists(own) else shared
+    if exists(own):
+        return own
     others = (video.with_suffix(suffix) for suffix in FORMATS if suffix != video.suffix)
     owners = [other for other in others if exists(other) and not exists(other.with_name(f"{other.name}.json"))]
     return own if owners else shared

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -64,8 +64,13 @@ class Parser(argparse.ArgumentParser):
         self._hint = " (put the prompt in quotes)" if '"' in operands else ""
         self.register("type", Path, _path)
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+    def parse(
+        self, arguments: Sequence[str], suggest: Callable[[str], str | None] = lambda flag: None
+    ) -> argparse.Namespace:
         """Parse command-line arguments.
+
+        Args:
+            suggest: returns what to write instead of an unknown flag, if that is no flag.
 
         Raises:
             UserError: unknown flag, value of the wrong type, or missing value.
@@ -76,7 +81,8 @@ class Parser(argparse.ArgumentParser):
             if first.startswith("-"):
                 flag = first.split("=")[0]
                 synonym = _SYNONYMS.get(flag.replace("_", "-"))
-                hint = f" (did you mean {synonym}?)" if synonym in flags else nearest(first, flags)
+                synonym = synonym if synonym in flags else suggest(flag)
+                hint = f" (did you mean {synonym}?)" if synonym else nearest(first, flags)
                 self.error(f"unknown option {flag}{hint}")
             self.error(f"unexpected argument {first!r}{self._hint}")
         return known

@@ -3,6 +3,7 @@
 Needs neither the weights nor the GPU.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -214,7 +215,11 @@ def _changes(
     frames = _workload(model[0], sizes).num_frames
 
     def fits(*, weights: WeightFormat = options.weights, hardware: "Hardware" = machine, **changed: Any) -> bool:
-        return smallest_plan_fits(model[1], _workload(model[0], sizes | changed), hardware, weights)
+        try:
+            workload = _workload(model[0], sizes | changed)
+        except UserError:  # the change does not suit the other options, such as --guidance-scale 1
+            return False
+        return smallest_plan_fits(model[1], workload, hardware, weights)
 
     if not sizes.get("sequential_guidance") and fits(sequential_guidance=True):
         yield "--sequential-guidance (the same video, slower)"
@@ -281,7 +286,7 @@ def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", option
         for name, value in config.dotted(config.to_dict(settings)).items()
         if value != base.get(name) and name != "model"
     }
-    folder = str(spec.path) if spec.path.exists() else "FOLDER"
+    folder = shlex.quote(str(spec.path)) if spec.path.exists() else "FOLDER"
     command = f"cogvideox train {options.task} --data CLIPS model={folder}"
     print(" ".join([command, *(f"{name}={value}" for name, value in changed.items())]))
     print("\n".join(format_estimate(resources, settings.run.num_steps, machine, 1)))

@@ -187,7 +187,9 @@ def _sheet(paths: Sequence[Path]) -> Path:
 def _find_prompt(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"cannot read {path}: file not found")
-    sidecar = path.with_suffix(".json")
+    from cogvideox.records import sidecar_path  # imports NumPy, which `--help` does not need
+
+    sidecar = sidecar_path(path)
     try:
         return str(parse_json(read_text(sidecar))["prompt"])
     except (OSError, ValueError, LookupError, TypeError):

@@ -36,7 +36,7 @@ DOES_NOT_FIT = 1
 
 def run(arguments: list[str]) -> None:
     """Parse the arguments and train. Exits with status 75 if the run stopped before its last step."""
-    options = parser().parse(arguments)
+    options = parser().parse(arguments, lambda flag: _suggest_setting(flag, arguments))
     if options.list:
         print(list_recipes())
         return
@@ -118,6 +118,15 @@ def train(
     return True
 
 
+def _suggest_setting(flag: str, arguments: Sequence[str]) -> str | None:
+    from cogvideox.training.config_file import setting_of_flag
+    from cogvideox.training.recipes import RECIPES
+
+    recipe = next((argument for argument in arguments if argument in RECIPES), "lora")
+    setting = setting_of_flag(recipe, flag)
+    return setting and f"{setting}=VALUE"
+
+
 def _default_folder(recipe: str | None, config_file: Path | None) -> Path:
     """Return the folder of a run without `--out`.
 
@@ -141,19 +150,19 @@ def _dry_run(settings: "Settings") -> None:
     from cogvideox.training.diffusion.config import DiffusionTraining
     from cogvideox.training.fit import check_fit, suggest_changes
 
-    lines: list[str] = []
+    spec = None
     if isinstance(settings, DiffusionTraining):
         from cogvideox.pretrained.model_spec import read_spec
 
-        spec = None
         with suppress(UserError):  # without the model, its values are not known, and clips cannot be checked
             spec = read_spec(settings.model)
         if spec is not None:
             settings = settings.resolved(spec.settings)
-            lines = _data_summary(settings, spec)
     print(yaml.safe_dump(config.to_dict(settings), sort_keys=False), end="")
     resources, machine, num_ranks = _estimate(settings)
-    print(_as_comments([*_format_estimate(settings, resources, machine, num_ranks), *lines]))
+    print(_as_comments(_format_estimate(settings, resources, machine, num_ranks)), flush=True)
+    if isinstance(settings, DiffusionTraining) and spec is not None and (lines := _data_summary(settings, spec)):
+        print(_as_comments(lines))
     if resources is None or machine is None:
         return
     verdict = check_fit(resources, machine)
@@ -161,9 +170,11 @@ def _dry_run(settings: "Settings") -> None:
         print("# fits on this machine")
         return
     print(f"# does not fit here: {verdict.reason}")
+    changes: list[str] = []
     if isinstance(settings, DiffusionTraining) and num_ranks == 1:
-        changes = list(suggest_changes(settings, machine))
-        print(_as_comments(["each of these is enough to fit:", *(f"  {change}" for change in changes)] * bool(changes)))
+        changes += suggest_changes(settings, machine)
+    if changes:
+        print(_as_comments(["each of these is enough to fit:", *(f"  {change}" for change in changes)]))
     raise SystemExit(DOES_NOT_FIT)
 
 

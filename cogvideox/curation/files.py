@@ -78,8 +78,10 @@ def _caption(path: Path) -> str | None:
     try:
         caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
+        own = path.with_name(f"{path.name}.json")  # of a generated video beside another one of the same stem
         try:
-            caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["prompt"]
+            sidecar = own if own.is_file() else path.with_suffix(".json")
+            caption = json.loads(sidecar.read_text(encoding="utf-8"))["prompt"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
     return " ".join(caption.split()) if isinstance(caption, str) else None

@@ -18,6 +18,7 @@ from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of, read_sidecar
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec, weights_file
+from cogvideox.records import sidecar_path
 
 VIDEOS = "videos"
 PAIRS = "reconstructions"
@@ -55,7 +56,7 @@ class VideoSet:
         assert self.load is not None
         path, request = self.paths[item.id], self.requests[item.id]
         model = {"model": self.protocol.model, "weights": self.load.weights, "float8": self.load.float8}
-        return not (path.is_file() and is_sidecar_of(path.with_suffix(".json"), request, model))
+        return not (path.is_file() and is_sidecar_of(sidecar_path(path), request, model))
 
 
 def videos_of_model(suite: Suite, options: Mapping[str, Any], load: LoadOptions, folder: Path) -> VideoSet:
@@ -192,7 +193,7 @@ def _prompt_of_name(path: Path) -> str | None:
 
 def _sidecar(path: Path) -> Sidecar | None:
     try:
-        return read_sidecar(path.with_suffix(".json"))
+        return read_sidecar(sidecar_path(path))
     except UserError:
         return None
 

@@ -56,6 +56,7 @@ def load_settings(file: Path, recipe: str | None) -> Any:
         raise UserError(f"{file} has no settings: write lines such as `optim: {{lr: 1e-4}}`")
     if recipe is not None:
         settings = RECIPES[recipe]()
+        check_synonyms(settings, config.dotted(data), where=f"{file}: ")
         return config.from_dict(type(settings), _merge(config.to_dict(settings), data), where=str(file))
     classes = list(dict.fromkeys(type(recipe()) for recipe in RECIPES.values()))
     complete = [cls for cls in classes if _required(cls) <= data.keys() <= {field.name for field in fields(cls)}]
@@ -71,7 +72,7 @@ def load_settings(file: Path, recipe: str | None) -> Any:
     return config.from_dict(complete[0], data, where=str(file))
 
 
-def check_synonyms(settings: Any, names: Iterable[str]) -> None:
+def check_synonyms(settings: Any, names: Iterable[str], where: str = "") -> None:
     """Check names of settings against those of other trainers, such as `optim.learning_rate`.
 
     Raises:
@@ -79,11 +80,22 @@ def check_synonyms(settings: Any, names: Iterable[str]) -> None:
     """
     known = config.dotted(config.to_dict(settings))
     for name in names:
-        group, _, last = name.rpartition(".")
-        matches = [key for key in known if key.rpartition(".")[2] == _SYNONYMS.get(last)]
-        matches = [key for key in matches if key.rpartition(".")[0] == group] or matches
+        matches = _matches(known, name, _SYNONYMS.get(name.rpartition(".")[2]))
         if name not in known and matches:
-            raise UserError(f"unknown setting {name} (did you mean {' or '.join(matches[:3])}?)")
+            raise UserError(f"{where}unknown setting {name} (did you mean {' or '.join(matches[:3])}?)")
+
+
+def setting_of_flag(recipe: str, flag: str) -> str | None:
+    """Return the setting that a flag of another trainer means, such as `optim.lr` for `--learning-rate`."""
+    name = flag.lstrip("-").replace("-", "_")
+    matches = _matches(config.dotted(config.to_dict(RECIPES[recipe]())), name, _SYNONYMS.get(name, name))
+    return matches[0] if matches else None
+
+
+def _matches(known: Iterable[str], name: str, last: str | None) -> list[str]:
+    """Return the settings whose last part is `last`; only those in the group of `name` if there are any."""
+    matches = [key for key in known if key.rpartition(".")[2] == last]
+    return [key for key in matches if key.rpartition(".")[0] == name.rpartition(".")[0]] or matches
 
 
 def _required(cls: type) -> set[str]:

@@ -8,7 +8,7 @@ from cogvideox.geometry import FRAME_RATIO
 from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate, estimate
+from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate, clip_tokens, estimate
 
 NUM_RANKS = (2, 4, 8)
 """Numbers of GPUs that are suggested for a run that does not fit on one."""
@@ -63,20 +63,21 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
         yield "optim.moments=8bit (needs the extra `quant`)"
 
     def with_frames(num_frames: int) -> DiffusionTraining:
-        target = settings.target
-        row_tokens = max(1, settings.row_tokens * (num_frames + FRAME_RATIO - 1) // (target.num_frames + 1))
-        return replace(settings, target=replace(target, num_frames=num_frames), row_tokens=row_tokens)
+        """Return settings with shorter clips and as many of them in a row."""
+        target = replace(settings.target, num_frames=num_frames)
+        shorter = replace(settings, target=target)
+        return replace(shorter, row_tokens=-(-settings.row_tokens * clip_tokens(shorter) // clip_tokens(settings)))
 
     resources = estimate(settings, machine)
     if resources is not None:
         activations = resources.memory["activations"]
         allowed = MEMORY_MARGIN * machine.free_bytes - (resources.total - activations)
-        # Activations are about proportional to the tokens; the result is checked, once with a step less.
-        longest = int(settings.target.num_frames * allowed / max(activations, 1)) // FRAME_RATIO * FRAME_RATIO + 1
-        for num_frames in (longest, longest - FRAME_RATIO):
-            if 1 <= num_frames < settings.target.num_frames and fits(shorter := with_frames(num_frames)):
-                yield f"target.num_frames={num_frames} row_tokens={shorter.row_tokens}"
-                break
+        # Activations are about proportional to the tokens; the longest clips that should fit are checked.
+        most_tokens = settings.row_tokens * allowed / max(activations, 1)
+        counts = range(settings.target.num_frames - FRAME_RATIO, 0, -FRAME_RATIO)
+        runs = [run for run in map(with_frames, counts) if run.row_tokens <= most_tokens]
+        if (shorter := next(filter(fits, runs[:3]), None)) is not None:
+            yield f"target.num_frames={shorter.target.num_frames} row_tokens={shorter.row_tokens}"
     is_sharded = settings.optim.name == "adamw" and settings.optim.moments == "float32"
     for num_ranks in NUM_RANKS if is_sharded else ():
         if fits(settings, num_ranks):

@@ -94,6 +94,13 @@ def estimate(
     return _estimate_diffusion(settings, machine, num_ranks)
 
 
+def clip_tokens(settings: DiffusionTraining) -> int:
+    """Return the tokens of the largest clip of the target format, text included. The model must be known."""
+    config = _transformer_config(settings)
+    assert config is not None
+    return _largest_clip(settings.target, config).tokens(config)
+
+
 def format_estimate(
     resources: ResourceEstimate | None, num_steps: int, machine: Hardware | None, num_ranks: int
 ) -> list[str]:

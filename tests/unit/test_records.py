@@ -27,6 +27,14 @@ def test_metadata_is_written_beside_the_video(tmp_path, name):
     assert json.loads((tmp_path / "new" / "x.json").read_text(encoding="utf-8")) == METADATA
 
 
+def test_the_name_of_the_metadata_does_not_depend_on_its_existence(tmp_path):
+    """Beside a photo of the same name, which has no metadata."""
+    (tmp_path / "x.png").touch()
+    for _ in range(2):
+        Video(FRAMES, 8.0, METADATA).save(tmp_path / "x.mp4")
+        assert names(tmp_path) == ["x.mp4", "x.mp4.json", "x.png"]
+
+
 def test_without_metadata_only_the_video_is_written(tmp_path):
     Video(FRAMES, 8.0).save(tmp_path / "x.mp4")
     assert names(tmp_path) == ["x.mp4"]

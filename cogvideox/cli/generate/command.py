@@ -133,7 +133,7 @@ def _check_prompts(batch: JobBatch, *, show: bool) -> tuple[list[Job], list[int]
     if not jobs:
         raise next(iter(problems.values()))
     for problem in problems.values() if show else ():
-        print_message(str(problem))
+        print_message(to_flags(str(problem)))
     return jobs, list(problems)
 
 

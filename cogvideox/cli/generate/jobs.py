@@ -95,8 +95,8 @@ def build_jobs(arguments: Arguments) -> JobBatch:
             print_note(f"{len(requests) - len(jobs)} of {len(requests)} videos already exist, skipped")
     inputs = [source for request in requests for source in (request.image, request.video) if source is not None]
     check_outputs([job.output for job in jobs], [job.request for job in jobs], inputs)
-    if not from_file and not command.plan and not command.overwrite:
-        check_not_overwritten(outputs, requests, model)
+    if not command.plan and not command.overwrite:
+        check_not_overwritten(outputs, requests, model, from_file=from_file)
     parse_memory(load.memory)
     warnings = (warning for request in requests for warning in training_mismatches(request, spec))
     changes = (note for request, given, _ in planned for note in silent_changes(request, given, spec))

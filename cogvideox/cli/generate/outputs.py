@@ -80,20 +80,34 @@ def is_complete(output: Output, request: Request, model: Mapping[str, Any]) -> b
     return is_sidecar_of(output.sidecar, request, model)
 
 
-def check_not_overwritten(outputs: Sequence[Output], requests: Sequence[Request], model: Mapping[str, Any]) -> None:
+def check_not_overwritten(
+    outputs: Sequence[Output], requests: Sequence[Request], model: Mapping[str, Any], *, from_file: bool = False
+) -> None:
     """Check that no existing video is replaced by a video of other settings.
 
     Args:
         model: see `is_complete`.
+        from_file: whether the requests come from a prompt file. Videos without a JSON file are then replaced, because
+            an interrupted run leaves them.
 
     Raises:
         UserError: an output exists and was not generated with the same settings.
     """
-    for output, request in zip(outputs, requests):
-        if output.video.exists() and not output.video.is_dir() and not is_sidecar_of(output.sidecar, request, model):
-            raise UserError(
-                f"{output.video} exists and has other settings: pass --overwrite to replace it, or a different -o"
-            )
+    existing = [
+        output
+        for output, request in zip(outputs, requests)
+        if output.video.exists() and not output.video.is_dir() and not is_sidecar_of(output.sidecar, request, model)
+        if not from_file or output.sidecar.exists()
+    ]
+    if len(existing) == 1:
+        raise UserError(
+            f"{existing[0].video} exists and has other settings: pass --overwrite to replace it, or a different -o"
+        )
+    if existing:
+        raise UserError(
+            f"{existing[0].video} and {len(existing) - 1} more exist and have other settings: pass --overwrite to "
+            "replace them, or a different -o"
+        )
 
 
 def check_outputs(outputs: Sequence[Output], requests: Sequence[Request], inputs: Iterable[InputSource]) -> None:

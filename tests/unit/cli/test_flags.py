@@ -22,6 +22,10 @@ from cogvideox.cli.flags import to_flags
         ),
         ("the video has 9 frames, and memory is free", "the video has 9 frames, and memory is free"),
         ("unknown setting target.height=3 in run.num_frames=4", "unknown setting target.height=3 in run.num_frames=4"),
+        ("out/seed=7.mp4 exists", "out/seed=7.mp4 exists"),
+        ("seed=7.mp4 and fps=8/x.mp4 exist", "seed=7.mp4 and fps=8/x.mp4 exist"),
+        ("image=photo.png is not allowed", "--image photo.png is not allowed"),
+        ("guidance_scale=6.5 is", "--guidance-scale 6.5 is"),
         ("/a/num_frames/b=1.json and num_frames.txt", "/a/num_frames/b=1.json and num_frames.txt"),
     ],
 )

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cogvideox import config
+from cogvideox.cli.plan import training_settings
 from cogvideox.pretrained.model_spec import component_config, model_index, read_spec
 from cogvideox.pretrained.offload.hardware import hypothetical_gpu
+from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.pretrained.presets import OFFICIAL_MODELS, preset_profile, preset_spec
 from cogvideox.training.fit import check_fit, suggest_changes
 from cogvideox.training.recipes import RECIPES
-from cogvideox.training.resource_estimate import ResourceEstimate, estimate
+from cogvideox.training.resource_estimate import ResourceEstimate, clip_tokens, estimate
 from tests import tiny
 
 
@@ -71,6 +74,12 @@ def test_exit_status_and_changes(run):
     assert "--sequential-guidance" in result.out and "sequential_guidance" not in result.out
 
 
+@pytest.mark.parametrize("options", [["--guidance-scale", 1], ["--window", 49, "--num-frames", 89, "--overlap", 8]])
+def test_impossible_changes_are_not_suggested(run, options):
+    result = run("plan", "5b", "--vram", "1GB", *options)
+    assert result.status == 1 and result.err == "" and "does not fit" in result.out
+
+
 def test_less_memory_is_never_better(run):
     statuses = [run("plan", "1.5-5b", "--vram", f"{size}GB").status for size in (8, 12, 80)]
     assert statuses == sorted(statuses, reverse=True) and set(statuses) == {0, 1}
@@ -101,6 +110,18 @@ def test_a_run_fits_with_each_suggested_change():
     assert "checkpointing=full" in changes and any(change.startswith("target.num_frames=5") for change in changes)
     assert "2 such devices (torchrun --nproc-per-node 2)" in changes
     assert list(suggest_changes(settings, replace(small, free_bytes=1))) == []
+
+
+@pytest.mark.parametrize("name", ["5b", "1.5-5b"])
+def test_rows_of_suggested_clips_are_long_enough(name):
+    settings = training_settings("lora", preset_spec(name), {})
+    resources, machine = estimate(settings, None), hypothetical_gpu("x", 1000.0)
+    for fraction in (0.2, 0.5):  # of the memory of the activations
+        free = (resources.total - (1 - fraction) * resources.memory["activations"]) / MEMORY_MARGIN
+        changes = suggest_changes(settings, replace(machine, free_bytes=int(free)))
+        (change,) = (change for change in changes if change.startswith("target.num_frames="))
+        changed = config.override(settings, dict(part.split("=") for part in change.split()))
+        assert changed.row_tokens >= clip_tokens(changed), change
 
 
 def test_a_model_must_fit_in_main_memory_while_it_is_loaded():

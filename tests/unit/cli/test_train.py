@@ -67,6 +67,9 @@ def test_dry_run_prints_the_values_of_the_model(tmp_path, capsys):
         (["toybox", "optim.learning_rate=1"], "unknown setting optim.learning_rate (did you mean optim.lr?)"),
         (["toybox", "max_train_steps=1"], "unknown setting max_train_steps (did you mean run.num_steps?)"),
         (["toybox-lora", "learning_rate=1"], "unknown setting learning_rate (did you mean optim.lr?)"),
+        (["toybox-lora", "--learning-rate", "1"], "unknown option --learning-rate (did you mean optim.lr=VALUE?)"),
+        (["toybox-lora", "--lr=1"], "unknown option --lr (did you mean optim.lr=VALUE?)"),
+        (["toybox-lora", "--dri-run"], "unknown option --dri-run (did you mean --dry-run?)"),
         (["--config", "gone.yaml"], "gone.yaml"),
         (["toybox", "lr"], "'lr' is not KEY=VALUE"),
         (["toybox", "optim.lr=1", "optim.lr=2"], "optim.lr is set twice, to 1 and 2"),
@@ -132,6 +135,9 @@ def test_an_unknown_setting_in_a_config_file(tmp_path, capsys):
     file.write_text("optim: {learning: 1}")
     assert main(["train", "toybox", "--config", str(file)]) == 2
     assert f"{file}: unknown setting optim.learning" in capsys.readouterr().err
+    file.write_text("optim: {learning_rate: 1}")
+    assert main(["train", "toybox", "--config", str(file)]) == 2
+    assert f"{file}: unknown setting optim.learning_rate (did you mean optim.lr?)" in capsys.readouterr().err
 
 
 def test_the_settings_file_of_another_run_needs_a_new_folder(tmp_path, capsys, monkeypatch):
@@ -157,6 +163,14 @@ def test_dry_run_names_unusable_clips_and_settings_that_do_not_suit_the_data(tmp
             assert main(["train", "toybox-lora", *data, override, *dry_run]) == 2
             assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("run/stores/*"))
+
+
+def test_dry_run_estimates_without_clips(tmp_path, capsys):
+    assert main(["train", "toybox-i2v", "--dry-run"]) in (0, 1)  # image_fraction=0, and no data yet
+    assert "# memory" in capsys.readouterr().out
+    assert main(["train", "toybox-lora", "--data", str(tmp_path / "gone"), "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert "# memory" in captured.out and "gone does not exist" in captured.err
 
 
 def test_a_run_that_does_not_fit_exits_with_status_1(capsys):

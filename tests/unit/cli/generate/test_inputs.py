@@ -123,7 +123,9 @@ def test_a_prompt_file_continues_where_it_stopped(run, model, workdir):
     assert all((workdir / "out" / name).stat().st_mtime_ns == times[name] for name in created[1:])
     # All videos exist; with different options, they are generated again.
     assert run(*options).out == ""
-    assert run(*options, "--guidance-scale", 2).out.count("\n") == 6
+    result = run(*options, "--guidance-scale", 2)
+    assert result.status == 2 and "and 5 more exist and have other settings: pass --overwrite" in result.err
+    assert run(*options, "--guidance-scale", 2, "--overwrite").out.count("\n") == 6
 
 
 BALL_CUBE_BALL = (("a-red-ball", ""), ("a-green-cube-stands-still", ""), ("a-red-ball", "-2"))

@@ -28,7 +28,7 @@ def test_a_lora_is_applied_recorded_and_repeated(run, model, workdir):
     prompt_file = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos")
     assert run(*prompt_file).status == 0
     assert "1 of 1 videos already exist" in run(*prompt_file).err
-    assert "already exist" not in run(*prompt_file, "--lora", "style.safetensors").err
+    assert "other settings: pass --overwrite" in run(*prompt_file, "--lora", "style.safetensors").err
 
     save_file({"blocks.0.self_attn.q.lora_A.weight": torch.ones(1, 1)}, workdir / "style.safetensors")
     result = run("generate", "--from", "x.json", "-o", "again.png")

@@ -56,7 +56,8 @@ def test_videos_made_with_other_weights_do_not_count_as_existing(run, model, wor
     (workdir / "p.txt").write_text("a red ball\n")
     command = ("generate", "--prompts", "p.txt", "--model", model, "-o", "videos")
     assert run(*command).status == 0
-    assert "already exist" not in run(*command, "--weights", "int8").err
+    assert "other settings: pass --overwrite" in run(*command, "--weights", "int8").err
+    assert "already exist" not in run(*command, "--weights", "int8", "--overwrite").err
     assert "1 of 1 videos already exist" in run(*command, "--weights", "int8").err
 
 
@@ -83,7 +84,7 @@ def test_float8_is_restored_unless_disabled(run, model, workdir):
     (workdir / "prompts.txt").write_text(PROMPT)
     command = ("generate", "--prompts", "prompts.txt", "--model", model, "-o", "videos", "--seed", 1)
     assert run(*command).status == 0 and "1 of 1 videos already exist" in run(*command).err
-    assert "float8 needs a GPU" in run(*command, "--float8").err
+    assert "float8 needs a GPU" in run(*command, "--float8", "--overwrite").err
 
 
 def test_after_a_failure_to_decode_the_next_run_continues_from_the_latents(run, model, workdir, monkeypatch):
