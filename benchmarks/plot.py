@@ -87,7 +87,8 @@ def main() -> None:
     parser.add_argument("--curves", action="store_true", help="plot PSNR against speed-up")
     options = parser.parse_args()
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in options.reports]
-    (curves if options.curves else bars)([report for report in reports if "rows" in report], options.out)
+    comparisons = [report for report in reports if isinstance(report.get("rows"), list)]
+    (curves if options.curves else bars)(comparisons, options.out)
     print(options.out)
 
 

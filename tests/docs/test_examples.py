@@ -33,5 +33,5 @@ def test_example_runs(example: Path, tmp_path: Path):
 
 
 def test_every_recipe_is_used_on_a_page():
-    trained = {words[2] for block, words in commands() if words[:2] == ["cogvideox", "train"] and block.reason is None}
-    assert set(RECIPES) <= trained
+    """Blocks that are not run count too: whether a large recipe fits depends on the machine."""
+    assert set(RECIPES) <= {words[2] for _, words in commands() if words[:2] == ["cogvideox", "train"]}
