@@ -1,4 +1,4 @@
-"""Time and memory of filter policies on a manifest of many rows with made-up values.
+"""Time and memory of filter policies on a manifest of many rows of synthetic values.
 
     python benchmarks/policies.py --rows 1000000 --out build/benchmarks/policies.json
 
@@ -53,7 +53,7 @@ NUM_PLANS, NUM_MASKS = 20, 20
 
 
 def write_manifest(folder: Path, num_rows: int) -> None:
-    """Write a manifest in which a tenth of the rows are images and a tenth are near-duplicates of the row before."""
+    """Write a manifest in which a tenth of the rows are images and a tenth are near-duplicates of the previous row."""
     folder.mkdir(parents=True, exist_ok=True)
     schema = manifest.schema(COLUMNS)
     with parquet.ParquetWriter(folder / manifest.MANIFEST, schema, compression="zstd") as writer:

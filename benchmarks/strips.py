@@ -3,7 +3,7 @@
 python benchmarks/strips.py                # the official widths, 17x240x360: 8 minutes per variant on one core
 python benchmarks/strips.py --tiny
 
-Memory is the peak in addition to the memory allocated before; memory and time are medians over the rounds. With
+Memory is the peak above the memory in use before decoding; memory and time are medians over the rounds. With
 "offload", feature maps that are not in use are moved to temporary files.
 """
 

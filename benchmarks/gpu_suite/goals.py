@@ -1,4 +1,4 @@
-"""Performance goals for a GPU like an H100, relative to diffusers in the same run, and the measured values."""
+"""Performance goals for an H100-class GPU, relative to diffusers in the same run, and the measured values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,5 +147,5 @@ GOALS = [
     Goal("G10", "VAE decode, exact: extra memory (GB)", 4.2, 1.5, lambda r: smallest_memory(r, 1e9), less=True),
     Goal("G11", "VAE decode, exact, no more memory than tiled, over tiled", 3.0, 5.0, over_tiled),
     Goal("G12", "VAE encode, exact, over untiled", 2.0, 3.0, lambda r: best(r, "vae", "encode", "diffusers")),
-    Goal("G13", "2B training step: model FLOP/s of 989 TFLOP/s", 0.33, 0.38, mfu),
+    Goal("G13", "2B training step: MFU (peak 989 TFLOP/s)", 0.33, 0.38, mfu),
 ]

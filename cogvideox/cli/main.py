@@ -19,13 +19,13 @@ from cogvideox.version import __version__
 COMMANDS = {
     "generate": "generate a video from a prompt, an image or a video",
     "plan": "estimate whether a model runs, or trains, on a GPU, and how long it takes",
-    "evaluate": "score a model or a folder of videos, with intervals and a report",
+    "evaluate": "score a model or a folder of videos, with confidence intervals and a report",
     "rate": "plan a blind study of videos, serve its page, and show the results",
     "curate": "split raw videos into clips, measure them, and list the usable ones",
     "caption": "caption clips with a pipeline of models, and show the captions",
     "funnel": "show what a curation kept and dropped, and why",
     "select": "select clips of a curation with a policy, or explain the selection of one clip",
-    "labels": "train and apply classifiers of clips that are unfit for training, and exchange annotations",
+    "labels": "train and apply classifiers that detect clips unfit for training, and exchange annotations",
     "annotate": "serve a page on which people label clips, and learn from their answers",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _print_error("out of memory: use fewer frames, a smaller size or, in training, a smaller batch size")
     except KeyboardInterrupt:
-        print("\ncogvideox: interrupted; no incomplete files were left", file=sys.stderr)
+        print("\ncogvideox: interrupted; no incomplete files were left behind", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe has exited (`cogvideox ... | head`), so the buffer cannot be flushed.

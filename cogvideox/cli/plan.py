@@ -1,4 +1,4 @@
-"""`cogvideox plan MODEL [lora|sft] --vram 12GB`: whether a generation or a training fits on a GPU, and its duration.
+"""`cogvideox plan MODEL [lora|sft] --vram 12GB`: whether a generation or a training run fits, and how long it takes.
 
 Needs neither the weights nor the GPU.
 """
@@ -31,7 +31,6 @@ DOES_NOT_FIT = 1
 
 SIZES = ("num_frames", "height", "width")
 REQUEST_OPTIONS = (*SIZES, "num_inference_steps", "guidance_scale", "sequential_guidance", "window", "overlap")
-_MODEL_DEFAULTS = ("num_frames", "height", "width", "num_inference_steps", "guidance_scale")
 
 TABLE_MODELS = ("2b", "5b", "5b-i2v", "1.5-5b")
 TABLE_GPUS = {8: "RTX 4060", 12: "RTX 3060", 16: "RTX 4080", 24: "RTX 4090"}
@@ -52,9 +51,9 @@ class PlanOptions:
         ),
     ] = "generate"
     vram: Annotated[
-        str | None, Option("memory of the GPU, such as 12GB (default: this machine, or that of `gpu`)", "", "SIZE")
+        str | None, Option("memory of the GPU, such as 12GB (default: that of --gpu, or of this machine)", "", "SIZE")
     ] = None
-    ram: Annotated[str | None, Option("main memory beside the GPU (default: 64GB)", "", "SIZE")] = None
+    ram: Annotated[str | None, Option("main memory of the machine (default: 64GB)", "", "SIZE")] = None
     gpu: Annotated[str | None, Option("GPU for the estimated time, such as 'RTX 4090'", "", "NAME")] = None
     weights: Annotated[WeightFormat, Option("format of the stored weights", "")] = "exact"
 
@@ -66,7 +65,7 @@ def run(arguments: list[str]) -> None:
     p = Parser(
         "plan",
         "[MODEL [generate|lora|sft]]",
-        "Estimate whether a generation or a training fits on a GPU, and how long it takes, without weights or the GPU. "
+        "Estimate whether a generation or a training run fits on a GPU, and how long it takes, without weights or GPU. "
         "Without MODEL, print a table of the official models. Exit status 0: it fits, 1: it does not fit.",
     )
     add_options(p, own | request, common_only=False)
@@ -138,7 +137,7 @@ def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
     """
     if options.vram is None and options.gpu is None:
         if options.ram is not None:
-            raise UserError("--ram needs a GPU: pass --vram too, or leave --ram out to plan for this machine")
+            raise UserError("--ram needs a GPU: pass --vram or --gpu too, or leave --ram out to plan for this machine")
         from cogvideox.device import choose_device
         from cogvideox.dtype import choose_dtype, dtype_name
         from cogvideox.pretrained.offload.hardware import detect_hardware
@@ -204,20 +203,20 @@ def _generate(
         return False
     print(f"{plan}\n{plan.table()}\nfits")
     if machine.rates == UNKNOWN_GPU:
-        print("the time is that of a slow GPU; pass --gpu NAME for a better estimate")
+        print("the time assumes a slow GPU; pass --gpu NAME for a better estimate")
     return True
 
 
 def _changes(
     model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions
 ) -> Iterator[str]:
-    """Yield changes of a generation, each sufficient to make it fit."""
+    """Yield changes to a generation, each of which is enough to make it fit."""
     frames = _workload(model[0], sizes).num_frames
 
     def fits(*, weights: WeightFormat = options.weights, hardware: "Hardware" = machine, **changed: Any) -> bool:
         try:
             workload = _workload(model[0], sizes | changed)
-        except UserError:  # the change does not suit the other options, such as --guidance-scale 1
+        except UserError:  # the change cannot be combined with the other options, such as --guidance-scale 1
             return False
         return smallest_plan_fits(model[1], workload, hardware, weights)
 

@@ -50,7 +50,7 @@ class Progress:
         return None if self.done <= 0.0 else self.elapsed * (1 - self.done) / self.done
 
     def rates(self) -> dict[str, float]:
-        """Return the rows per second and process of each stage that ran."""
+        """Return the rows per second per process of each stage that ran."""
         return {name: self.rows[name] / self.seconds[name] for name in self.rows if self.seconds[name] > 0}
 
 

@@ -73,7 +73,7 @@ class Progress:
         return total / self.workers
 
     def rates(self) -> dict[str, float]:
-        """Return the videos per second and process, by kind."""
+        """Return the videos per second per process, by kind."""
         done = {"generate": self.generated, **self.measured}
         return {name: done[name] / seconds for name, seconds in self.seconds.items() if seconds > 0 and done.get(name)}
 

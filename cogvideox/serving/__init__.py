@@ -4,11 +4,11 @@
 |---|---|
 | `app` | the FastAPI application that the pages share: security headers, errors, static files, sessions |
 | `limits` | limits on request bodies and slow clients, checks of host and origin |
-| `invites` | invitation links of people, revocable |
+| `invites` | revocable invitation links |
 | `run` | uvicorn with limits, on loopback unless a key is set |
 | `rate/` | the rating page |
 | `annotate/` | the annotation page |
 | `pages/` | HTML, style sheets and ES modules, without a build step |
 
-Extra `serve`.
+Requires the extra `serve`.
 """

@@ -87,5 +87,6 @@ def test_a_few_steps_of_fine_tuning_lower_the_loss(tmp_path):
     settings = replace(base, model=DecoderConfig(path=str(Path(FOLDER) / SMOL)), data=(str(tmp_path / "captions"),))
     folder = train(replace(settings, run=run, validation_fraction=0.3), tmp_path / "run")
     assert folder is not None and (folder / "model.safetensors").is_file()
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])

@@ -20,7 +20,7 @@ PROGRESS_INTERVAL = 5.0  # seconds between progress lines
 
 
 def run(arguments: list[str]) -> None:
-    """Caption a folder, or write the report of a captioned folder."""
+    """Caption a folder, report on a captioned folder, or generate videos from its captions."""
     options = parser().parse(arguments)
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} must be 1 or more")
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
         others = ("ladder", "budget", "questions", "judge", "references", "encoder")
         has_others = options.retry_failed or any(getattr(options, name) is not None for name in others)
         if has_others or options.output is None:
-            raise UserError("caption regenerate needs OUT, and has the options --model and --limit only")
+            raise UserError("caption regenerate needs OUT, and accepts only --model and --limit")
         _regenerate(options)
         return
     if options.source == Path("report"):

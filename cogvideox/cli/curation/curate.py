@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> None:
     rates = result.progress.rates()
     if rates:
         rows = "\n".join(
-            f"  {name:<12} {result.progress.rows[name]:>8} rows {rate:>10.1f} per second and process"
+            f"  {name:<12} {result.progress.rows[name]:>8} rows {rate:>10.1f} per second per process"
             for name, rate in sorted(rates.items())
         )
         print(f"computed by this run:\n{rows}")
@@ -136,7 +136,7 @@ def parser() -> Parser:
     p.add_argument("--stage", metavar="NAME", help=stage)
     p.add_argument("--retry-failed", action="store_true", help="retry rows that failed in earlier runs")
     machine = p.add_argument_group("machine")
-    workers = "worker processes (default: 0, no extra process); fewer if memory is limited"
+    workers = "maximum number of worker processes; fewer if memory is limited (default: 0, run in this process)"
     machine.add_argument("--workers", type=int, default=0, metavar="N", help=workers)
     shard = "process shard K of N (0-based) of the files; the last job to finish writes the manifest"
     machine.add_argument("--shard", metavar="K/N", help=shard)

@@ -15,7 +15,7 @@ FILTER = "labels-vlm"
 """Name of the folder of a trained filter in a curation's output folder."""
 
 ANSWERS = "label-answers.db"
-"""File name of the cached endpoint answers in a curation's output folder."""
+"""File name of the cached endpoint responses in a curation's output folder."""
 
 _PRINT_STEPS = 20
 
@@ -48,7 +48,7 @@ def predict_vlm(options: Namespace, table: "pa.Table", output: Path) -> tuple[di
     from cogvideox.device import choose_device
 
     if options.vlm is not None and options.endpoint is not None:
-        raise UserError("give --vlm or --endpoint, not both")
+        raise UserError("--vlm and --endpoint cannot be combined: remove one of them")
     rows = _rows(table, options.raw)
     if options.vlm is not None:
         from cogvideox.training.labels.trainer import load, predict

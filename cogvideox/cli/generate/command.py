@@ -114,7 +114,7 @@ def _check_prompts(batch: JobBatch, *, show: bool) -> tuple[list[Job], list[int]
     """Return the jobs whose prompts the tokenizer accepts, and the rejected lines of the prompt file.
 
     Raises:
-        UserError: all prompts are rejected, or a prompt that is not from a file.
+        UserError: the only prompt, or every prompt of a file, is rejected.
     """
     from cogvideox.generation.setup import check_prompts
 

@@ -52,7 +52,7 @@ def train(
 
     Raises:
         UserError: several processes; the device is not available; a model or the data cannot be loaded; `out` contains
-            a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
+            a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
     if world_size() > 1:
         raise UserError("captioner training runs in a single process: start it without torchrun")

@@ -64,7 +64,7 @@ def train(
 
     Raises:
         UserError: no data, or the data does not match the model; `out` contains a run and `resume` is false; the disk
-            is full; too many consecutive steps are not finite.
+            is full; too many consecutive steps are skipped.
     """
     _check_processes(settings)
     spec = read_spec(settings.model)

@@ -38,7 +38,7 @@ def train(
 
     Raises:
         UserError: several processes; the device is not available; the vocabulary is too small; `out` contains a run and
-            `resume` is false; the disk is full; too many consecutive steps are not finite.
+            `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
     if world_size() > 1:
         raise UserError("text encoder training runs in a single process: start it without torchrun")

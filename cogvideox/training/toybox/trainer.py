@@ -66,7 +66,7 @@ def train(
 
     Raises:
         UserError: the VAE does not exist or has a different number of latent channels; the device is not available;
-            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
+            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
     if world_size() > 1:
         raise UserError("toybox training runs in a single process: start it without torchrun")

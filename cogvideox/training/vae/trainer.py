@@ -71,7 +71,7 @@ def train(
 
     Raises:
         UserError: the device is not available; a file or folder in the settings cannot be read or does not match;
-            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are not finite.
+            `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
     sequence = settings.context_parallel or world_size()
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=sequence) as run:

@@ -42,7 +42,7 @@ def test_runs_with_the_same_name_get_distinct_labels(tmp_path):
     assert all(run in (tmp_path / "curves.svg").read_text() for run in runs)
 
 
-def test_bad_input_is_one_sentence(tmp_path, capsys):
+def test_bad_input_is_reported_in_one_sentence(tmp_path, capsys):
     run, empty, skipped, other = write(tmp_path / "run"), tmp_path / "empty", tmp_path / "skipped", tmp_path / "other"
     for folder, text in (
         (empty, ""),

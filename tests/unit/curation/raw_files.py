@@ -25,7 +25,7 @@ def edited(seed: int, lengths: list[int], mixed: list[int]) -> tuple[np.ndarray,
 
 
 def write_with_times(path: Path, frames: np.ndarray, times: list[float], **stream_options) -> None:
-    """Write frames at given times in milliseconds, so at a variable rate."""
+    """Write frames at the given times in seconds (rounded to milliseconds), for a variable frame rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], stream_options.get("pix_fmt", "yuv420p")

@@ -45,8 +45,8 @@ def test_caption_and_report(tmp_path, capsys):
         (["caption", "report", "none"], "cannot read none"),
         (["caption", "regenerate"], "caption regenerate needs OUT"),
         (["caption", "regenerate", "none"], "none is not an output folder of"),
-        (["caption", "regenerate", "none", "--judge", "j.yaml"], "has the options --model and --limit only"),
-        (["caption", "regenerate", "none", "--budget", "0"], "has the options --model and --limit only"),
+        (["caption", "regenerate", "none", "--judge", "j.yaml"], "accepts only --model and --limit"),
+        (["caption", "regenerate", "none", "--budget", "0"], "accepts only --model and --limit"),
         (["caption", "in", "out", "--ladder", "x.yaml", "--model", "toybox"], "--model is an option of"),
     ],
 )

@@ -32,7 +32,7 @@ def test_train_and_predict(labelled, blurred_raw, tmp_path, capsys):
         (["train", "OUT", "--set", "num_steps=1"], "add --vlm"),
         (["predict", "OUT", "--raw", "RAW"], "add --vlm or --endpoint"),
         (["predict", "OUT", "--endpoint", "http://127.0.0.1:9/v1", "--raw", "RAW"], "--endpoint-model"),
-        (["predict", "OUT", "--vlm", "x", "--endpoint", "http://127.0.0.1:9/v1"], "not both"),
+        (["predict", "OUT", "--vlm", "x", "--endpoint", "http://127.0.0.1:9/v1"], "cannot be combined"),
         (["predict", "OUT", "--vlm", "nowhere", "--raw", "RAW"], "labels.json"),
     ],
 )

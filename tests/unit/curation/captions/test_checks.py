@@ -74,7 +74,7 @@ def test_cut_off_and_failed_answers():
         ("A room, seen by a static camera.", "contradicts_motion"),
     ],
 )
-def test_contradictions_to_clear_measurements(text, kind):
+def test_contradictions_of_clear_measurements(text, kind):
     facts = ClipFacts(("BUY NOW!", "SALE"), {"person": 2.0}, camera="right")
     assert kinds(text, facts) == [kind]
     assert kinds(text) == []  # nothing was measured

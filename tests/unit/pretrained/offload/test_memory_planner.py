@@ -97,7 +97,7 @@ def test_the_error_suggests_the_nearest_request_that_fits():
     with pytest.raises(UserError, match=r"free on GTX 1050; it fits with num_frames=37"):
         plan_memory(
             model("5b-i2v"), replace(WORKLOAD, batch_size=1, calls_per_step=2), hypothetical_gpu("GTX 1050", 3)
-        )  # learned positions in part
+        )  # shorter clips use the first part of the learned positions
 
 
 def test_a_cpu_offloads_to_disk():
