@@ -70,6 +70,7 @@ function rubric() {
 
 async function next() {
   queue = await api(`/api/tasks?count=${NUM_AHEAD + 1}`);
+  byId("locked").textContent = "Answers are locked until the video has been played once.";
   progress(study);
   if (!queue.length) return finish("All items are answered. Thank you.");
   const task = queue[0];
@@ -86,7 +87,6 @@ async function next() {
   byId("swap").hidden = !isPair();
   byId("prompt").textContent = task.prompt;
   byId("training").hidden = !task.training;
-  byId("locked").textContent = "Answers are locked until the video has been played once.";
   shownAt = performance.now();
   draw();
 }
