@@ -28,6 +28,9 @@ KILLED = "a worker process was killed, probably because memory ran out: run it a
 _THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 """Variables that PyTorch and OpenCV read when they are loaded."""
 
+_CLOSE = b""
+"""Message that ends a worker."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -91,7 +94,8 @@ class WorkerPool:
     def close(self) -> None:
         """End the workers when they have finished the batches that they are processing; others are canceled."""
         for worker in self._workers:
-            _send(worker.connection, None)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker is dead
+                worker.connection.send_bytes(_CLOSE)
         for worker in self._workers:
             while worker.process.is_alive():  # read results, which a worker may be waiting to send
                 self._receive(worker)
@@ -110,7 +114,8 @@ class WorkerPool:
         if worker is None or (worker.batches and len(self._workers) < self._max_workers):
             worker = self._start()
         worker.batches.append((next(self._indices), batch))
-        _send(worker.connection, batch)  # if the worker is dead, `wait` returns the batch
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # if the worker is dead, `wait` returns it
+            worker.connection.send(batch)
 
     def wait(self) -> list[Finished | Died]:
         """Wait until at least one batch is finished or a worker died."""
@@ -170,19 +175,16 @@ class WorkerPool:
         return worker
 
 
-def _send(connection: Connection, batch: Any) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.send(batch)
-
-
 def _run_worker(connection: Connection, task: bytes, index: int, threads: int) -> None:
-    """Process batches until None is received. Batches are received by a thread, so that sending never waits for work.
+    """Process batches until `_CLOSE` is received. They are received by a thread, so that sending never waits for work.
+
+    The thread does not unpickle them: that may import modules, which the main thread may be importing at that time.
 
     Args:
         threads: number of threads of PyTorch and OpenCV, unless the environment sets it.
     """
     busy, closed = False, threading.Event()
-    batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    batches: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def interrupt(*_: object) -> None:
         if busy:
@@ -190,12 +192,12 @@ def _run_worker(connection: Connection, task: bytes, index: int, threads: int) -
 
     def receive() -> None:
         try:
-            while (batch := connection.recv()) is not None:
+            while (batch := connection.recv_bytes()) != _CLOSE:
                 batches.put(batch)
         except (EOFError, OSError):
             os._exit(1)  # the parent ended
         closed.set()
-        batches.put(None)
+        batches.put(_CLOSE)
 
     signal.signal(signal.SIGINT, interrupt)
     for variable in _THREADS:
@@ -206,13 +208,13 @@ def _run_worker(connection: Connection, task: bytes, index: int, threads: int) -
         work = pickle.loads(task).open(index)
     except Exception as opening_error:
         error = opening_error  # raised for the first batch
-    while (batch := batches.get()) is not None and not closed.is_set():
+    while (batch := batches.get()) != _CLOSE and not closed.is_set():
         try:
             busy = True
             if work is None:
                 assert error is not None
                 raise error
-            message = work(batch), None
+            message = work(pickle.loads(batch)), None
         except KeyboardInterrupt:
             return
         except Exception as task_error:

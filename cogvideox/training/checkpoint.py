@@ -224,7 +224,7 @@ def restore_run(
     done = 0 if step is None else checkpoints.load(parts)
 
     def write_settings() -> None:
-        remove_stale_files(folder, Path(folder) / "samples", checkpoints.folder)
+        remove_stale_files(folder, *Path(folder).glob("*/"), *Path(folder).glob("model/*/"))
         config.save(settings, file)
 
     checkpoints.on_rank_zero(write_settings)

@@ -19,6 +19,13 @@ class TwoArguments(Exception):
         super().__init__(first + second)
 
 
+class NotUnpicklable:
+    """A batch that cannot be unpickled."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("not a number",)
+
+
 @dataclass(frozen=True)
 class Obey:
     """Batch task that does what the batch says."""
@@ -65,7 +72,11 @@ def test_batches_and_results_larger_than_a_pipe_do_not_block(pool):
 
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
-    [("lock", TypeError, "cannot pickle"), ("raise", RuntimeError, "TwoArguments: badluck")],
+    [
+        ("lock", TypeError, "cannot pickle"),
+        ("raise", RuntimeError, "TwoArguments: badluck"),
+        (NotUnpicklable(), ValueError, "not a number"),
+    ],
 )
 def test_what_cannot_be_pickled_is_an_error_of_its_batch(pool, batch, error, message):
     pool.submit(batch)

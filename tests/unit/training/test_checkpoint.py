@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from cogvideox.atomic_io import atomic_write
 from cogvideox.errors import UserError
 from cogvideox.training.checkpoint import Checkpoints, restore_run
 from cogvideox.training.config import OptimSettings
@@ -216,6 +217,16 @@ def test_a_run_resumes_from_its_checkpoint(tmp_path):
     _, done = restore_run(tmp_path, OptimSettings(lr=1e-4), state, resume=True, keep=1)
     assert done == 5 and equal(state["net"].state_dict(), trained_parts(1)["net"].state_dict())
     assert "lr: 0.0001" in (tmp_path / "settings.yaml").read_text()
+
+
+@pytest.mark.parametrize("folder", [".", "checkpoints", "vae", "model/transformer"])
+def test_a_resumed_run_removes_temporary_files(tmp_path, folder):
+    start_run(tmp_path)
+    with atomic_write(tmp_path / folder / "config.json") as temporary:
+        temporary.touch()
+    temporary.touch()  # as if the process had been killed in the block
+    restore_run(tmp_path, OptimSettings(), trained_parts(0), resume=True, keep=1)
+    assert (tmp_path / folder / "config.json").exists() and not temporary.exists()
 
 
 def test_a_failed_resume_keeps_the_settings_file(tmp_path):
