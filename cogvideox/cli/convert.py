@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.messages import print_note
+from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_bytes, pluralize
 from cogvideox.pretrained.detect_variant import Variant
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
 
     import torch  # takes a second, so imported after the arguments have been checked
 
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
     from cogvideox.pretrained.conversion.convert import plan_conversion
     from cogvideox.pretrained.conversion.detect import detect_checkpoint
 
@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _convert_lora(path: Path, target: Path, dtype: "torch.dtype | None", model_options: list[str]) -> None:
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
     from cogvideox.pretrained.conversion.convert import convert_lora
 
     if model_options:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.dependencies import PURPOSES, libraries
+from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.dependencies import PURPOSES, libraries
 from cogvideox.errors import UserError
 from cogvideox.pretrained.model_spec import WEIGHT_STEMS, read_spec, shipped_models, weights_file
 from cogvideox.pretrained.offload.hardware import main_memory

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.cli.arguments import Parser
+from cogvideox.cli.common.arguments import Parser
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> None:
     if not plan.windows and shard.world == 1:
         raise UserError(f"{options.folder} has no usable clips, so {options.output} is not written")
 
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
 
     check_writable(options.output / "index.parquet", plan.num_bytes)
     threads = max(1, torch.get_num_threads() // options.workers) if options.workers else None

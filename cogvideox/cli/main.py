@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from cogvideox.cli.arguments import nearest
-from cogvideox.cli.messages import print_message
+from cogvideox.cli.common.arguments import nearest
+from cogvideox.cli.common.messages import print_message
 from cogvideox.errors import UserError, is_out_of_memory
 from cogvideox.version import __version__
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cogvideox import config, geometry
-from cogvideox.cli.arguments import Parser, add_options, nearest, parse_options
-from cogvideox.cli.flags import to_flags
+from cogvideox.cli.common.arguments import Parser, add_options, nearest, parse_options
+from cogvideox.cli.common.flags import to_flags
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_bytes, format_duration
 from cogvideox.generation.request.request import Request

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.arguments import Parser, nearest
+from cogvideox.cli.common.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.atomic_io import atomic_write
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.writable import check_writable
+from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.toybox.scenes.grammar import FACTS, Scene
 from cogvideox.untrusted.files import parse_json, read_text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cogvideox import config
-from cogvideox.cli.arguments import Parser, nearest
+from cogvideox.cli.common.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cogvideox.cli.arguments import Parser
+from cogvideox.cli.common.arguments import Parser
 from cogvideox.cli.rate import (
     add_address_options,
     add_invite_options,

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.messages import print_note
+from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.messages import print_note
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> None:
     from dataclasses import replace
 
     from cogvideox import config
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
     from cogvideox.curation.captions.config import CaptionPipelineConfig
     from cogvideox.curation.captions.outputs import CAPTIONS
     from cogvideox.curation.captions.run import caption_folder

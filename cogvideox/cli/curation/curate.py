@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.cli.arguments import Parser
-from cogvideox.cli.messages import print_note
+from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.untrusted.text_encoding import check_utf8_path
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> None:
     shard = Shard() if options.shard is None else Shard.parse(options.shard)
 
     from cogvideox import config
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
     from cogvideox.curation.manifest import MANIFEST
     from cogvideox.curation.recipe import Recipe
     from cogvideox.curation.run import choose_signals, curate, estimate

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.cli.arguments import Parser
+from cogvideox.cli.common.arguments import Parser
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import read_json
 from cogvideox.untrusted.text_encoding import check_utf8_path

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.arguments import Parser, nearest
+from cogvideox.cli.common.arguments import Parser, nearest
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:

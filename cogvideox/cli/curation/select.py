@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.cli.arguments import Parser
+from cogvideox.cli.common.arguments import Parser
 from cogvideox.errors import UserError
 
 if TYPE_CHECKING:

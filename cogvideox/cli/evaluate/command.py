@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.arguments import Parser, add_options
-from cogvideox.cli.messages import print_note
+from cogvideox.cli.common.arguments import Parser, add_options
+from cogvideox.cli.common.messages import print_note
 from cogvideox.errors import UserError
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.options import Option, list_options, parse_value
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> None:
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be 0 or more")
 
-    from cogvideox.cli.writable import check_writable
+    from cogvideox.cli.common.writable import check_writable
     from cogvideox.evaluation.report.page import write_report
     from cogvideox.evaluation.results import FILE
     from cogvideox.evaluation.run import RESPONSES, evaluate

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cogvideox.cli.arguments import Parser
+from cogvideox.cli.common.arguments import Parser
 from cogvideox.errors import UserError
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox import geometry
-from cogvideox.cli.flags import to_flags
+from cogvideox.cli.common.flags import to_flags
+from cogvideox.cli.common.messages import print_message, print_note
 from cogvideox.cli.generate.jobs import Job, JobBatch, build_jobs
 from cogvideox.cli.generate.options import Arguments, parse
-from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
 from cogvideox.generation.request.input_sources import checked_path

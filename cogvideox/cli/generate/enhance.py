@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from cogvideox import config
+from cogvideox.cli.common.messages import print_note
 from cogvideox.cli.generate.options import CommandOptions
-from cogvideox.cli.messages import print_note
 from cogvideox.errors import UserError
 
 RESPONSES = "enhanced-prompts.sqlite"

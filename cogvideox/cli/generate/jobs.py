@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cogvideox.cli.flags import to_flags
+from cogvideox.cli.common.flags import to_flags
+from cogvideox.cli.common.messages import print_message, print_note
 from cogvideox.cli.generate.enhance import Rewrite, prompt_rewriter
 from cogvideox.cli.generate.options import Arguments
 from cogvideox.cli.generate.outputs import Output, check_not_overwritten, check_outputs, is_complete, name_outputs
 from cogvideox.cli.generate.prompt_file import read_prompts
-from cogvideox.cli.messages import print_message, print_note
 from cogvideox.errors import UserError
 from cogvideox.generation.request.builder import build_request, split_seeds
 from cogvideox.generation.request.input_sources import AppliedLoRA, parse_lora_argument

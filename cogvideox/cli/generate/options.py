@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cogvideox.cli.arguments import Parser, add_options, parse_options
+from cogvideox.cli.common.arguments import Parser, add_options, parse_options
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.options import Option, list_options
 

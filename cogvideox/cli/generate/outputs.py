@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cogvideox.atomic_io import cannot_write
-from cogvideox.cli.writable import check_writable
+from cogvideox.cli.common.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.generation.request.request import Request

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich import progress as rich_progress
 from rich.console import Console
 
-from cogvideox.cli.messages import print_message
+from cogvideox.cli.common.messages import print_message
 from cogvideox.formatting import format_duration
 from cogvideox.generation.progress import OnStep, Progress
 

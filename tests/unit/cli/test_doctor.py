@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cogvideox.cli import dependencies
-from cogvideox.cli.dependencies import PURPOSES, Library, libraries
+from cogvideox.cli.common import dependencies
+from cogvideox.cli.common.dependencies import PURPOSES, Library, libraries
 
 
 def without(library: str, *arguments: str) -> subprocess.CompletedProcess:

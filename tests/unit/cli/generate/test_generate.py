@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cogvideox.cli.writable import check_writable
+from cogvideox.cli.common.writable import check_writable
 from cogvideox.errors import UserError
 from cogvideox.records import Video
 from cogvideox.transformer.model import Transformer

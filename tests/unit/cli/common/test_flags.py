@@ -2,7 +2,7 @@
 
 import pytest
 
-from cogvideox.cli.flags import to_flags
+from cogvideox.cli.common.flags import to_flags
 
 
 @pytest.mark.parametrize(

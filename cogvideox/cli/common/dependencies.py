@@ -24,7 +24,7 @@ PURPOSES = {
 }
 """Purpose of each extra."""
 
-_CHECKOUT = Path(__file__).parent.parent.parent / "pyproject.toml"
+_CHECKOUT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 @dataclass(frozen=True)
