@@ -11,6 +11,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -30,6 +31,9 @@ _THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 _CLOSE = b""
 """Message that ends a worker."""
+
+_EXIT_SECONDS = 10.0
+"""Time that a process may take to exit."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class _Worker:
         """Return what becomes ready when a batch is finished or the process ends."""
         return self.connection, self.process.sentinel
 
+    def join(self) -> None:
+        """Wait until the process, which has closed its connection, has exited. Kill it if that takes too long."""
+        self.process.join(_EXIT_SECONDS)
+        self.process.kill()
+        self.process.join()
+
 
 class WorkerPool:
     """Processes that open the same task. Use as a context manager; at its end, running batches are finished first.
@@ -99,7 +109,6 @@ class WorkerPool:
         for worker in self._workers:
             while worker.process.is_alive():  # read results, which a worker may be waiting to send
                 self._receive(worker)
-            worker.process.join()
             worker.connection.close()
         self._workers.clear()
 
@@ -146,7 +155,6 @@ class WorkerPool:
         while (event := self._receive(worker, seconds=0.0)) is not None:
             events.append(event)
         if not alive:
-            worker.process.join()
             worker.connection.close()
             self._workers.remove(worker)
             events.append(Died([batch for _, batch in worker.batches]))
@@ -157,8 +165,8 @@ class WorkerPool:
             if not worker.connection.poll(seconds):
                 return None
             result, error = worker.connection.recv()
-        except (EOFError, OSError):  # the worker died
-            worker.process.join()
+        except (EOFError, OSError):  # the worker died or is exiting
+            worker.join()
             return None
         return Finished(*worker.batches.popleft(), result, error)
 
@@ -176,6 +184,14 @@ class WorkerPool:
 
 
 def _run_worker(connection: Connection, task: bytes, index: int, threads: int) -> None:
+    """Run a worker process. It exits without the cleanup of libraries, in which it may hang."""
+    _process_batches(connection, task, index, threads)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _process_batches(connection: Connection, task: bytes, index: int, threads: int) -> None:
     """Process batches until `_CLOSE` is received. They are received by a thread, so that sending never waits for work.
 
     The thread does not unpickle them: that may import modules, which the main thread may be importing at that time.
