@@ -1,8 +1,8 @@
 """Shared code of the benchmarks: interleaved timing, peak memory, the environment, and the JSON report.
 
-A report is `{"benchmark", "environment", "what", "rows"}`. A row compares several variants (implementations) of a task,
-with equal weights and inputs: `{"task", "reference", "ways": {name: {"seconds", "median", "ratio", "error", ...}}}`.
-The ratio is the median of the reference divided by the median of the variant, so above 1 is faster. The error is the
+A report is `{"benchmark", "environment", "settings", "rows"}`. A row compares several variants (implementations) of a
+task, with equal weights and inputs: `{"task", "reference", "variants": {name: {"seconds", "median", "ratio", ...}}}`.
+The ratio is the median of the reference divided by the median of the variant, so above 1 is faster. `error` is the
 maximum difference from the result of the reference, divided by its maximum value; a benchmark fails if it is too large.
 """
 
@@ -121,9 +121,9 @@ def make_row(task: str, times: Mapping[str, list[float]], **columns: Mapping[str
     for name, seconds in times.items():
         median = statistics.median(seconds)
         variants[name] = {"median": median, "min": min(seconds), "ratio": reference_median / median}
-        variants[name] |= {column: by_way[name] for column, by_way in columns.items() if name in by_way}
+        variants[name] |= {column: values[name] for column, values in columns.items() if name in values}
         variants[name] |= {"seconds": seconds}
-    return {"task": task, "reference": reference, "ways": variants}
+    return {"task": task, "reference": reference, "variants": variants}
 
 
 def check_equal(task: str, results: Mapping[str, Tensor], tolerance: float = EXACT) -> dict[str, float]:
@@ -177,7 +177,7 @@ def peak_extra_bytes(variant: Callable[[], object], device: str = "cpu") -> int:
 def add_peaks(row: Report, variants: Variants) -> None:
     """Add the peak memory of each variant to its row."""
     for name, variant in variants.items():
-        row["ways"][name]["peak_extra_bytes"] = peak_extra_bytes(variant)
+        row["variants"][name]["peak_extra_bytes"] = peak_extra_bytes(variant)
 
 
 def reset_peak() -> None:
@@ -226,9 +226,9 @@ def cpu_name() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def write_report(name: str, what: Mapping[str, Any], rows: list[Report], out: Path, device: str = "cpu") -> Report:
+def write_report(name: str, settings: Mapping[str, Any], rows: list[Report], out: Path, device: str = "cpu") -> Report:
     """Write and print the report."""
-    report = {"benchmark": name, "environment": environment(device), "what": dict(what), "rows": rows}
+    report = {"benchmark": name, "environment": environment(device), "settings": dict(settings), "rows": rows}
     write_json(out, report)
     for row in rows:
         print_row(row)
@@ -247,7 +247,7 @@ def write_json(file: Path, content: object) -> None:
 def print_row(row: Report) -> None:
     """Print a row as text."""
     print(row["task"])
-    for name, variant in row["ways"].items():
+    for name, variant in row["variants"].items():
         if "median" not in variant:
             print(f"  {name:32} {variant.get('failed', '')}")
             continue

@@ -287,7 +287,7 @@ def main() -> None:
     report = {
         "benchmark": "curated_training",
         "environment": environment(),
-        "what": f"{options.num_steps} steps of fine-tuning, {options.num_seeds} seeds, {options.num_prompts} prompts",
+        "settings": f"{options.num_steps} fine-tuning steps, {options.num_seeds} seeds, {options.num_prompts} prompts",
         "sets": sets,
         "detector": {"recall": detector.recall, "false_positives": detector.false_positives},
         "rows": rows,

@@ -102,7 +102,7 @@ def main() -> None:
     rows: list[Report] = [make_row(task, times, psnr_db={"cogvideox": similarity})]
     runs = [run_command(prompt, options.seed, num_steps) for _ in range(1 if options.tiny else 3)]
     command_row = make_row(f"{task}, command line", {"cogvideox": [run["seconds"] for run in runs]})
-    command_row["ways"]["cogvideox"]["peak_bytes"] = int(max(run["peak_bytes"] for run in runs))
+    command_row["variants"]["cogvideox"]["peak_bytes"] = int(max(run["peak_bytes"] for run in runs))
     rows.append(command_row)
     write_report("generation", {**values, "seed": options.seed, "weights": spec.name}, rows, options.out)
 

@@ -41,7 +41,7 @@ def main() -> int:
     options = _arguments().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running part
     if options.list:
-        print("\n".join(f"{name:14} {part.limit:5.0f} s  {part.what}" for name, part in PARTS.items()))
+        print("\n".join(f"{name:14} {part.limit:5.0f} s  {part.description}" for name, part in PARTS.items()))
         return 0
     start, out = time.perf_counter(), options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _run(name: str, options: Options, limit: float, file: Path, log: Path) -> di
     """Run a part in a process that is killed at the time limit, and return its report."""
     print(f"{name:14} ", end="", flush=True)
     with log.open("a") as lines:
-        lines.write(f"\n== {name}: {PARTS[name].what}, at most {limit:.0f} s\n")
+        lines.write(f"\n== {name}: {PARTS[name].description}, at most {limit:.0f} s\n")
     start = time.perf_counter()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -118,7 +118,9 @@ def _summary(results: dict[str, Any]) -> str:
     lines = []
     for name, result in results.items():
         rows = [
-            (row["task"], variant, values) for row in result.get("rows", []) for variant, values in row["ways"].items()
+            (row["task"], variant, values)
+            for row in result.get("rows", [])
+            for variant, values in row["variants"].items()
         ]
         failed = [f"{variant} ({task})" for task, variant, values in rows if "failed" in values]
         failed += [figure for figure, values in result.items() if isinstance(values, dict) and "failed" in values]

@@ -133,12 +133,12 @@ def main() -> None:
                 subprocess.run([*command, "--out", str(result)], check=True)
                 measurements.append(json.loads(result.read_text()))
     check_equal_weights(rounds)
-    what = {"stored": options.stored, "loaded_as": options.dtype, "weights": f"random, seed {options.seed}"}
+    settings = {"stored": options.stored, "loaded_as": options.dtype, "weights": f"random, seed {options.seed}"}
     size = f"{options.preset or 'small'}, {num_parameters / 1e6:.0f} M parameters"
     loads = {library: rounds[library] for library in ("diffusers", "cogvideox")}
     conversions = {"cogvideox": rounds["cogvideox convert"]}
     rows = [summarize(f"load: {size}", loads), summarize(f"convert: {size}", conversions)]
-    write_report("load", what, rows, options.out)
+    write_report("load", settings, rows, options.out)
 
 
 def check_equal_weights(rounds: dict[str, list[Measurement]]) -> None:

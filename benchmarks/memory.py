@@ -44,8 +44,8 @@ from cogvideox.vae.config import VAEConfig
 
 PLACEMENTS: dict[str, tuple[OffloadStrategy, OffloadStrategy]] = {
     "resident": ("resident", "resident"),
-    "parts": ("model_offload", "model_offload"),
-    "streamed": ("group_offload", "group_offload"),
+    "model offload": ("model_offload", "model_offload"),
+    "group offload": ("group_offload", "group_offload"),
 }
 
 
@@ -175,11 +175,11 @@ def measure_placements(name: str, model: SmallModel, rounds: int) -> Report:
                 "video": runs[0]["video"],
             }
         for variant in variants.values():
-            variant["of_resident"] = variant["peak_bytes"] / variants["resident"]["peak_bytes"]
+            variant["peak_over_resident"] = variant["peak_bytes"] / variants["resident"]["peak_bytes"]
     for variant in variants.values():
         del variant["video"]
     frames, height, width = model.size
-    return {"task": f"{name}: {frames}x{height}x{width}", "reference": "resident", "ways": variants}
+    return {"task": f"{name}: {frames}x{height}x{width}", "reference": "resident", "variants": variants}
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def curves(reports: list[Report], path: Path) -> None:
             for family, (_, color) in FAMILIES.items():
                 variants = [
                     variant
-                    for name, variant in row["ways"].items()
+                    for name, variant in row["variants"].items()
                     if family in name.split() and variant.get("psnr_db")
                 ]
                 for column, dashed in (("psnr_db", False), ("lowest_db", True)):
@@ -77,7 +77,9 @@ def curves(reports: list[Report], path: Path) -> None:
 
 def compared_variants(row: Report) -> dict[str, Report]:
     """Return the variants other than the reference that have a ratio."""
-    return {name: variant for name, variant in row["ways"].items() if name != row["reference"] and variant.get("ratio")}
+    return {
+        name: variant for name, variant in row["variants"].items() if name != row["reference"] and variant.get("ratio")
+    }
 
 
 def main() -> None:

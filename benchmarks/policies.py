@@ -171,7 +171,7 @@ def main() -> None:
             rows[f"training: {name}"] = in_process(plan, folder, POLICIES[name])
     finally:
         shutil.rmtree(folder)
-    report = {"benchmark": "policies", "environment": environment(), "what": f"{options.rows:,} rows", "rows": rows}
+    report = {"benchmark": "policies", "environment": environment(), "settings": f"{options.rows:,} rows", "rows": rows}
     write_json(options.out, report)
     print(json.dumps(rows, indent=1))
 

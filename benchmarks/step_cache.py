@@ -67,7 +67,7 @@ def generate(pipes: dict[bool, CogVideoX], variants: Variants, prompt: str, seed
         reference = video.frames if reference is None else reference
         similarity = psnr(video.frames, reference)
         results[name]["psnr_db"] = similarity if math.isfinite(similarity) else None  # JSON has no infinity
-    return {"prompt": prompt, "seed": seed, "ways": results}
+    return {"prompt": prompt, "seed": seed, "variants": results}
 
 
 def computed_fraction(values: dict[str, Any], reference: dict[str, Any]) -> float:
@@ -87,7 +87,7 @@ def iter_videos(
         SystemExit: the time limit is reached.
     """
     lines = parts.read_text(encoding="utf-8").splitlines() if parts.exists() else []
-    videos = [video for video in map(json.loads, lines) if video["ways"].keys() == variants.keys()]
+    videos = [video for video in map(json.loads, lines) if video["variants"].keys() == variants.keys()]
     results = {(video["prompt"], video["seed"]): video for video in videos}
     for number, (prompt, seed) in enumerate(requests, start=1):
         if (prompt, seed) not in results:
@@ -104,20 +104,20 @@ def iter_videos(
 def summarize(videos: list[Video], task: str) -> Report:
     """Make a row of the report from the results of all videos."""
     results: dict[str, Any] = {}
-    for name in videos[0]["ways"]:
-        variants = [video["ways"][name] for video in videos]
+    for name in videos[0]["variants"]:
+        variants = [video["variants"][name] for video in videos]
         times = [variant["seconds"] for variant in variants]
         results[name] = {"median": statistics.median(times)}
         # Without hardware support for float8, its time is meaningless.
         if name != "float8" or torch.cuda.is_available():
-            ratios = (video["ways"][REFERENCE]["seconds"] / seconds for video, seconds in zip(videos, times))
+            ratios = (video["variants"][REFERENCE]["seconds"] / seconds for video, seconds in zip(videos, times))
             results[name]["ratio"] = statistics.median(ratios)
         if name != REFERENCE:
             similarities = [math.inf if variant["psnr_db"] is None else variant["psnr_db"] for variant in variants]
             scores = {"psnr_db": statistics.median(similarities), "lowest_db": min(similarities)}
             results[name] |= {column: score if math.isfinite(score) else None for column, score in scores.items()}
         results[name] |= {"computed": statistics.mean(variant["computed"] for variant in variants), "seconds": times}
-    return {"task": task, "reference": REFERENCE, "ways": results}
+    return {"task": task, "reference": REFERENCE, "variants": results}
 
 
 COUNT: list[step_cache.StepCache] = []

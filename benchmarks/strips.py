@@ -63,7 +63,7 @@ def main() -> None:
     for name, error in check_equal("strips", videos).items():
         variants[name]["error"] = error
     task = f"decode {frames}x{height}x{width}, widths {'x'.join(map(str, config.block_out_channels))}"
-    rows = [{"task": task, "reference": "whole", "ways": variants}]
+    rows = [{"task": task, "reference": "whole", "variants": variants}]
     write_report("strips", {"dtype": "float32", "weights": f"random, seed {options.seed}"}, rows, options.out)
 
 

@@ -101,29 +101,34 @@ def measure_generation(run: Run, preset: str) -> None:
         return torch.from_numpy(video.frames)
 
     @cache
-    def other(float8: bool) -> Transformer:
+    def compiled_transformer(float8: bool) -> Transformer:
         network = share_weights(cogvideox.model.transformer)
         if float8:
             to_float8(network)
         compile_blocks(network)
         return network
 
-    def by(float8: bool, **values: Any) -> Callable[[int], Tensor]:
-        return lambda num_steps: _with(cogvideox, other(float8), lambda: generate_with_cogvideox(num_steps, **values))
+    def compiled_variant(float8: bool, **values: Any) -> Callable[[int], Tensor]:
+        return lambda num_steps: _with_transformer(
+            cogvideox, compiled_transformer(float8), lambda: generate_with_cogvideox(num_steps, **values)
+        )
 
     def every_other(num_steps: int) -> Tensor:
         original, denoise.StepCache = denoise.StepCache, EveryOther
         try:
-            return by(float8=True, cache=0.02)(num_steps)
+            return compiled_variant(float8=True, cache=0.02)(num_steps)
         finally:
             denoise.StepCache = original
 
     variants: dict[str, tuple[int, Callable[[int], Tensor]]] = {
         "diffusers": (steps, generate_with_diffusers),
-        "cogvideox, compiled": (steps, by(float8=False)),
-        "cogvideox, fp8, compiled": (steps, by(float8=True)),
+        "cogvideox, compiled": (steps, compiled_variant(float8=False)),
+        "cogvideox, fp8, compiled": (steps, compiled_variant(float8=True)),
         "cogvideox, fp8 and cache, compiled": (steps, every_other),
-        "cogvideox, dpm++ in half the steps, compiled": (math.ceil(steps / 2), by(float8=False, sampler="dpm++")),
+        "cogvideox, dpm++ in half the steps, compiled": (
+            math.ceil(steps / 2),
+            compiled_variant(float8=False, sampler="dpm++"),
+        ),
         "cogvideox": (steps, generate_with_cogvideox),
     }
     if not HAS_DIFFUSERS:
@@ -151,11 +156,11 @@ def measure_generation(run: Run, preset: str) -> None:
             if eager := results.get("diffusers", {}).get("median"):
                 results[name]["ratio"] = eager / elapsed
         run.rows.clear()  # written again after each variant, so that a crash loses nothing
-        run.add({"task": f"generation, {preset}", "reference": next(iter(variants)), "ways": results})
+        run.add({"task": f"generation, {preset}", "reference": next(iter(variants)), "variants": results})
 
 
-def _with(cogvideox: CogVideoX, transformer: Transformer, generate_video: Callable[[], Tensor]) -> Tensor:
-    """Call `make` with another transformer in the pipeline."""
+def _with_transformer(cogvideox: CogVideoX, transformer: Transformer, generate_video: Callable[[], Tensor]) -> Tensor:
+    """Call `generate_video` with another transformer in the pipeline."""
     original, cogvideox.model = cogvideox.model, replace(cogvideox.model, transformer=transformer)
     try:
         return generate_video()

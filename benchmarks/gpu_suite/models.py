@@ -120,7 +120,7 @@ def encode_variants(cogvideox: CausalVAE, diffusers: Any, video: Tensor) -> dict
 
 
 @torch.inference_mode()
-def measure_floor(run: Run) -> None:
+def measure_lower_bound(run: Run) -> None:
     """Measure matrix products and attention at the real shapes of both models."""
     for preset in ("2b", "5b"):
         config, size = config_of(run, preset)
@@ -132,18 +132,18 @@ def measure_forward(run: Run, preset: str) -> None:
     """Measure a forward pass at the real shape with batch size 2: time, error, memory, kernels, and the lower bound."""
     config, size = config_of(run, preset)
     bound = lower_bound(run, config, shape_of(config, size))
-    run.note(preset=preset, latents=size, floor=bound)
+    run.note(preset=preset, latents=size, lower_bound=bound)
     pair = transformers(config, size, batch=BATCH, seed=run.seed, device=run.device, dtype=torch.bfloat16)
     exact = predict_in_float32(pair)
     run.free_memory()
     report = compare(run, f"forward, {preset}", forward_variants(pair, all_variants=run.options.all_variants), exact)
     work = sum(transformer_flops(config, shape_of(config, size)))
-    for variant in report["ways"].values():
+    for variant in report["variants"].values():
         if "median" in variant:
-            variant["share_of_floor"] = bound["seconds"] / variant["median"]
+            variant["fraction_of_lower_bound"] = bound["seconds"] / variant["median"]
             variant["mfu"] = work / variant["median"] / peak_flops(run)
             variant["50_steps_seconds"] = 50 * variant["median"]
-    run.rows[-1] |= {"ways": report["ways"]}
+    run.rows[-1] |= {"variants": report["variants"]}
 
 
 @torch.inference_mode()
@@ -254,7 +254,7 @@ def measure_training(run: Run) -> None:
     )
     shape = shape_of(config, size, batch=1)
     work = 3 * sum(transformer_flops(config, shape))
-    for variant in report["ways"].values():
+    for variant in report["variants"].values():
         if "median" in variant:
             variant["mfu"] = work / variant["median"] / peak_flops(run)
     run.note(tokens=shape.tokens(config), flops=work)

@@ -20,7 +20,7 @@ class Part:
         first: whether the part runs by default, without `--parts`.
     """
 
-    what: str
+    description: str
     module: str
     function: str
     limit: float
@@ -37,7 +37,7 @@ PARTS: dict[str, Part] = {
     "float8": Part("row-wise float8 products", "probes", "measure_float8", 15),
     "attention": Part("the fastest attention of a 5B and 2B forward", "probes", "measure_attention", 25),
     "tests": Part("tests/gpu", "probes", "measure_tests", 120),
-    "floor": Part("matrix products and attention of a forward pass", "models", "measure_floor", 35),
+    "lower-bound": Part("matrix products and attention of a forward pass", "models", "measure_lower_bound", 35),
     "vae": Part("VAE decode and encode compared to diffusers", "models", "measure_vae", 75),
     "forward-5b": Part("5B forward compared to diffusers", "models", "measure_forward", 120, ("5b",)),
     "train-2b": Part("2B training step compared to diffusers", "models", "measure_training", 60),

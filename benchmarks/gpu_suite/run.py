@@ -160,11 +160,11 @@ def compare(
     row = (
         make_row(task, times)
         if times
-        else {"task": task, "reference": "", "ways": {name: {"failed": reason} for name in ready}}
+        else {"task": task, "reference": "", "variants": {name: {"failed": reason} for name in ready}}
     )
     for name, values in columns.items():
-        row["ways"][name] |= values
-    row["ways"] |= {name: {"failed": reason} for name, reason in failed.items()}
+        row["variants"][name] |= values
+    row["variants"] |= {name: {"failed": reason} for name, reason in failed.items()}
     run.add(row)
     return row
 
@@ -214,8 +214,8 @@ def kernels(variant: Callable[[], object], device: str) -> dict[str, Any]:
 def show(row: Report) -> None:
     """Print a row. Of the kernels, only the attention kernel and its fraction of the time are printed."""
     variants = {}
-    for name, variant in row["ways"].items():
+    for name, variant in row["variants"].items():
         variants[name] = {column: value for column, value in variant.items() if column != "kernels"}
         for kernel, fraction in list(variant.get("kernels", {}).get("attention", {}).items())[:1]:
             variants[name]["attention"] = f"{fraction:.0%} in {kernel[:70]}"
-    print_row(row | {"ways": variants})
+    print_row(row | {"variants": variants})

@@ -34,15 +34,15 @@ def test_loading_needs_little_more_memory_than_the_weights(tmp_path: Path):
     """The limits have a margin, because a few megabytes of overhead matter for a small model."""
     run("load.py", "--rounds", "1", "--out", str(tmp_path / "load.json"))
     load, convert = read_report(tmp_path / "load.json")["rows"]
-    assert load["ways"]["cogvideox"]["peak_over_weights"] <= 1.15
-    assert convert["ways"]["cogvideox"]["peak_over_weights"] <= 0.5
+    assert load["variants"]["cogvideox"]["peak_over_weights"] <= 1.15
+    assert convert["variants"]["cogvideox"]["peak_over_weights"] <= 0.5
 
 
 @pytest.mark.parametrize("name", ["transformer", "vae"])
 def test_networks_are_timed_against_diffusers_with_equal_outputs(name: str, tmp_path: Path):
     run(f"{name}.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
     for row in read_report(tmp_path / "report.json")["rows"]:
-        variants = row["ways"]
+        variants = row["variants"]
         assert len(variants) >= 2 and row["reference"] == next(iter(variants)) == "diffusers"
         for variant in variants.values():
             assert variant["error"] <= 1e-5 and len(variant["seconds"]) == 3 and variant["ratio"] > 0
@@ -51,8 +51,8 @@ def test_networks_are_timed_against_diffusers_with_equal_outputs(name: str, tmp_
 def test_strips_do_not_change_the_decoded_video(tmp_path: Path):
     run("strips.py", "--tiny", "--strips", "2", "4", "--out", str(tmp_path / "report.json"))
     (row,) = read_report(tmp_path / "report.json")["rows"]
-    assert list(row["ways"]) == ["whole", "2 strips", "2 strips, offload", "4 strips", "4 strips, offload"]
-    for variant in row["ways"].values():
+    assert list(row["variants"]) == ["whole", "2 strips", "2 strips, offload", "4 strips", "4 strips, offload"]
+    for variant in row["variants"].values():
         assert variant["error"] <= 1e-5 and "peak_extra_bytes" in variant
 
 
@@ -62,18 +62,18 @@ def test_training_steps_have_the_losses_of_diffusers(tmp_path: Path):
     rows = read_report(tmp_path / "report.json")["rows"]
     assert len(rows) == 2
     for row in rows:
-        assert row["reference"] == "diffusers" and len(row["ways"]) == 3
-        expected = row["ways"]["diffusers"]["losses"]
+        assert row["reference"] == "diffusers" and len(row["variants"]) == 3
+        expected = row["variants"]["diffusers"]["losses"]
         assert expected == sorted(expected, reverse=True) and len(set(expected)) == 3
-        for variant in row["ways"].values():
+        for variant in row["variants"].values():
             assert variant["losses"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_generation_gives_the_video_of_diffusers_within_2_gib(tmp_path: Path):
     run("generation.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
     with_diffusers, cogvideox_only = read_report(tmp_path / "report.json")["rows"]
-    assert with_diffusers["ways"]["cogvideox"]["psnr_db"] >= 50
-    assert cogvideox_only["ways"]["cogvideox"]["peak_bytes"] <= 2 * 2**30
+    assert with_diffusers["variants"]["cogvideox"]["psnr_db"] >= 50
+    assert cogvideox_only["variants"]["cogvideox"]["peak_bytes"] <= 2 * 2**30
 
 
 def test_resolved_policies_select_the_same_rows_elsewhere(tmp_path: Path):
@@ -88,7 +88,7 @@ def test_packing_removes_padding_without_changing_outputs(tmp_path: Path):
     rows = read_report(tmp_path / "report.json")["rows"]
     assert [row["reference"] for row in rows] == ["padded", "buckets"]
     for row in rows:
-        reference, packed = row["ways"][row["reference"]], row["ways"]["packed"]
+        reference, packed = row["variants"][row["reference"]], row["variants"]["packed"]
         assert packed["useful"] >= 0.97 > reference["useful"]
         assert max(packed["error"], reference["error"]) <= 1e-5
 
@@ -104,11 +104,11 @@ def test_the_step_cache_benchmark_resumes_after_an_interruption(tmp_path: Path):
     run("step_cache.py", *options)
     assert list(tmp_path.iterdir()) == [file]
     (row,) = read_report(file)["rows"]
-    variants = row["ways"]
+    variants = row["variants"]
     assert row["reference"] == "all steps" and variants["all steps"]["computed"] == 1
     for name, variant in variants.items():
-        assert len(variant["seconds"]) == 2 and variant["seconds"][0] == first["ways"][name]["seconds"]
-        psnrs = [first["ways"][name]["psnr_db"] or math.inf, (variant.get("psnr_db") or math.inf)]
+        assert len(variant["seconds"]) == 2 and variant["seconds"][0] == first["variants"][name]["seconds"]
+        psnrs = [first["variants"][name]["psnr_db"] or math.inf, (variant.get("psnr_db") or math.inf)]
         assert (variant.get("lowest_db") or math.inf) <= min(psnrs)
     caches = [variant["computed"] for name, variant in variants.items() if name.startswith("cache")]
     assert caches == sorted(caches, reverse=True) and caches[-1] < 1
@@ -165,8 +165,8 @@ def test_the_gpu_check_completes_all_parts_without_a_gpu(tmp_path: Path):
     assert parts["tests"]["counts"] == {"skipped": 2}
     assert len(parts["compiled"]["compiled"]["again_seconds"]) == 3
     for row in parts["vae"]["rows"]:
-        assert all(variant["error_l2"] < 0.05 and "peak_extra_bytes" in variant for variant in row["ways"].values())
-    assert parts["floor"]["5b"]["seconds"] > 0
+        assert all(variant["error_l2"] < 0.05 and "peak_extra_bytes" in variant for variant in row["variants"].values())
+    assert parts["lower-bound"]["5b"]["seconds"] > 0
     # On a CPU, training in bfloat16 computes attention as matrix products, so there are no kernel calls to count.
     calls = {name: parts["checkpointing"][name]["attention_per_block"] for name in ("none", "selective", "full")}
     assert calls == {"none": 0, "selective": 0, "full": 0}
@@ -190,8 +190,8 @@ def test_the_gpu_check_adds_parts_to_a_report_and_continues_after_a_timeout(tmp_
         "buckets": "done",
     }
     (row,) = parts["generate-5b"]["rows"]
-    assert len(row["ways"]) == 6
-    assert not {name: variant["failed"] for name, variant in row["ways"].items() if "failed" in variant}
+    assert len(row["variants"]) == 6
+    assert not {name: variant["failed"] for name, variant in row["variants"].items() if "failed" in variant}
     # Equal weights and noise, in bfloat16. Videos from different noise have a PSNR of 7 dB.
-    assert row["ways"]["cogvideox"]["psnr_db"] > 20 and row["ways"]["cogvideox, compiled"]["psnr_db"] > 20
+    assert row["variants"]["cogvideox"]["psnr_db"] > 20 and row["variants"]["cogvideox, compiled"]["psnr_db"] > 20
     assert "generate-5b" in run("gpu_check.py", "--table", "--out", str(tmp_path), fails=True).stdout

@@ -27,6 +27,6 @@ def test_group_offloading_reduces_peak_memory_to_a_third_and_keeps_the_video(tmp
     command = ["benchmarks/memory.py", "--rounds", "1", "--only", "many blocks", "--out", str(out)]
     subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True, timeout=600)
     (row,) = json.loads(out.read_text())["rows"]
-    for way in row["ways"].values():
-        assert way["same_video"] and abs(way["error"]) < 0.15
-    assert row["ways"]["streamed"]["of_resident"] <= 0.35
+    for variant in row["variants"].values():
+        assert variant["same_video"] and abs(variant["error"]) < 0.15
+    assert row["variants"]["group offload"]["peak_over_resident"] <= 0.35

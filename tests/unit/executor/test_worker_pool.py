@@ -87,16 +87,16 @@ def test_what_cannot_be_pickled_is_an_error_of_its_batch(pool, batch, error, mes
     assert (second.result, second.error) == ("fine", None)
 
 
-@pytest.mark.parametrize("fate", ["die", "interrupt"])
-def test_a_dead_worker_returns_its_unfinished_batches_and_is_replaced(fate):
+@pytest.mark.parametrize("failure", ["die", "interrupt"])
+def test_a_dead_worker_returns_its_unfinished_batches_and_is_replaced(failure):
     with WorkerPool(Obey(), 1) as pool:
-        for batch in ("fine", fate, "next"):
+        for batch in ("fine", failure, "next"):
             pool.submit(batch)
         events = pool.wait()
         while len(events) < 2:
             events += pool.wait()
         assert isinstance(events[0], Finished) and events[0].result == "fine"
-        assert events[1:] == [Died([fate, "next"])]
+        assert events[1:] == [Died([failure, "next"])]
         pool.submit("again")
         assert finished(pool, 1)[0].result == "again"
 
