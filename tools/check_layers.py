@@ -32,7 +32,17 @@ ALLOWED_IN: dict[str, tuple[str, ...]] = {
 }
 LAZY = {"matplotlib", "transformers"}  # only imported inside functions, because it takes a second or more
 NEEDS_EXTRA = re.compile(r"cogvideox\.serving\.((\w+\.)?app|slow_headers)")  # FastAPI applications, and uvicorn
-WITHOUT_TORCH = re.compile(r"(^|/)(__init__|config|presets|settings|recipes|errors|geometry)\.py$")
+WITHOUT_TORCH = re.compile(
+    r"(^|/)(__init__|config|presets|settings|recipes|errors|geometry)\.py$"
+    r"|^dataset/(cache_keys|mixture)\.py$"
+    r"|^evaluation/(compare|export|intervals|plugins|results|scorer|store)\.py$"
+    r"|^evaluation/(dynamics/(aggregate|regression)|frechet/distances|judge/parsing|models/interfaces)\.py$"
+    r"|^evaluation/(report/tables|suites/paper_tables|vbench/pieces)\.py$"
+    r"|^generation/(long_video|workload|request/\w+)\.py$"
+    r"|^pretrained/detect_variant\.py$"
+    r"|^training/(config_file|metrics/curves|optim/lr_schedule)\.py$"
+    r"|^transformer/lora/locate\.py$"
+)  # imported by commands before torch is needed, or on machines without it
 HELP_SECONDS = 1.0
 
 
@@ -40,7 +50,7 @@ def main() -> int:
     rules = (
         libraries_stay_in_their_packages,
         imports_need_no_extras,
-        configs_need_no_torch,
+        modules_that_need_no_torch,
         torch_has_the_pinned_version,
         help_is_fast,
     )
@@ -110,8 +120,8 @@ def imports_need_no_extras() -> Iterator[str]:
     yield from failures(extras, [name for name, _ in modules() if not NEEDS_EXTRA.fullmatch(name)])
 
 
-def configs_need_no_torch() -> Iterator[str]:
-    """configs, settings and recipes import no torch"""
+def modules_that_need_no_torch() -> Iterator[str]:
+    """configs, recipes, requests and tables of scores import no torch"""
     names = [name for name, file in modules() if WITHOUT_TORCH.search(file.relative_to(PACKAGE).as_posix())]
     yield from failures(["torch"], names)
 

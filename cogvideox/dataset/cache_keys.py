@@ -1,6 +1,6 @@
 """Content-based cache keys: hashes of exactly the inputs that an encoded tensor depends on.
 
-A changed input gets a new key, so it is encoded again. Imports no torch.
+A changed input gets a new key, so it is encoded again.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Configs of training clips and of latent stores. Imports no torch."""
+"""Configs of training clips and of latent stores."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ Only plans steps: `training.diffusion.latent_stores` opens the stores, and `data
 All samples of a run form one sequence. The clip at a position depends on the seed, the settings and the previous
 samples, but not on the number of processes: every process plans the same steps and reads only its own rows. The next
 step depends only on the small `MixtureState` after the last step, so a resumed run continues bit-exactly.
-
-Imports no torch.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Configuration of the noise schedule, with the fields of `scheduler/scheduler_config.json` in diffusers.
-
-Imports no torch.
-"""
+"""Configuration of the noise schedule, with the fields of `scheduler/scheduler_config.json` in diffusers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Paired comparison of two evaluations of the same suite. Imports no torch."""
+"""Paired comparison of two evaluations of the same suite."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,10 +1,8 @@
 """Export of evaluated videos to the layout of VBench's official tools, which then score the same files.
 
-    FOLDER/videos/a bird and a cat-0.mp4            the original prompt, and the index of the video
-    FOLDER/VBench_full_info.json                    prompts, dimensions and auxiliary names of the exported videos
-    FOLDER/results/cogvideox_eval_results.json      our scores, in the official form: {dimension: [value, [videos]]}
-
-Imports no torch.
+FOLDER/videos/a bird and a cat-0.mp4            the original prompt, and the index of the video
+FOLDER/VBench_full_info.json                    prompts, dimensions and auxiliary names of the exported videos
+FOLDER/results/cogvideox_eval_results.json      our scores, in the official form: {dimension: [value, [videos]]}
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Confidence intervals of metrics, and paired comparison of two models. Imports no torch.
+"""Confidence intervals of metrics, and paired comparison of two models.
 
 Videos of the same prompt are not independent, so prompts are resampled, with all of their videos.
 

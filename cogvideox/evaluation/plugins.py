@@ -1,4 +1,4 @@
-"""Models of scorers, chosen by a string: KIND, or KIND:FILE[,FILE...]. Imports no torch.
+"""Models of scorers, chosen by a string: KIND, or KIND:FILE[,FILE...].
 
 | role | kinds | files |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Results of an evaluation: scores with protocols, and the measurements they summarize. Imports no torch."""
+"""Results of an evaluation: scores with protocols, and the measurements they summarize."""
 
 import json
 import math

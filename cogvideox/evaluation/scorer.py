@@ -4,7 +4,7 @@
     measure(file, item) -> measurement      JSON values of one video; cached by the video's content and `settings()`
     metric.statistic(measurements) -> float the metric over videos, also evaluated on bootstrap resamples
 
-A scorer is a small picklable object, such as a frozen dataclass of paths and thresholds. Imports no torch.
+A scorer is a small picklable object, such as a frozen dataclass of paths and thresholds.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Filter policies, which select the clips for each training step without deleting any rows. Imports no torch."""
+"""Filter policies, which select the clips for each training step without deleting any rows."""

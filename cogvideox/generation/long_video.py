@@ -1,4 +1,4 @@
-"""Frame counts of long videos, which are generated in windows of the model's length. Imports no torch.
+"""Frame counts of long videos, which are generated in windows of the model's length.
 
 Counts are in video frames. A window has 4k+1 frames; an overlap is a multiple of 4 frames (whole latent frames).
 """

@@ -1,4 +1,4 @@
-"""Workload of a request, from which the memory planner estimates memory and time. Imports no torch."""
+"""Workload of a request, from which the memory planner estimates memory and time."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Detect which of the five official models a transformer config belongs to. Imports no torch."""
+"""Detect which of the five official models a transformer config belongs to."""
 
 from typing import Literal
 

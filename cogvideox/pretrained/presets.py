@@ -1,4 +1,4 @@
-"""Specs of the five official models without their files, for estimates before a download. Imports no torch."""
+"""Specs of the five official models without their files, for estimates before a download."""
 
 from pathlib import Path
 

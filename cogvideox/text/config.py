@@ -1,7 +1,4 @@
-"""Configuration of the text encoder, with the fields of `text_encoder/config.json` in transformers.
-
-Imports no torch.
-"""
+"""Configuration of the text encoder, with the fields of `text_encoder/config.json` in transformers."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any

@@ -1,4 +1,4 @@
-"""Training configs: frozen dataclasses without defaults that depend on the environment. Imports no torch.
+"""Training configs: frozen dataclasses without defaults that depend on the environment.
 
 A recipe (`recipes.py`) returns a complete config; the command line overrides single values (`optim.lr=3e-4`).
 """

@@ -1,7 +1,4 @@
-"""Read the settings of a run from a YAML file: that of an earlier run, or a few settings that change a recipe.
-
-Imports no torch.
-"""
+"""Read the settings of a run from a YAML file: that of an earlier run, or a few settings that change a recipe."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields

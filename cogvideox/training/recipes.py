@@ -1,4 +1,4 @@
-"""Training recipes: named functions that return a complete config. Imports no torch."""
+"""Training recipes: named functions that return a complete config."""
 
 from collections.abc import Callable
 from dataclasses import replace

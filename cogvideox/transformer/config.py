@@ -1,7 +1,4 @@
-"""Configuration of the transformer, with the fields of `transformer/config.json` in diffusers.
-
-Imports no torch.
-"""
+"""Configuration of the transformer, with the fields of `transformer/config.json` in diffusers."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Configurations of the five official transformers. Imports no torch."""
+"""Configurations of the five official transformers."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""Configurations of the VAE (with the fields of diffusers' `vae/config.json`), its loss and its discriminator.
-
-Imports no torch.
-"""
+"""Configurations of the VAE (with the fields of diffusers' `vae/config.json`), its loss and its discriminator."""
 
 import math
 from collections.abc import Callable

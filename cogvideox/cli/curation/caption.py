@@ -1,4 +1,4 @@
-"""`cogvideox caption IN OUT --ladder FILE`: caption clips.
+"""`cogvideox caption IN OUT --pipeline FILE`: caption clips.
 
 `cogvideox caption report OUT` writes an HTML report, and `cogvideox caption regenerate OUT` generates a video of each
 caption.
@@ -27,23 +27,23 @@ def run(arguments: list[str]) -> None:
     if options.model is not None and options.source != Path("regenerate"):
         raise UserError("--model is an option of caption regenerate")
     if options.source == Path("regenerate"):
-        others = ("ladder", "budget", "questions", "judge", "references", "encoder")
+        others = ("pipeline", "budget", "questions", "judge", "references", "encoder")
         has_others = options.retry_failed or any(getattr(options, name) is not None for name in others)
         if has_others or options.output is None:
             raise UserError("caption regenerate needs OUT, and accepts only --model and --limit")
         _regenerate(options)
         return
     if options.source == Path("report"):
-        if options.ladder is not None or options.budget is not None or options.retry_failed:
-            raise UserError("caption report does not write captions: remove --ladder, --budget and --retry-failed")
+        if options.pipeline is not None or options.budget is not None or options.retry_failed:
+            raise UserError("caption report does not write captions: remove --pipeline, --budget and --retry-failed")
         if (options.judge and not options.questions) or (options.encoder and not options.references):
             raise UserError("--judge needs --questions, and --encoder needs --references")
         _report(options)
         return
     if options.questions or options.judge or options.references or options.encoder:
         raise UserError("--questions, --judge, --references and --encoder are options of caption report")
-    if options.source is None or options.output is None or options.ladder is None:
-        raise UserError("caption needs IN, OUT and --ladder FILE: folder with clips, output folder and pipeline config")
+    if options.source is None or options.output is None or options.pipeline is None:
+        raise UserError("caption needs IN, OUT and --pipeline FILE: a folder of clips, an output folder and a config")
 
     from dataclasses import replace
 
@@ -53,7 +53,7 @@ def run(arguments: list[str]) -> None:
     from cogvideox.curation.captions.outputs import CAPTIONS
     from cogvideox.curation.captions.run import caption_folder
 
-    pipeline_config = config.load(CaptionPipelineConfig, options.ladder)
+    pipeline_config = config.load(CaptionPipelineConfig, options.pipeline)
     if options.budget is not None:
         pipeline_config = replace(pipeline_config, budget=replace(pipeline_config.budget, cost=options.budget))
     check_writable(options.output / CAPTIONS, 2**20)
@@ -164,7 +164,7 @@ def parser() -> Parser:
     """Return the argument parser."""
     p = Parser(
         "caption",
-        "IN OUT --ladder FILE | report OUT | regenerate OUT",
+        "IN OUT --pipeline FILE | report OUT | regenerate OUT",
         "Caption the clips of IN (an output folder of `curate`, or any folder of videos and images) in up to four "
         "stages: short caption, frame captions, summary, direct caption. Writes captions.parquet (all captions and "
         "their problems) and metadata.parquet (clips with usable captions, for `encode OUT` and `train`) to OUT. Every "
@@ -174,7 +174,7 @@ def parser() -> Parser:
     )
     p.add_argument("source", nargs="?", type=Path, metavar="IN", help="folder with the clips")
     p.add_argument("output", nargs="?", type=Path, metavar="OUT", help="output folder")
-    p.add_argument("--ladder", type=Path, metavar="FILE", help="config of models, stages and checks, as YAML or JSON")
+    p.add_argument("--pipeline", type=Path, metavar="FILE", help="config of models, stages and checks, as YAML or JSON")
     p.add_argument("--limit", type=int, metavar="N", help="maximum number of clips to caption, show or regenerate")
     p.add_argument("--budget", type=float, metavar="COST", help="maximum total cost of all calls; replaces budget.cost")
     quality = p.add_argument_group("quality, for caption report")

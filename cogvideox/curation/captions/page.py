@@ -41,7 +41,7 @@ def write_page(output: Path, max_clips: int = 100) -> Path:
 
     path = output / CAPTIONS
     if not path.is_file():
-        raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --ladder FILE` first")
+        raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --pipeline FILE` first")
     with reading(path, "damaged or not a Parquet file"):
         rows = parquet.read_table(path).to_pylist()
     try:

@@ -3,7 +3,7 @@
 OUT/captions.parquet      a row per clip: all captions, problems, attempts, tokens, costs
 OUT/metadata.parquet      the clips with a usable caption, for `encode` and `train`
 OUT/captions.json         totals of the run
-OUT/ladder.yaml           the pipeline config
+OUT/pipeline.yaml         the pipeline config
 OUT/mix-policy.yaml       filter policy for short and long captions, if `short_fraction` is set
 OUT/caption-style.yaml    caption lengths and examples, for rewriting prompts in the same style
 OUT/responses.sqlite      every response of every model
@@ -35,7 +35,7 @@ from cogvideox.errors import UserError
 from cogvideox.llm.cache import ResponseCache, Spent
 from cogvideox.llm.client import Usage, run_concurrently
 
-CONFIG, SUMMARY, POLICY, RESPONSES = "ladder.yaml", "captions.json", "mix-policy.yaml", "responses.sqlite"
+CONFIG, SUMMARY, POLICY, RESPONSES = "pipeline.yaml", "captions.json", "mix-policy.yaml", "responses.sqlite"
 STYLE = "caption-style.yaml"
 
 

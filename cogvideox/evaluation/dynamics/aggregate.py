@@ -1,4 +1,4 @@
-"""Aggregation of DEVIL: range and controllability of dynamics, and quality by bins of dynamics. Imports no torch."""
+"""Aggregation of DEVIL: range and controllability of dynamics, and quality by bins of dynamics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

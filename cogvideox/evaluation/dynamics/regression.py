@@ -1,4 +1,4 @@
-"""The dynamics score: the mean of three linear regressions, each clipped to [0, 1]. Imports no torch.
+"""The dynamics score: the mean of three linear regressions, each clipped to [0, 1].
 
 Coefficients are read from a JSON file, or fitted to videos that people rated:
 

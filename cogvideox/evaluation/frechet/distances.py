@@ -1,4 +1,4 @@
-"""Frechet and kernel distances between two sets of features, in float64. Imports no torch.
+"""Frechet and kernel distances between two sets of features, in float64.
 
 Axes: n m features of each set, d width of a feature.
 """

@@ -1,4 +1,4 @@
-"""Reading of a judge's score, strictly, and as the official script reads it. Imports no torch."""
+"""Reading of a judge's score, strictly, and as the official script reads it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What scorers ask of models, as functions. Imports no torch.
+"""What scorers ask of models, as functions.
 
 Axes: t frames, h w height and width in pixels.
 """

@@ -1,4 +1,4 @@
-"""Tables of scores: Markdown and CSV. Every table comes with the protocol. Imports no torch."""
+"""Tables of scores: Markdown and CSV. Every table comes with the protocol."""
 
 import csv
 import io

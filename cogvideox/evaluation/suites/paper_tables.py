@@ -1,4 +1,4 @@
-"""Table 3 of the paper, for reports. Imports no torch."""
+"""Table 3 of the paper, for reports."""
 
 from collections.abc import Mapping
 

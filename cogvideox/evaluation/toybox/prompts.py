@@ -4,8 +4,6 @@
 - word order: the same words in a different order have a different meaning: "from left to right", or two toys whose
   colors or motions could be swapped;
 - two toys: different ones, each with its own color, shape, size and motion.
-
-Imports no torch.
 """
 
 from collections.abc import Mapping, Sequence

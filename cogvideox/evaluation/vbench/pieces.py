@@ -1,4 +1,4 @@
-"""Sampling of frames, and the pieces in which VBench-Long scores a video. Imports no torch.
+"""Sampling of frames, and the pieces in which VBench-Long scores a video.
 
 Axes: t frames, h w height and width.
 """

@@ -1,4 +1,4 @@
-"""Build requests from the caller's values and the model's defaults, and validate them. Imports no torch."""
+"""Build requests from the caller's values and the model's defaults, and validate them."""
 
 import secrets
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Read the input image and video of a request, from a file or from memory. Imports no torch.
+"""Read the input image and video of a request, from a file or from memory.
 
 Axes: t frames, h w height and width in pixels.
 """

@@ -1,6 +1,6 @@
 """Options of a generation request (`Request`) and of the model (`LoadOptions`).
 
-Every option of `cogvideox generate` and of `CogVideoX` is declared in these dataclasses only. Imports no torch.
+Every option of `cogvideox generate` and of `CogVideoX` is declared in these dataclasses only.
 """
 
 from dataclasses import dataclass

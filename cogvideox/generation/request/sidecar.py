@@ -1,6 +1,6 @@
 """The JSON sidecar of a video (`x.json` next to `x.mp4`), from which the video can be generated again.
 
-`Video.save` writes the file; its content is the `Sidecar` in `Video.metadata`. Imports no torch.
+`Video.save` writes the file; its content is the `Sidecar` in `Video.metadata`.
 """
 
 from collections.abc import Mapping

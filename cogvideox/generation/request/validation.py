@@ -1,4 +1,4 @@
-"""Validate a request against a model: unsupported values are errors, untrained sizes are warnings. Imports no torch.
+"""Validate a request against a model: unsupported values are errors, untrained sizes are warnings.
 
 Types and fixed bounds of single values are checked earlier (`cogvideox.options`); this module checks rules that depend
 on the model or on several values.

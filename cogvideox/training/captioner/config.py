@@ -1,4 +1,4 @@
-"""Configs of captioner training. Imports no torch."""
+"""Configs of captioner training."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""Recipes of captioner training. Imports no torch."""
+"""Recipes of captioner training."""
 
 from cogvideox.curation.captions.video_captioner.config import CaptionerConfig, DecoderConfig
 from cogvideox.training.captioner.config import CaptionerTraining, LanguageLora, SummarizerTraining

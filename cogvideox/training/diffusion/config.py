@@ -1,4 +1,4 @@
-"""Config of diffusion training on encoded clips (`training.diffusion.trainer`). Imports no torch.
+"""Config of diffusion training on encoded clips (`training.diffusion.trainer`).
 
 A run starts from a model folder and exports a model folder, so that stages can be chained: low resolution, high
 resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fine-tuning on a user's clips.

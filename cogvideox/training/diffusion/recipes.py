@@ -2,7 +2,6 @@
 
 Sizes, durations, sequence lengths, samples per step and numbers of steps are the paper's. The batch size in rows is
 chosen to match the samples per step. Learning rates are not published; the values here are not tested at full size.
-Imports no torch.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Charts of the metrics that training runs logged in `metrics.jsonl`, several runs side by side. Imports no torch."""
+"""Charts of the metrics that training runs logged in `metrics.jsonl`, several runs side by side."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Learning-rate schedule: linear warm-up, then constant or cosine decay. Imports no torch."""
+"""Learning-rate schedule: linear warm-up, then constant or cosine decay."""
 
 import math
 

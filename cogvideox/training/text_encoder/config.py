@@ -1,4 +1,4 @@
-"""Config of text encoder training (`training.text_encoder.trainer`). Imports no torch."""
+"""Config of text encoder training (`training.text_encoder.trainer`)."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Recipes of the shipped model, in stages as in the paper: the text encoder, the transformer at a low and at a high
 resolution, and a final stage at a low learning rate. The VAE's recipes are `toybox-vae-1` and `toybox-vae-2`.
-
-Imports no torch.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""LoRA hyperparameters and their defaults: rank, alpha and target layers. Imports no torch."""
+"""LoRA hyperparameters and their defaults: rank, alpha and target layers."""
 
 from dataclasses import dataclass
 

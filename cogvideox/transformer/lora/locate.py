@@ -1,4 +1,4 @@
-"""Find the LoRA file in a folder. Imports no torch, so that commands can check paths before loading it."""
+"""Find the LoRA file in a folder."""
 
 from pathlib import Path
 

@@ -78,7 +78,7 @@ def captions_by_stage(output: Path) -> dict[str, dict[str, str]]:
 
     path = output / CAPTIONS
     if not path.is_file():
-        raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --ladder FILE` first")
+        raise UserError(f"cannot read {path}: run `cogvideox caption IN {output} --pipeline FILE` first")
     with reading(path, "damaged or not a Parquet file"):
         rows = parquet.read_table(path).to_pylist()
     clips: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Config of the video captioner. Imports no torch."""
+"""Config of the video captioner."""
 
 from dataclasses import dataclass, field
 

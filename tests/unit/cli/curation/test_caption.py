@@ -8,7 +8,7 @@ from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.video import io
 
-LADDER = """
+PIPELINE = """
 short: {kind: toybox}
 frames: {kind: toybox}
 summary: {kind: rules}
@@ -20,9 +20,9 @@ def test_caption_and_report(tmp_path, capsys):
     pytest.importorskip("cv2")
     scene = sample_scene(np.random.default_rng(0), "core", split="all")
     io.write(tmp_path / "in/a.mp4", np.asarray(render_scene(scene, num_frames=9, height=64, width=96)), 8.0)
-    (tmp_path / "ladder.yaml").write_text(LADDER)
+    (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     (tmp_path / "references.json").write_text('{"a.mp4": "a toy on the floor"}')
-    arguments = ["caption", str(tmp_path / "in"), str(tmp_path / "out"), "--ladder", str(tmp_path / "ladder.yaml")]
+    arguments = ["caption", str(tmp_path / "in"), str(tmp_path / "out"), "--pipeline", str(tmp_path / "pipeline.yaml")]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "1 ok" in out and "summary: no problems" in out and "cost 0" in out
@@ -38,16 +38,16 @@ def test_caption_and_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["caption"], "caption needs IN, OUT and --ladder FILE"),
-        (["caption", "in", "out"], "caption needs IN, OUT and --ladder FILE"),
-        (["caption", "in", "out", "--ladder", "none.yaml"], "cannot read none.yaml"),
+        (["caption"], "caption needs IN, OUT and --pipeline FILE"),
+        (["caption", "in", "out"], "caption needs IN, OUT and --pipeline FILE"),
+        (["caption", "in", "out", "--pipeline", "none.yaml"], "cannot read none.yaml"),
         (["caption", "report"], "caption report needs OUT"),
         (["caption", "report", "none"], "cannot read none"),
         (["caption", "regenerate"], "caption regenerate needs OUT"),
         (["caption", "regenerate", "none"], "none is not an output folder of"),
         (["caption", "regenerate", "none", "--judge", "j.yaml"], "accepts only --model and --limit"),
         (["caption", "regenerate", "none", "--budget", "0"], "accepts only --model and --limit"),
-        (["caption", "in", "out", "--ladder", "x.yaml", "--model", "toybox"], "--model is an option of"),
+        (["caption", "in", "out", "--pipeline", "x.yaml", "--model", "toybox"], "--model is an option of"),
     ],
 )
 def test_errors_are_one_sentence(arguments, reason, capsys, tmp_path, monkeypatch):
