@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,6 +23,10 @@ from cogvideox.untrusted.files import parse_json, parse_yaml, read_text, reading
 from cogvideox.untrusted.text_encoding import dump_json
 
 T = TypeVar("T")
+
+VARIANT = {"omit_default": True}
+"""Metadata of dataclass fields that `to_dict` leaves out while they have their default. They define variants of models
+and of training; files and hashes of configs without the variant stay the same."""
 
 
 def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
@@ -40,7 +44,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 def to_dict(obj: Any) -> Any:
     """Convert a dataclass to plain data (dicts, lists, strings, numbers, None), the inverse of `from_dict`."""
     if is_dataclass(obj):
-        return {field.name: to_dict(getattr(obj, field.name)) for field in fields(obj)}
+        values = {field.name: getattr(obj, field.name) for field in fields(obj) if not _is_omitted(obj, field)}
+        return {name: to_dict(value) for name, value in values.items()}
     if isinstance(obj, Mapping):
         return {key: to_dict(value) for key, value in obj.items()}
     if isinstance(obj, tuple | list):
@@ -123,6 +128,10 @@ def digest(obj: Any, type_name: str | None = None) -> str:
     """
     content = json.dumps([type_name or type(obj).__name__, to_dict(obj)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _is_omitted(obj: Any, field: Field[Any]) -> bool:
+    return bool(field.metadata.get("omit_default")) and getattr(obj, field.name) == field.default
 
 
 class _RawValue(str):

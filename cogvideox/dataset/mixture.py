@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int
 
 from cogvideox.dataset.buckets import Buckets
 from cogvideox.dataset.config import CaptionDropout
-from cogvideox.dataset.packing import balance_rows, first_fit_decreasing
+from cogvideox.dataset.packing import Packing, balance_rows, has_full_rows, pack_rows
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Policy
 from cogvideox.filter_policy.rows import Columns
@@ -67,6 +67,9 @@ class MixtureSettings(CaptionDropout):
         policy: the filter policy, which may change with the step.
         image_dropout: probability of replacing the image by zeros, for image-to-video models.
         timestep_sampling: see `TimestepSampling`.
+        timestep_ranks: number of ranks for "explicit_uniform_ranks", to train as on this many ranks; None is the
+            data-parallel world size.
+        packing: see `packing.Packing`.
 
     Raises:
         UserError: a value is out of range; no sources, or duplicate sources.
@@ -79,6 +82,8 @@ class MixtureSettings(CaptionDropout):
     policy: Policy = field(default_factory=Policy)
     image_dropout: float = 0.05
     timestep_sampling: TimestepSampling = "explicit_uniform"
+    timestep_ranks: int | None = None
+    packing: Packing = "frame_pack"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +93,14 @@ class MixtureSettings(CaptionDropout):
         for name in ("row_tokens", "num_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
+        if self.timestep_ranks is not None:
+            if self.timestep_sampling != "explicit_uniform_ranks":
+                raise UserError(
+                    "timestep_ranks needs timestep_sampling=explicit_uniform_ranks: set it, or leave it out"
+                )
+            if self.timestep_ranks < 1:
+                raise UserError(f"timestep_ranks={self.timestep_ranks} must be 1 or more")
+            balance_rows([0] * self.num_rows, self.timestep_ranks)  # raises if the rows cannot be divided among them
         for name in ("image_fraction", "image_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -297,17 +310,20 @@ class Mixture:
         waiting = [sample for sample in state.waiting if masks[sample.source][sample.index]]
         pool, position, cursors = list(waiting), state.position, dict(state.cursors)
         pool_tokens = settings.row_tokens * settings.num_rows * (1 + _LOOKAHEAD)
-        tokens = sum(map(self._length, pool))
-        while tokens <= pool_tokens:
+        lengths = [self._length(sample) for sample in pool]
+        tokens = sum(lengths)
+        while tokens <= pool_tokens or not has_full_rows(
+            lengths, settings.row_tokens, settings.num_rows, settings.packing
+        ):
             rng = np.random.default_rng((_LANE_STREAM, self.seed, position))
             lane = lanes[rng.choice(len(lanes), p=probabilities)]
             index, cursors[lane] = self._next_clip(lane, cursors[lane], masks[_source(lane)])
             pool.append(Sample(position, lane, index))
-            tokens += self._length(pool[-1])
+            lengths.append(self._length(pool[-1]))
+            tokens += lengths[-1]
             position += 1
 
-        lengths = [self._length(sample) for sample in pool]
-        rows = first_fit_decreasing(lengths, settings.row_tokens, num_rows=settings.num_rows, first=len(waiting))
+        rows = pack_rows(lengths, settings.row_tokens, settings.num_rows, settings.packing, num_waiting=len(waiting))
         packed = {i for row in rows for i in row}
         seen = dict(state.seen)
         for i in packed:

@@ -183,7 +183,8 @@ class PackedLoader:
             return random_uniform(*arguments)
         if self.settings.timestep_sampling == "explicit_uniform":
             return explicit_uniform(*arguments)
-        rank_of = {row: rank for rank, rows in enumerate(plan.rows_by_rank(self.num_ranks)) for row in rows}
+        rows_by_rank = plan.rows_by_rank(self.settings.timestep_ranks or self.num_ranks)
+        rank_of = {row: rank for rank, rows in enumerate(rows_by_rank) for row in rows}
         return explicit_uniform(*arguments, ranks=[rank_of[k] for k, row in enumerate(plan.rows) for _ in row])
 
     def _batch(self, row: tuple[Sample, ...], timestep: Int[Tensor, " s"]) -> PackedBatch:

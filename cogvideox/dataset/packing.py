@@ -1,18 +1,47 @@
 """Frame Pack (paper section 3.1): clips of different lengths are packed into rows with a fixed token budget.
 
-Padded batches and length buckets are included for comparison.
+Length buckets and padded batches are included for comparison.
 
 Lengths are in tokens of text and video. All functions are deterministic, so every rank gets the same result. Imports no
 torch.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from cogvideox.errors import UserError
 
 PackedRow = tuple[int, ...]
 """Indices of the clips in a row."""
+
+Packing = Literal["frame_pack", "buckets"]
+"""Clips of a row: of all lengths ("frame_pack"), or of one length ("buckets", the usual baseline)."""
+
+
+def has_full_rows(lengths: Sequence[int], budget: int, num_rows: int, packing: Packing) -> bool:
+    """Return whether at least `num_rows` buckets are full. Always true with Frame Pack, which has no buckets."""
+    if packing == "frame_pack":
+        return True
+    return sum(count // (budget // length) for length, count in Counter(lengths).items()) >= num_rows
+
+
+def pack_rows(
+    lengths: Sequence[int], budget: int, num_rows: int, packing: Packing, *, num_waiting: int = 0
+) -> list[PackedRow]:
+    """Pack clips into at most `num_rows` rows. Clips that do not fit are left out.
+
+    Args:
+        num_waiting: number of clips at the start of the list that were left out before.
+
+    Raises:
+        UserError: a clip is longer than a row.
+    """
+    if packing == "frame_pack":
+        return first_fit_decreasing(lengths, budget, num_rows=num_rows, first=num_waiting)
+    # Buckets in the order in which they fill, so that every clip is used eventually.
+    return bucketed_batches(lengths, sorted(set(lengths)), budget)[:num_rows]
 
 
 def first_fit_decreasing(

@@ -1,13 +1,15 @@
 """Configuration of the noise schedule, with the fields of `scheduler/scheduler_config.json` in diffusers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-from cogvideox.config import from_dict
+from cogvideox.config import VARIANT, from_dict
 from cogvideox.errors import UserError
 
 Sampler = Literal["ddim", "dpm++"]
+PredictionType = Literal["v_prediction", "epsilon"]
+"""Output of the transformer: the velocity, or the noise (Ho et al. 2020)."""
 Config = TypeVar("Config", bound="ScheduleConfig")
 
 # The diffusers scheduler class of each sampler. Both use the same noise schedule.
@@ -21,7 +23,6 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
     "beta_schedule": ("scaled_linear",),
     "trained_betas": (None,),
     "set_alpha_to_one": (True,),
-    "prediction_type": ("v_prediction",),
     "timestep_spacing": ("trailing", "linspace", "leading"),
 }
 
@@ -57,6 +58,7 @@ class ScheduleConfig:
     """Divisor of the signal-to-noise ratio at every timestep; 1.0 is no shift."""
     rescale_betas_zero_snr: bool = True
     """Zero terminal SNR: the last timestep is pure noise (Lin et al. 2023)."""
+    prediction_type: PredictionType = field(default="v_prediction", metadata=VARIANT)
 
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 2:
@@ -66,6 +68,11 @@ class ScheduleConfig:
             raise UserError(f"{betas} must satisfy 0 < beta_start <= beta_end < 1")
         if not self.snr_shift_scale > 0:
             raise UserError(f"snr_shift_scale={self.snr_shift_scale} must be above 0; 1.0 is no shift")
+        if self.prediction_type == "epsilon" and self.rescale_betas_zero_snr:
+            raise UserError(
+                "prediction_type='epsilon' is undefined at zero terminal SNR, where the input is the noise: set "
+                "rescale_betas_zero_snr=false, or prediction_type='v_prediction'"
+            )
 
     @classmethod
     def from_diffusers(cls: type[Config], data: Mapping[str, Any]) -> Config:

@@ -112,7 +112,7 @@ def save(
     files = {
         SCHEDULER_FILE: model.schedule.to_diffusers(sampler),
         SETTINGS_FILE: to_dict(model.settings),
-        INDEX_FILE: model_index(model.transformer.config, sampler),
+        INDEX_FILE: model_index(model.transformer.config, model.vae.config, sampler),
     }
     with atomic_model_folder(Path(path), [*WEIGHT_STEMS, "tokenizer", *files]) as folder:
         write_json_files(folder, files)
@@ -131,13 +131,17 @@ def save_with_transformer(
     *,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a copy of the model folder `spec` with a new transformer and new settings, atomically.
+    """Write a copy of the model folder `spec` with a new transformer, schedule and settings, atomically.
 
     The other components are copied as files. See `save` for arguments and errors.
     """
     sampler = SAMPLER_OF_SCHEDULER[read_json(spec.path / SCHEDULER_FILE)["_class_name"]]
-    copied = ("vae", "text_encoder", "tokenizer", "scheduler")
-    files = {SETTINGS_FILE: to_dict(settings), INDEX_FILE: model_index(config, sampler)}
+    copied = ("vae", "text_encoder", "tokenizer")
+    files = {
+        SCHEDULER_FILE: spec.schedule.to_diffusers(sampler),
+        SETTINGS_FILE: to_dict(settings),
+        INDEX_FILE: model_index(config, spec.vae, sampler),
+    }
     with atomic_model_folder(Path(path), ["transformer", *copied, *files]) as folder:
         write_json_files(folder, files)
         for name in copied:

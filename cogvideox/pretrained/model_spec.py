@@ -143,7 +143,7 @@ def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encode
             )
 
 
-def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, Any]:
+def model_index(transformer: TransformerConfig, vae: VAEConfig, sampler: Sampler) -> dict[str, Any]:
     """Return the content of `model_index.json`: library and class of every component."""
     return {
         "_class_name": "CogVideoXImageToVideoPipeline" if transformer.is_image_to_video else "CogVideoXPipeline",
@@ -151,8 +151,8 @@ def model_index(transformer: TransformerConfig, sampler: Sampler) -> dict[str, A
         "scheduler": ["diffusers", DIFFUSERS_CLASSES[sampler]],
         "text_encoder": ["transformers", "T5EncoderModel"],
         "tokenizer": ["transformers", "T5Tokenizer"],
-        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+        "transformer": ["diffusers", transformer.diffusers_class],
+        "vae": ["diffusers", vae.diffusers_class],
     }
 
 

@@ -39,7 +39,7 @@ def diffusers_keymap(config: TransformerConfig) -> list[Rule]:
         *(Rename(external, internal) for internal, external, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
         Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
-        _modulation_rule(),
+        _modulation_rule(config),
     ]
 
 
@@ -53,16 +53,17 @@ def sat_keymap(config: TransformerConfig) -> list[Rule]:
     ]
 
 
-def _modulation_rule() -> Rule:
+def _modulation_rule(config: TransformerConfig) -> Rule:
     """Return the rule for the modulation in diffusers, which has one matrix for attention and one for the MLP.
 
     Each has rows for shift, scale and gate of video, then of text. Here, a single matrix has rows for the shift of
-    attention for text, then for video, then for its scale, and so on: text before video, as in the merged stream.
+    attention for text, then for video, then for its scale, and so on: text before video, as in the merged stream. A
+    modulation for both has the same rows once.
     """
-    video, text = 0, 3
-    order = [(layer, modality + part) for layer in (0, 1) for part in range(3) for modality in (text, video)]
+    first_parts = (3, 0)[-config.num_modulations :]  # of text and video
+    order = [(layer, first + part) for layer in (0, 1) for part in range(3) for first in first_parts]
     external = [f"{_BLOCK}.norm{layer}.linear.*" for layer in (1, 2)]
-    return Interleave(external, "blocks.{n}.modulation.*", order, num_chunks=6)
+    return Interleave(external, "blocks.{n}.modulation.*", order, num_chunks=3 * config.num_modulations)
 
 
 def _sat_modulation_rule() -> Rule:

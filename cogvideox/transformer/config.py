@@ -1,13 +1,14 @@
 """Configuration of the transformer, with the fields of `transformer/config.json` in diffusers."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from cogvideox.config import from_dict
+from cogvideox.config import VARIANT, from_dict, to_dict
 from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_sizes
 
 DIFFUSERS_CLASS = "CogVideoXTransformer3DModel"
+VARIANT_CLASS = "CogVideoXVariantTransformer3DModel"
 
 PositionRule = Literal["resize_crop", "slice"]
 """How rotary coordinates depend on the size of the clip. Both rules agree at the base size.
@@ -15,6 +16,17 @@ PositionRule = Literal["resize_crop", "slice"]
 "resize_crop" (1.0): the clip's grid is scaled to fit inside the base grid and centered there, so that coordinates stay
 in the range seen in training. "slice" (1.5): patches are counted from 0.
 """
+
+AttentionKind = Literal["full", "factorized"]
+"""Attention over all tokens of a clip ("full", 3D), or 2D+1D ("factorized"): even blocks attend within frames, odd
+blocks over time. The parameters are the same."""
+
+SeparateWeights = Literal["none", "modulation", "all"]
+"""Weights of a block that text and video have separately. "modulation": expert adaptive LayerNorm. "none": a single
+modulation for both. "all": separate streams, which meet only in attention (MMDiT, Esser et al. 2024)."""
+
+# Fields of variants that diffusers does not have.
+_VARIANTS = ("attention", "separate_weights", "ffn_dim")
 
 # Keys of the diffusers file with a single supported value.
 _FIXED: dict[str, Any] = {
@@ -68,15 +80,20 @@ class TransformerConfig:
     use_rotary_positional_embeddings: bool = False
     """Use 3D RoPE instead of sinusoidal positions."""
     use_learned_positional_embeddings: bool = False
-    """Add learned positions, in addition to RoPE (5B-I2V)."""
+    """Add learned positions, in addition to RoPE (5B-I2V) or instead of sinusoidal positions."""
+    attention: AttentionKind = field(default="full", metadata=VARIANT)
+    separate_weights: SeparateWeights = field(default="modulation", metadata=VARIANT)
+    ffn_dim: int | None = field(default=None, metadata=VARIANT)
+    """Width of the hidden layer of a block's MLP; None is 4 times the width of a token. It makes the number of
+    parameters of two variants equal (`parameter_matching.match_parameters`)."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise UserError(f"{name}={value} of the transformer must be positive")
         check_sizes(asdict(self), "the transformer")
-        if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
-            raise UserError("use_learned_positional_embeddings requires use_rotary_positional_embeddings: set both")
+        if self.attention != "full" or self.separate_weights == "all":
+            raise UserError("attention and separate_weights=all of the transformer are not implemented yet")
         rotary = self.use_rotary_positional_embeddings
         name, size = ("attention_head_dim", self.attention_head_dim) if rotary else ("the width", self.width)
         if size % 16:
@@ -111,6 +128,31 @@ class TransformerConfig:
     def width(self) -> int:
         """Channels of a token (d)."""
         return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the hidden layer of a block's MLP."""
+        return self.ffn_dim or 4 * self.width
+
+    @property
+    def num_modulations(self) -> int:
+        """Number of modulations of a block: one each for text and video, or one for both."""
+        return 1 if self.separate_weights == "none" else 2
+
+    @property
+    def variants(self) -> dict[str, Any]:
+        """The values of fields that differ from all official models, by name."""
+        given = to_dict(self)
+        variants = {name: given[name] for name in _VARIANTS if name in given}
+        if self.use_learned_positional_embeddings and not self.use_rotary_positional_embeddings:
+            variants["use_rotary_positional_embeddings"] = False
+        return variants
+
+    @property
+    def diffusers_class(self) -> str:
+        """Name of the class in diffusers. Variants have a name that diffusers does not know, so that it refuses them
+        instead of ignoring their fields."""
+        return VARIANT_CLASS if self.variants else DIFFUSERS_CLASS
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -155,4 +197,4 @@ class TransformerConfig:
 
     def to_diffusers(self) -> dict[str, Any]:
         """Return the content of a `transformer/config.json` for diffusers' `CogVideoXTransformer3DModel`."""
-        return {"_class_name": DIFFUSERS_CLASS, **asdict(self), **_FIXED}
+        return {"_class_name": self.diffusers_class, **to_dict(self), **_FIXED}

@@ -209,16 +209,17 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
-        self.modulation = Linear(config.time_embed_dim, 12 * width)
+        self.modulation = Linear(config.time_embed_dim, 6 * config.num_modulations * width)
         self.norm1 = AdaptiveNorm(width, eps=config.norm_eps)
         self.attention = JointAttention(width, config.num_attention_heads)
         self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.mlp = FeedForward(width)
+        self.mlp = FeedForward(width, config.mlp_width)
 
     def compute_modulation(self, emb: Float[Tensor, "s e"]) -> BlockModulation:
         """Return the block's modulation at the timesteps of `emb`, [s 2 d] each."""
-        vectors = self.modulation(emb).unflatten(-1, (6, 2, -1)).unbind(1)
-        shift1, scale1, gate1, shift2, scale2, gate2 = vectors
+        width = self.mlp.out.out_features
+        vectors = self.modulation(emb).unflatten(-1, (6, -1, width)).expand(-1, -1, 2, -1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
         return BlockModulation(*self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2)
 
     def forward(
@@ -250,12 +251,12 @@ class TransformerBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """MLP with tanh-approximated GELU; its hidden layer has 4 times the width."""
+    """MLP with tanh-approximated GELU."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
-        self.hidden = Linear(width, 4 * width)
-        self.out = Linear(4 * width, width)
+        self.hidden = Linear(width, hidden_width)
+        self.out = Linear(hidden_width, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return self.out(self.hidden(x, gelu=True))

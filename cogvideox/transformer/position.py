@@ -3,7 +3,8 @@
 - 3D RoPE (all 5B models): the channels of each head are split into time (1/4), height (3/8) and width (3/8), in this
   order. In a part of size s, channels 2i and 2i+1 are rotated by coordinate * 10000^(-2i/s).
 - Sinusoidal positions (2B): a fixed vector added to each video token, 1/4 for time, 3/8 for width, then 3/8 for height.
-- Learned positions (5B-I2V, in addition to RoPE): a parameter of the model, for one size only.
+- Learned positions (5B-I2V, in addition to RoPE; without RoPE, instead of sinusoidal positions): a parameter of the
+  model, for one size only.
 
 Axes: b batch; n tokens of the merged stream, text first, then video with time slowest; d width; k heads of c channels,
 which are p pairs.
@@ -31,7 +32,7 @@ class Positions:
     Attributes:
         rope: cosine and sine of the angle of each pair of channels, in float32. Text tokens have angle 0, so that one
             multiplication rotates the whole stream. None without RoPE.
-        sincos: vectors added to the stream, zero for text. None without sinusoidal positions.
+        sincos: vectors added to the stream, zero for text. None with RoPE or learned positions.
     """
 
     rope: Float[Tensor, "n p 2"] | None
@@ -63,11 +64,13 @@ def positions_for(
     if config.use_learned_positional_embeddings:
         check_learned_positions(config, grid, num_text)
     if config.position_rule is None:
+        learned = config.use_learned_positional_embeddings
         if rule is not None:
             raise UserError(
-                f"position_rule={rule!r} applies to rotary positions, but this model has sinusoidal ones: leave it out"
+                f"position_rule={rule!r} applies to rotary positions, but this model has "
+                f"{'learned' if learned else 'sinusoidal'} ones: leave it out"
             )
-        return Positions(None, _sincos(config, grid, num_text, device))
+        return Positions(None, None if learned else _sincos(config, grid, num_text, device))
     return Positions(_rope(config, grid, num_text, rule or config.position_rule, device), None)
 
 

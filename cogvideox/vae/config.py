@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from cogvideox.config import from_dict
+from cogvideox.config import VARIANT, from_dict, to_dict
 from cogvideox.errors import UserError
 from cogvideox.geometry import FRAME_RATIO
 from cogvideox.untrusted.files import check_sizes
 
 DIFFUSERS_CLASS = "AutoencoderKLCogVideoX"
+VARIANT_CLASS = "AutoencoderKLCogVideoXVariant"
+
+TimePadding = Literal["causal", "symmetric"]
+"""Padding of convolutions in time: two previous frames ("causal"), or one frame before and one after ("symmetric").
+Frames beyond the ends of a clip are copies of its first or last frame. With "symmetric", a clip is a single chunk."""
 _WHERE = "vae/config.json"
 
 # Keys of the diffusers file with a single supported value.
@@ -56,6 +61,7 @@ class VAEConfig:
     """Whether latents of conditioning images are left unscaled, as in CogVideoX 1.5; see `image_scaling_factor`."""
     force_upcast: bool = True
     """Written to the diffusers file because float16 may overflow; not used by this package."""
+    time_padding: TimePadding = field(default="causal", metadata=VARIANT)
 
     def __post_init__(self) -> None:
         sizes = {f"block_out_channels[{i}]": width for i, width in enumerate(self.block_out_channels)}
@@ -65,6 +71,8 @@ class VAEConfig:
             if size < 1:
                 raise UserError(f"{name}={size} of the VAE must be 1 or more")
         check_sizes(asdict(self), "the VAE")
+        if self.time_padding != "causal":
+            raise UserError("time_padding of the VAE is not implemented yet")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 valid = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups
@@ -92,6 +100,11 @@ class VAEConfig:
         It is 1 with `invert_scale_latents`, as in the original code of 1.5 (diffusers divides by `scaling_factor`).
         """
         return 1.0 if self.invert_scale_latents else self.scaling_factor
+
+    @property
+    def diffusers_class(self) -> str:
+        """Name of the class in diffusers. A variant has a name that diffusers does not know, so that it refuses it."""
+        return DIFFUSERS_CLASS if self.time_padding == "causal" else VARIANT_CLASS
 
     @property
     def num_temporal_levels(self) -> int:
@@ -125,8 +138,7 @@ class VAEConfig:
 
     def to_diffusers(self) -> dict[str, Any]:
         """Return the content of a `vae/config.json` for `diffusers.AutoencoderKLCogVideoX`."""
-        fields = {**asdict(self), "block_out_channels": list(self.block_out_channels)}
-        return {"_class_name": DIFFUSERS_CLASS, **fields, **self._block_types(), **_FIXED}
+        return {"_class_name": self.diffusers_class, **to_dict(self), **self._block_types(), **_FIXED}
 
     def _block_types(self) -> dict[str, list[str]]:
         return {key: [block_type] * len(self.block_out_channels) for key, block_type in _BLOCKS.items()}

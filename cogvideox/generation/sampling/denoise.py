@@ -77,6 +77,7 @@ def denoise(
         BoundTransformer,
         model.transformer,
         timesteps,
+        schedule,
         (len(windows[0]), *latent_size[1:]),
         num_text=prompts.prompt.shape[1],
         rule=request.position_rule or model.settings.position_rule,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.diffusion.guidance import Guidance, combine
-from cogvideox.diffusion.objective import x0_to_v
+from cogvideox.diffusion.objective import output_to_v, x0_to_v
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.transformer.acceleration.attention_backends import fastest_backend
 from cogvideox.transformer.acceleration.cuda_graphs import GraphedFunction
@@ -39,6 +39,7 @@ class BoundTransformer:
 
     Args:
         timesteps: the sampler's timesteps.
+        schedule: the noise schedule, whose prediction type is that of the transformer's output.
         size: latent frames, height and width.
         num_text: number of text tokens per prompt.
         rule: how rotary positions are computed for the size; defaults to the model's rule.
@@ -54,6 +55,7 @@ class BoundTransformer:
         self,
         model: Transformer,
         timesteps: Sequence[int],
+        schedule: Schedule,
         size: tuple[int, int, int],
         *,
         num_text: int,
@@ -64,8 +66,9 @@ class BoundTransformer:
         attend: Attend | None = None,
     ) -> None:
         self.model, self.dtype, self.image, self.attend = model, dtype, image, attend
+        self.timesteps, self.schedule = torch.tensor(timesteps), schedule
         self.num_tokens = num_text + math.prod(token_grid(model.config, *size))
-        self.modulation = model.precompute_modulation(torch.tensor(timesteps, device=device), model.config.ofs)
+        self.modulation = model.precompute_modulation(self.timesteps.to(device), model.config.ofs)
         self.positions = positions_for(model.config, *size, num_text=num_text, rule=rule, device=device)
         self.graph = GraphedFunction(self._forward) if fits_graph(model, self.num_tokens) else None
 
@@ -73,16 +76,15 @@ class BoundTransformer:
         self, x: Float[Tensor, "s c t h w"], prompts: Float[Tensor, "b n d"], i: int
     ) -> Float[Tensor, "b out t h w"]:
         """Return the velocity at step `i` for each prompt, from one shared state or one state per prompt."""
+        state = x
         if self.image is not None:
             image = self.image.to(self.dtype).expand(len(x), -1, -1, -1, -1)
             x = torch.cat((x.to(self.dtype), image), dim=1)
         x = x.to(self.dtype)
-        if len(x) == 1:
-            batch = x.expand(len(prompts), -1, -1, -1, -1)
-        else:
-            batch = x.repeat_interleave(len(prompts) // len(x), 0)
+        batch = _per_prompt(x, len(prompts))
         forward = self._forward if self.graph is None else self.graph
-        return forward(batch, prompts, *self.modulation[i].flat())
+        output = forward(batch, prompts, *self.modulation[i].flat())
+        return output_to_v(output, _per_prompt(state, len(prompts)), self.timesteps[i : i + 1], self.schedule)
 
     def _forward(self, latents: Tensor, prompts: Tensor, *modulation: Tensor) -> Tensor:
         attend, config = self.attend, self.model.config
@@ -93,6 +95,11 @@ class BoundTransformer:
             ).attend
         tables = Modulation.from_flat(modulation)
         return self.model(latents, prompts, None, positions=self.positions, modulation=tables, attend=attend)
+
+
+def _per_prompt(x: Float[Tensor, "s c t h w"], num_prompts: int) -> Float[Tensor, "b c t h w"]:
+    """Return one state per prompt, from one shared state or one per prompt."""
+    return x.expand(num_prompts, -1, -1, -1, -1) if len(x) == 1 else x.repeat_interleave(num_prompts // len(x), 0)
 
 
 @dataclass(frozen=True)

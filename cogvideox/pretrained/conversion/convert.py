@@ -153,9 +153,10 @@ class ConversionPlan:
         if self.settings is not None:
             files[SETTINGS_FILE] = self.settings
         if self.schedule is not None and not self.missing:
-            transformer = self.components["transformer"].config
+            transformer, vae = self.components["transformer"].config, self.components["vae"].config
             assert isinstance(transformer, TransformerConfig)
-            files[INDEX_FILE] = model_index(transformer, SAMPLER_OF_SCHEDULER[self.schedule["_class_name"]])
+            assert isinstance(vae, VAEConfig)
+            files[INDEX_FILE] = model_index(transformer, vae, SAMPLER_OF_SCHEDULER[self.schedule["_class_name"]])
         tokenizer_files = [] if self.tokenizer is None else [self.tokenizer / name for name in _TOKENIZER_FILES]
         with atomic_model_folder(Path(target), [*files, *(["tokenizer"] if self.tokenizer else [])]) as folder:
             write_json_files(folder, files)

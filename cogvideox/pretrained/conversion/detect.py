@@ -171,7 +171,7 @@ def _detect_component_folder(path: Path) -> DetectedCheckpoint:
     """Detect the folder of a single component, as saved by training scripts."""
     config = read_json(path / "config.json")
     classes: dict[str, ComponentName] = {DIFFUSERS_CLASS: "transformer", VAE_CLASS: "vae", "t5": "text_encoder"}
-    class_name = str(config.get("_class_name", config.get("model_type")))
+    class_name = str(config.get("_class_name", config.get("model_type"))).replace("Variant", "")
     if class_name not in classes:
         raise UserError(f"{path} is not CogVideoX: its config.json is for {class_name}, not for {', '.join(classes)}")
     name = classes[class_name]

@@ -103,8 +103,10 @@ class WeightFootprint:
 
 def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
     """Count the parameters of the transformer."""
-    d, e = config.width, config.time_embed_dim
-    vectors = 12 * d + 3 * d + d + 4 * config.attention_head_dim + 4 * d + 4 * d + d
+    d, e, hidden = config.width, config.time_embed_dim, config.mlp_width
+    modulation = 6 * config.num_modulations * d
+    matrices = 4 * d * d + 2 * d * hidden
+    vectors = modulation + 3 * d + d + 4 * config.attention_head_dim + 4 * d + hidden + d
     patch_in, patch_out = config.in_channels * config.patch_volume, config.out_channels * config.patch_volume
     has_bias = config.patch_bias or config.patch_size_t is not None
     other = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _timestep_mlp(d, e)
@@ -113,7 +115,7 @@ def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
         other += (config.max_text_seq_length + math.prod(config.base_grid)) * d
     if config.ofs_embed_dim is not None:
         other += _timestep_mlp(config.ofs_embed_dim, config.ofs_embed_dim)
-    return ParameterCounts(config.num_layers, 12 * d * d, 12 * d * e, 0, other + config.num_layers * vectors)
+    return ParameterCounts(config.num_layers, matrices, modulation * e, 0, other + config.num_layers * vectors)
 
 
 def text_parameters(config: T5Config) -> ParameterCounts:
@@ -159,8 +161,8 @@ def transformer_activations(config: TransformerConfig, shape: BatchShape, num_st
 
 def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:
     """Count the FLOPs of linear layers and of attention in one forward pass. A multiply-add counts as two."""
-    tokens, d, layers = shape.tokens(config), config.width, config.num_layers
-    return shape.batch_size * layers * 24.0 * tokens * d * d, shape.batch_size * layers * 4.0 * tokens**2 * d
+    tokens, d, rows = shape.tokens(config), config.width, float(shape.batch_size * config.num_layers)
+    return rows * tokens * (8 * d * d + 4 * d * config.mlp_width), rows * 4 * tokens**2 * d
 
 
 def text_activations(config: T5Config, text_length: int, dtype: str) -> int:

@@ -7,8 +7,10 @@ resolution, high-quality data (paper section 3.2 and appendix A, table 5); or fi
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from cogvideox.config import VARIANT
 from cogvideox.dataset.config import CaptionDropout, ClipFormat, ToyboxClips, ToyboxSource
-from cogvideox.dataset.mixture import DataSource, MixtureSettings, TimestepSampling
+from cogvideox.dataset.mixture import DataSource, MixtureSettings, Packing, TimestepSampling
+from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.errors import UserError
 from cogvideox.filter_policy.policy import Policy
 from cogvideox.geometry import NormStatistics, check_frame_count, nearest_sizes
@@ -80,6 +82,11 @@ class DiffusionTraining(CaptionDropout):
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     timestep_sampling: TimestepSampling = "explicit_uniform"
+    # Number of ranks for explicit_uniform_ranks; None: the data-parallel world size.
+    timestep_ranks: int | None = field(default=None, metadata=VARIANT)
+    packing: Packing = field(default="frame_pack", metadata=VARIANT)  # clips of a row: of all lengths, or of one length
+    # Noise schedule and prediction type; None: the model's.
+    schedule: ScheduleConfig | None = field(default=None, metadata=VARIANT)
     position_rule: PositionRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
     sequence: int = 1  # sequence-parallel size: number of ranks over which a row is split
@@ -94,6 +101,8 @@ class DiffusionTraining(CaptionDropout):
             raise UserError(f"optim.name={self.optim.name} does not support LoRA: use adamw")
         if self.lora is not None and self.add_image:
             raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
+        if self.lora is not None and self.schedule is not None:
+            raise UserError("a LoRA file has no noise schedule: remove schedule, or train all weights")
         if self.sequence < 1:
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.toybox_validation is not None and self.validation is not None:
@@ -129,4 +138,6 @@ class DiffusionTraining(CaptionDropout):
             text_dropout=self.text_dropout,
             image_dropout=self.image_dropout,
             timestep_sampling=self.timestep_sampling,
+            timestep_ranks=self.timestep_ranks,
+            packing=self.packing,
         )

@@ -11,7 +11,7 @@ and on a GPU with `run.deterministic`.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def train(
     """
     _check_processes(settings)
     spec = read_spec(settings.model)
+    spec = replace(spec, schedule=settings.schedule or spec.schedule)
     settings = settings.resolved(spec.settings)
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=settings.sequence) as run:
         device, ranks, rule = run.device, run.ranks, settings.position_rule

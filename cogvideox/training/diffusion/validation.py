@@ -7,7 +7,7 @@ import torch
 
 from cogvideox.dataset.latents.latent_store import LatentStore
 from cogvideox.dataset.latents.toybox_store import ToyboxStore
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, output_to_v, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.evaluation.toybox.scorer import score_samples
 from cogvideox.generation.pipeline import CogVideoX
@@ -43,6 +43,8 @@ def validation_loss(
 ) -> dict[str, float]:
     """Compute the velocity loss on held-out clips, overall and by timestep bin. Every call uses the same noise.
 
+    A predicted noise is converted to a velocity, so that losses of both prediction types can be compared.
+
     Returns:
         The metrics of `timestep_bins.validation_metrics`.
     """
@@ -56,12 +58,13 @@ def validation_loss(
         x0 = prepend_padding(x0, num_padding_latents(x0.shape[2], model.config.patch[0]))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         x0, t, text = x0.to(device), timesteps[i : i + 1].to(device), clip.text[None].float().to(device)
-        noised = add_noise(x0, noise, t, schedule)
+        noised = state = add_noise(x0, noise, t, schedule)
         if model.config.is_image_to_video:
             assert clip.image_mean is not None
             image = scale_latents(clip.image_mean[None, :, :1].float(), spec.vae.image_scaling_factor)
             noised = torch.cat((noised, pad_image_latents(image, x0.shape[2]).to(device)), dim=1)
-        predicted = model.forward_packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
+        output = model.forward_packed([noised[0]], text, t, rule=rule, ofs=model.config.ofs)[0][None]
+        predicted = output_to_v(output, state, t, schedule)
         losses.append(loss_per_sample(predicted, v_target(x0, noise, t, schedule)).cpu())
     return timestep_bins.validation_metrics(torch.cat(losses), timesteps, num_timesteps)
 

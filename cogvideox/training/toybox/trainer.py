@@ -21,7 +21,7 @@ from cogvideox import config
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import LatentTable, encode_toybox
 from cogvideox.dataset.prefetch import to_device
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, training_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
@@ -138,11 +138,11 @@ def build_model(settings: ToyboxTraining) -> TextToVideo:
 def velocity_losses(
     model: TextToVideo, batch: ToyboxBatch, schedule: Schedule, scaling_factor: float
 ) -> Float[Tensor, " b"]:
-    """Compute the velocity MSE of each sample of a batch (`diffusion.objective`)."""
+    """Compute the MSE of the network's output for each sample of a batch (`diffusion.objective`)."""
     latents, noise, timestep, ids = to_device(batch, next(model.parameters()).device)
     x0 = scale_latents(latents, scaling_factor)
-    predicted = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
-    return loss_per_sample(predicted, v_target(x0, noise, timestep, schedule))
+    output = model(add_noise(x0, noise, timestep, schedule), ids, timestep)
+    return loss_per_sample(output, training_target(x0, noise, timestep, schedule))
 
 
 def pipeline(model: TextToVideo, vae: CausalVAE, data: ToyboxData) -> CogVideoX:

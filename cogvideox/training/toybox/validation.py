@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cogvideox.dataset.latents.toybox_latents import LatentTable
-from cogvideox.diffusion.objective import add_noise, loss_per_sample, v_target
+from cogvideox.diffusion.objective import add_noise, loss_per_sample, output_to_v, v_target
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.evaluation.toybox.scorer import score_samples
 from cogvideox.generation.pipeline import CogVideoX
@@ -45,7 +45,8 @@ def validation_loss(
     losses = []
     for rows in torch.arange(len(latents)).split(batch_size):
         x0, t, eps = (tensor[rows].to(device) for tensor in (latents, timesteps, noise))
-        predicted = model(add_noise(x0, eps, t, schedule), ids[rows], t)
+        noised = add_noise(x0, eps, t, schedule)
+        predicted = output_to_v(model(noised, ids[rows], t), noised, t, schedule)
         losses.append(loss_per_sample(predicted, v_target(x0, eps, t, schedule)).cpu())
     return timestep_bins.validation_metrics(torch.cat(losses), timesteps, schedule.num_train_timesteps)
 

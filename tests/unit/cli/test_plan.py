@@ -49,7 +49,7 @@ def test_a_folder_without_weights_has_the_plan_of_generate(run, tmp_path, workdi
 def test_a_preset_equals_the_folder_of_the_model(tmp_path, name):
     spec, folder = preset_spec(name), tmp_path / name
     files = {
-        "model_index.json": model_index(spec.transformer, spec.settings.sampler),
+        "model_index.json": model_index(spec.transformer, spec.vae, spec.settings.sampler),
         "scheduler/scheduler_config.json": spec.schedule.to_diffusers(spec.settings.sampler),
         "transformer/config.json": component_config(spec.transformer),
         "vae/config.json": component_config(spec.vae),

@@ -54,7 +54,6 @@ def test_keys_with_underscores_are_ignored():
         ({"attention_head_dim": 10, "num_attention_heads": 1}, "multiple of 16"),
         ({"ofs_embed_dim": 256}, "ofs_embed_dim=256"),
         ({"sample_height": 61}, "nearest is 60"),
-        ({"use_learned_positional_embeddings": True}, "use_rotary_positional_embeddings"),
     ],
 )
 def test_invalid_configs_are_rejected(data, message):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cogvideox.diffusion.samplers import SAMPLERS, initial_noise
+from cogvideox.diffusion.schedule import Schedule
 from cogvideox.generation.sampling import denoiser as module
 from cogvideox.generation.sampling.denoiser import BoundTransformer, Denoiser, fits_graph, window_weights
 from cogvideox.transformer.model import Transformer
@@ -21,7 +22,7 @@ def test_bound_transformer_equals_the_transformer(variant, small, monkeypatch):
     model = Transformer(tiny.TRANSFORMERS[variant]).requires_grad_(False)
     latents, text, times = torch.randn(2, 4, 2, 4, 6), torch.randn(2, 12, 32), torch.tensor([900, 100])
     options = {"device": torch.device("cpu"), "dtype": torch.float32}
-    bound = BoundTransformer(model, times.tolist(), (2, 4, 6), num_text=12, rule=None, **options)
+    bound = BoundTransformer(model, times.tolist(), Schedule(), (2, 4, 6), num_text=12, rule=None, **options)
     assert bound.num_tokens == 12 + 2 * 2 * 3
     for step, time in enumerate(times):
         torch.testing.assert_close(bound(latents, text, step), model(latents, text, time.expand(2)))
