@@ -28,7 +28,7 @@ from cogvideox.dataset.mixture import ClipTable, DataSource, Mixture, MixtureSet
 from cogvideox.dataset.packing import bucketed_batches, packing_efficiency, padded_batches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
-from cogvideox.training.diffusion.loss import PredictVelocity, clip_losses
+from cogvideox.training.diffusion.loss import PredictOutput, clip_losses
 from cogvideox.transformer.attention import Attend, StreamLayout
 from cogvideox.transformer.model import Transformer, patchify, unpatchify
 from cogvideox.transformer.position import positions_for, token_grid
@@ -68,7 +68,7 @@ def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]
     return plans
 
 
-def predict_padded(model: Transformer, length: int) -> PredictVelocity:
+def predict_padded(model: Transformer, length: int) -> PredictOutput:
     """Return `Transformer.forward` for clips of different sizes, each padded to `length` tokens."""
     config = model.config
 

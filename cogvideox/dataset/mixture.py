@@ -33,7 +33,6 @@ _SEARCHED = 256  # number of clips that are searched at once for a clip that the
 # A step packs from a pool with this fraction more tokens than its rows can hold. A larger pool does not pack better.
 _LOOKAHEAD = 0.5
 
-
 TimestepSampling = Literal["explicit_uniform", "explicit_uniform_ranks", "random"]
 """Sampling of the timesteps of a step (`diffusion.timesteps`): stratified with one interval per clip, stratified with
 one interval per rank as in the paper, or independent."""
@@ -90,16 +89,13 @@ class MixtureSettings(CaptionDropout):
         names = [source.store for source in self.sources]
         if not names or len(set(names)) < len(names):
             raise UserError(f"the sources {names} must be at least one store, without duplicates")
-        for name in ("row_tokens", "num_rows"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be 1 or more")
+        for name in ("row_tokens", "num_rows", "timestep_ranks"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} must be 1 or more")
         if self.timestep_ranks is not None:
             if self.timestep_sampling != "explicit_uniform_ranks":
-                raise UserError(
-                    "timestep_ranks needs timestep_sampling=explicit_uniform_ranks: set it, or leave it out"
-                )
-            if self.timestep_ranks < 1:
-                raise UserError(f"timestep_ranks={self.timestep_ranks} must be 1 or more")
+                raise UserError("timestep_ranks needs timestep_sampling=explicit_uniform_ranks: set both or neither")
             balance_rows([0] * self.num_rows, self.timestep_ranks)  # raises if the rows cannot be divided among them
         for name in ("image_fraction", "image_dropout"):
             value = getattr(self, name)
@@ -304,17 +300,14 @@ class Mixture:
         Raises:
             UserError: the policy keeps no clips.
         """
-        settings = self.settings
+        budget, num_rows, packing = self.settings.row_tokens, self.settings.num_rows, self.settings.packing
         masks = self._select(state.step)
         lanes, probabilities = self._lane_probabilities(masks, state.step)
         waiting = [sample for sample in state.waiting if masks[sample.source][sample.index]]
         pool, position, cursors = list(waiting), state.position, dict(state.cursors)
-        pool_tokens = settings.row_tokens * settings.num_rows * (1 + _LOOKAHEAD)
         lengths = [self._length(sample) for sample in pool]
-        tokens = sum(lengths)
-        while tokens <= pool_tokens or not has_full_rows(
-            lengths, settings.row_tokens, settings.num_rows, settings.packing
-        ):
+        tokens, pool_tokens = sum(lengths), budget * num_rows * (1 + _LOOKAHEAD)
+        while tokens <= pool_tokens or not has_full_rows(lengths, budget, num_rows, packing):
             rng = np.random.default_rng((_LANE_STREAM, self.seed, position))
             lane = lanes[rng.choice(len(lanes), p=probabilities)]
             index, cursors[lane] = self._next_clip(lane, cursors[lane], masks[_source(lane)])
@@ -323,7 +316,7 @@ class Mixture:
             tokens += lengths[-1]
             position += 1
 
-        rows = pack_rows(lengths, settings.row_tokens, settings.num_rows, settings.packing, num_waiting=len(waiting))
+        rows = pack_rows(lengths, budget, num_rows, packing, num_waiting=len(waiting))
         packed = {i for row in rows for i in row}
         seen = dict(state.seen)
         for i in packed:

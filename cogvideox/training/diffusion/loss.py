@@ -16,12 +16,12 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, training_t
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.records import PackedBatch
 
-Predict = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
+PredictOutput = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
 """Maps the noisy latents of each clip (with image latents appended on the channel axis), prompt embeddings and
 timesteps to the network's outputs: `Transformer.forward_packed` or a wrapper around it."""
 
 
-def clip_losses(predict: Predict, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:
+def clip_losses(predict: PredictOutput, batch: PackedBatch, schedule: Schedule) -> Float[Tensor, " s"]:
     """Compute the MSE of the network's output for each clip (`diffusion.objective`) in float32."""
     clips = [
         (x0[None], noise[None], t[None])
