@@ -22,8 +22,8 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def format_gib(num_bytes: int) -> str:
-    """Format a memory size in GiB, or in MiB below 1 GiB: "11.5 GB", "300 MB"."""
-    return f"{num_bytes / 2**30:.1f} GB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MB"
+    """Format a memory size in GiB, or in MiB below 1 GiB: "11.5 GiB", "300 MiB"."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def format_duration(seconds: float | int) -> str:

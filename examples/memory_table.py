@@ -2,8 +2,8 @@
 
     python examples/memory_table.py
 
-Sizes are the models' defaults, 50 steps with guidance, in bfloat16 (2B: float16, which is as large), with 64 GB of main
-memory. Times are estimates.
+Sizes are the models' defaults, 50 steps with guidance, in bfloat16 (2B: float16, which is as large), with 64 GiB of
+main memory. Times are estimates.
 """
 
 from cogvideox.errors import UserError
@@ -22,7 +22,7 @@ STRATEGIES = {"resident": "resident", "model_offload": "model offload", "group_o
 
 
 def main() -> None:
-    print("| model | GB | text encoder | transformer | VAE | peak GB: text, denoise, decode | minutes |")
+    print("| model | GiB | text encoder | transformer | VAE | peak GiB: text, denoise, decode | minutes |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, (num_frames, height, width) in DEFAULT_SIZES.items():
         model = ModelProfile(name, PRESETS[name](), VAES[name](), T5Config(), 226, ITEMSIZES)
@@ -39,7 +39,7 @@ def row(name: str, size: int, plan: MemoryPlan) -> str:
     strips = "whole" if plan.vae_slicing.strips == 1 else f"{plan.vae_slicing.strips} strips"
     vae = strips + (", offload" if plan.vae_slicing.offload else "")
     phases = (plan.bytes_text, plan.bytes_denoise, plan.bytes_decode)
-    peaks = ", ".join(format_gib(phase).removesuffix(" GB") for phase in phases)
+    peaks = ", ".join(format_gib(phase).removesuffix(" GiB") for phase in phases)
     where = f"{STRATEGIES[plan.text_encoder]} | {STRATEGIES[plan.transformer]} | {vae}"
     return f"| {name} | {size} | {where} | {peaks} | {plan.seconds / 60:.0f} on {plan.hardware.name} |"
 

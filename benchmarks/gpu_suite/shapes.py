@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from gpu_suite.run import Run
 
-from cogvideox.pretrained.offload.hardware import GPUS, gpu_rates
+from cogvideox.pretrained.offload.gpus import GPUS, gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.presets import PRESETS
@@ -39,4 +39,4 @@ def shape_of(config: TransformerConfig, size: Size, batch: int = BATCH) -> Batch
 def peak_flops(run: Run) -> float:
     """Return the GPU's peak FLOP/s in bfloat16, or that of an H100 if the GPU is unknown."""
     peak = gpu_rates(torch.cuda.get_device_name(run.device), "bfloat16").peak if run.on_gpu else None
-    return peak or GPUS["H100"].peak
+    return peak or GPUS["H100"].rates.peak

@@ -13,10 +13,11 @@ from cogvideox import config, geometry
 from cogvideox.cli.common.arguments import Parser, add_options, nearest, parse_options
 from cogvideox.cli.common.flags import to_flags
 from cogvideox.errors import UserError
-from cogvideox.formatting import format_bytes, format_duration
+from cogvideox.formatting import format_duration, format_gib
 from cogvideox.generation.request.request import Request
 from cogvideox.options import Option, list_options
-from cogvideox.pretrained.offload.hardware import UNKNOWN_GPU, gpu_memory, hypothetical_gpu
+from cogvideox.pretrained.offload.gpus import UNKNOWN_GPU, find_gpu, gpu_memory
+from cogvideox.pretrained.offload.hardware import hypothetical_gpu
 from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory, smallest_plan_fits
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat
 
@@ -51,7 +52,8 @@ class PlanOptions:
         ),
     ] = "generate"
     vram: Annotated[
-        str | None, Option("memory of the GPU, such as 12GB (default: that of --gpu, or of this machine)", "", "SIZE")
+        str | None,
+        Option("memory of the GPU in GiB, such as 12GB (default: that of --gpu, or of this machine)", "", "SIZE"),
     ] = None
     ram: Annotated[str | None, Option("main memory of the machine (default: 64GB)", "", "SIZE")] = None
     gpu: Annotated[str | None, Option("GPU for the estimated time, such as 'RTX 4090'", "", "NAME")] = None
@@ -71,7 +73,7 @@ def run(arguments: list[str]) -> None:
     add_options(p, own | request, common_only=False)
     values = parse_options(p, own | request, arguments)
     options = PlanOptions(**{name: value for name, value in values.items() if name in own})
-    sizes = {name: value for name, value in values.items() if name in request}
+    overrides = {name: value for name, value in values.items() if name in request}
     if options.model is None:
         if values:
             raise UserError(f"missing MODEL: {', '.join(_official_models())}, or the path of a model folder")
@@ -80,8 +82,8 @@ def run(arguments: list[str]) -> None:
     model = read_model(options.model)
     try:
         machine = choose_hardware(options, model[0])
-        fits = _generate(model, sizes, machine, options) if options.task == "generate" else None
-        fits = _train(model[0], sizes, machine, options) if fits is None else fits
+        fits = _generate(model, overrides, machine, options) if options.task == "generate" else None
+        fits = _train(model[0], overrides, machine, options) if fits is None else fits
     except UserError as error:
         raise UserError(to_flags(str(error))) from error
     if not fits:
@@ -148,10 +150,12 @@ def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
     if gibibytes is None:
         gibibytes = gpu_memory(str(options.gpu))
     if gibibytes is None:
-        raise UserError(f"the memory of {options.gpu!r} is unknown: pass it with --vram, such as --vram 24GB")
+        gpu = str(options.gpu)
+        problem = "is unknown" if find_gpu(gpu) is None else "has several sizes"
+        raise UserError(f"the memory of {gpu!r} {problem}: pass it with --vram, such as --vram 24GB")
     ram = 64 if options.ram is None else _parse_size("--ram", options.ram) / 2**30
-    name = options.gpu or f"a GPU with {gibibytes:g} GB"
-    return hypothetical_gpu(name, gibibytes, spec.settings.dtype, host_gigabytes=ram)
+    name = options.gpu or f"a GPU with {gibibytes:g} GiB"
+    return hypothetical_gpu(name, gibibytes, spec.settings.dtype, host_gibibytes=ram)
 
 
 def _parse_size(flag: str, value: str) -> int:
@@ -165,7 +169,10 @@ def _parse_size(flag: str, value: str) -> int:
 
 
 def plan_generation(
-    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", weights: WeightFormat = "exact"
+    model: "tuple[ModelSpec, ModelProfile]",
+    overrides: dict[str, Any],
+    machine: "Hardware",
+    weights: WeightFormat = "exact",
 ) -> "MemoryPlan":
     """Return the plan that `generate` makes for a prompt and, with an image-to-video model, an image.
 
@@ -173,31 +180,31 @@ def plan_generation(
         UserError: the request is invalid, or does not fit.
     """
     spec, profile = model
-    return plan_memory(profile, _workload(spec, sizes), machine, "auto", weights)
+    return plan_memory(profile, _workload(spec, overrides), machine, "auto", weights)
 
 
-def _workload(spec: "ModelSpec", sizes: dict[str, Any]) -> "Workload":
+def _workload(spec: "ModelSpec", overrides: dict[str, Any]) -> "Workload":
     from cogvideox.generation.request.builder import complete_request
     from cogvideox.generation.request.input_sources import InputSource
     from cogvideox.generation.request.inputs import Inputs
     from cogvideox.generation.workload import workload_of
 
     image = InputSource(None, "") if spec.transformer.is_image_to_video else None
-    return workload_of(complete_request(spec, "a prompt", inputs=Inputs(image_source=image), **sizes), spec)
+    return workload_of(complete_request(spec, "a prompt", inputs=Inputs(image_source=image), **overrides), spec)
 
 
 def _generate(
-    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions
+    model: "tuple[ModelSpec, ModelProfile]", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions
 ) -> bool:
     """Print the plan of a generation, and return whether it fits."""
-    workload = _workload(model[0], sizes)
+    workload = _workload(model[0], overrides)
     steps = f"{workload.num_inference_steps} steps"
     print(f"{model[0].name}: {workload.num_frames} frames of {workload.width}x{workload.height}, {steps}")
     try:
-        plan = plan_generation(model, sizes, machine, options.weights)
+        plan = plan_generation(model, overrides, machine, options.weights)
     except UserError as error:
         print(f"does not fit: {to_flags(str(error))}")
-        changes = list(_changes(model, sizes, machine, options))
+        changes = list(_changes(model, overrides, machine, options))
         if changes:
             print("each of these is enough to fit:", *changes, sep="\n  ")
         return False
@@ -208,19 +215,19 @@ def _generate(
 
 
 def _changes(
-    model: "tuple[ModelSpec, ModelProfile]", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions
+    model: "tuple[ModelSpec, ModelProfile]", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions
 ) -> Iterator[str]:
     """Yield changes to a generation, each of which is enough to make it fit."""
-    frames = _workload(model[0], sizes).num_frames
+    frames = _workload(model[0], overrides).num_frames
 
     def fits(*, weights: WeightFormat = options.weights, hardware: "Hardware" = machine, **changed: Any) -> bool:
         try:
-            workload = _workload(model[0], sizes | changed)
+            workload = _workload(model[0], overrides | changed)
         except UserError:  # the change cannot be combined with the other options, such as --guidance-scale 1
             return False
         return smallest_plan_fits(model[1], workload, hardware, weights)
 
-    if not sizes.get("sequential_guidance") and fits(sequential_guidance=True):
+    if not overrides.get("sequential_guidance") and fits(sequential_guidance=True):
         yield "--sequential-guidance (the same video, slower)"
     if options.weights == "exact" and fits(weights="int8"):
         yield "--weights int8 (changes the video)"
@@ -230,17 +237,17 @@ def _changes(
     )
     if shorter is not None:
         yield f"--num-frames {shorter}"
-    for gigabytes in (8, 12, 16, 24, 32, 48, 80):
-        larger = hypothetical_gpu("", gigabytes, machine.dtype, host_gigabytes=machine.host_free_bytes / 2**30)
+    for gibibytes in (8, 12, 16, 24, 32, 48, 80):
+        larger = hypothetical_gpu("", gibibytes, machine.dtype, host_gibibytes=machine.host_free_bytes / 2**30)
         if larger.free_bytes > machine.free_bytes and fits(hardware=larger):
-            yield f"a GPU with {gigabytes} GB (--vram {gigabytes}GB)"
+            yield f"a GPU with {gibibytes} GiB (--vram {gibibytes}GB)"
             break
     more_ram = replace(machine, host_free_bytes=64 * 2**30)
     if machine.device_type == "cuda" and machine.host_free_bytes < more_ram.host_free_bytes and fits(hardware=more_ram):
-        yield "64 GB of main memory (--ram 64GB)"
+        yield "64 GiB of main memory (--ram 64GB)"
 
 
-def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> "DiffusionTraining":
+def training_settings(recipe: str, spec: "ModelSpec", overrides: dict[str, Any]) -> "DiffusionTraining":
     """Return the config of a recipe for clips of the model's size, one clip in each row.
 
     Raises:
@@ -249,11 +256,11 @@ def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> 
     from cogvideox.pretrained.offload.transformer_cost import BatchShape
     from cogvideox.training.diffusion.recipes import FINE_TUNING
 
-    for name in sizes:
+    for name in overrides:
         if name not in SIZES:
             raise UserError(f"--{name.replace('_', '-')} applies to generation only: leave it out for {recipe}")
     base, defaults = FINE_TUNING[recipe](), spec.settings
-    num_frames, height, width = (sizes.get(name, getattr(defaults, name)) for name in SIZES)
+    num_frames, height, width = (overrides.get(name, getattr(defaults, name)) for name in SIZES)
     geometry.check_size(height, width, spec.size_multiple)
     target = replace(base.target, fps=defaults.fps, num_frames=num_frames, height=height, width=width)
     shape = geometry.latent_shape(
@@ -267,7 +274,7 @@ def training_settings(recipe: str, spec: "ModelSpec", sizes: dict[str, Any]) -> 
     return replace(base, model=spec.name, target=target, row_tokens=-(-tokens // 1000) * 1000)
 
 
-def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", options: PlanOptions) -> bool:
+def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions) -> bool:
     """Print the estimate of a training run, and return whether it fits."""
     from cogvideox.training.diffusion.recipes import FINE_TUNING
     from cogvideox.training.fit import check_fit, suggest_changes
@@ -275,7 +282,7 @@ def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", option
 
     if options.weights != "exact":
         raise UserError(f"{options.task} trains with exact weights only: remove --weights {options.weights}")
-    settings = training_settings(options.task, spec, sizes)
+    settings = training_settings(options.task, spec, overrides)
     machine = replace(machine, dtype=settings.run.precision)
     resources = estimate(settings, machine)
     assert resources is not None  # the model is known
@@ -301,13 +308,13 @@ def _train(spec: "ModelSpec", sizes: dict[str, Any], machine: "Hardware", option
 
 
 def fit_table() -> str:
-    """Format a Markdown table: generation and LoRA training of the official models on GPUs of 8 to 24 GB."""
+    """Format a Markdown table: generation and LoRA training of the official models on GPUs of 8 to 24 GiB."""
     from cogvideox.pretrained.presets import preset_profile, preset_spec
     from cogvideox.training.fit import check_fit
     from cogvideox.training.resource_estimate import estimate
 
     lines = [
-        "| model | task | " + " | ".join(f"{size} GB ({gpu})" for size, gpu in TABLE_GPUS.items()) + " |",
+        "| model | task | " + " | ".join(f"{size} GiB ({gpu})" for size, gpu in TABLE_GPUS.items()) + " |",
         "| --- " * (len(TABLE_GPUS) + 2) + "|",
     ]
     for name in TABLE_MODELS:
@@ -319,7 +326,7 @@ def fit_table() -> str:
         verdicts = [check_fit(resources, machine) for machine in machines]
         rows = {
             "generate": [_generation_cell(model, machine) for machine in machines],
-            "lora": ["fits" if verdict.fits else f"no: needs {format_bytes(verdict.needed)}" for verdict in verdicts],
+            "lora": ["fits" if verdict.fits else f"no: needs {format_gib(verdict.needed)}" for verdict in verdicts],
         }
         lines += [f"| {name} | {task} | " + " | ".join(cells) + " |" for task, cells in rows.items()]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cogvideox.formatting import format_bytes
+from cogvideox.formatting import format_gib
 from cogvideox.geometry import FRAME_RATIO
 from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
@@ -40,12 +40,12 @@ def check_fit(resources: ResourceEstimate, machine: Hardware) -> FitVerdict:
     needed, available = int(resources.total / MEMORY_MARGIN), machine.free_bytes
     reason = ""
     if needed > available:
-        reason = f"the run needs {format_bytes(needed)}, and {format_bytes(available)} are free on {machine.name}"
+        reason = f"the run needs {format_gib(needed)}, and {format_gib(available)} are free on {machine.name}"
     elif machine.device_type != "cpu":
         host = int(FLOAT32 * resources.parameters / MEMORY_MARGIN)
         if host > machine.host_free_bytes:
-            free = format_bytes(machine.host_free_bytes)
-            reason = f"loading the model needs {format_bytes(host)} of main memory, and {free} are free"
+            free = format_gib(machine.host_free_bytes)
+            reason = f"loading the model needs {format_gib(host)} of main memory, and {free} are free"
     return FitVerdict(needed, available, reason)
 
 

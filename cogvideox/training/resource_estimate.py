@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import INDEX, read_settings
-from cogvideox.formatting import format_bytes
+from cogvideox.formatting import format_gib
 from cogvideox.geometry import PIXEL_RATIO, latent_shape
 from cogvideox.pretrained.components import build_network
 from cogvideox.pretrained.model_spec import read_spec, shipped_models
@@ -107,16 +107,16 @@ def format_estimate(
     """Format an estimate as lines for the terminal."""
     if resources is None:
         return ["the resources of this run are unknown until its base model is available"]
-    parts = " + ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in resources.memory.items())
+    parts = " + ".join(f"{name} {format_gib(num_bytes)}" for name, num_bytes in resources.memory.items())
     lines = [
         f"steps       {num_steps:,} of {resources.step}",
         f"parameters  {resources.parameters:,}, {resources.trained:,} of them trained",
-        f"memory      about {format_bytes(resources.total)} = {parts}",
+        f"memory      about {format_gib(resources.total)} = {parts}",
     ]
     if num_ranks > 1:
         lines[-1] += f" for each of {num_ranks} processes"
     if machine is not None:
-        lines[-1] += f"; {format_bytes(machine.free_bytes)} free"
+        lines[-1] += f"; {format_gib(machine.free_bytes)} free"
     if resources.seconds is not None and machine is not None:
         total = format_duration(num_steps * resources.seconds)
         lines.append(f"time        about {resources.seconds:.2g} s/step, {total} in total, on {machine.name}")

@@ -87,7 +87,9 @@ def test_less_memory_is_never_better(run):
 
 def test_the_memory_of_known_gpus(run):
     assert "RTX 4090" in run("plan", "2b", "--gpu", "RTX 4090").out
-    assert run("plan", "2b", "--gpu", "A100").err.startswith("cogvideox: the memory of 'A100' is unknown: pass it with")
+    assert run("plan", "2b", "--gpu", "A100 80GB").status == 0
+    for gpu, problem in (("A100", "has several sizes"), ("Voodoo", "is unknown")):
+        assert f"the memory of '{gpu}' {problem}: pass it with --vram" in run("plan", "2b", "--gpu", gpu).err
 
 
 def test_training(run):
@@ -126,9 +128,9 @@ def test_rows_of_suggested_clips_are_long_enough(name):
 
 def test_a_model_must_fit_in_main_memory_while_it_is_loaded():
     resources = ResourceEstimate("", 10**9, 10**6, {"weights": 10**9}, None)
-    verdict = check_fit(resources, hypothetical_gpu("x", 8, host_gigabytes=3.5))
+    verdict = check_fit(resources, hypothetical_gpu("x", 8, host_gibibytes=3.5))
     assert not verdict.fits and "main memory" in verdict.reason
-    assert check_fit(resources, hypothetical_gpu("x", 8, host_gigabytes=4.5)).fits
+    assert check_fit(resources, hypothetical_gpu("x", 8, host_gibibytes=4.5)).fits
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_clip_that_does_not_fit_in_memory_is_rejected_with_advice(data, model,
     assert "encode in chunks (norm_statistics=chunk), or choose fewer frames" in reason
 
     monkeypatch.setattr(module, "measure_budget", lambda *_: EncodingBudget(2**20))
-    with pytest.raises(UserError, match=r"1 frame of 48x32.* needs \d+ MB of memory, but only 1 MB is available"):
+    with pytest.raises(UserError, match=r"1 frame of 48x32.* needs \d+ MiB of memory, but only 1 MiB is available"):
         encode_clips(plan(data, model), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cogvideox.pretrained.offload.hardware import GPUS, UNKNOWN_GPU, cgroup_limits, gpu_rates, main_memory
+from cogvideox.pretrained.offload.gpus import GPUS, UNKNOWN_GPU, gpu_memory, gpu_rates
+from cogvideox.pretrained.offload.hardware import cgroup_limits, main_memory
 
 GB = 2**30
 
@@ -53,7 +54,16 @@ def test_main_memory_of_this_machine():
         ("NVIDIA GH200 480GB", "GH200"),
         ("NVIDIA H200", "H200"),
         ("NVIDIA A100-SXM4-80GB", "A100"),
-        ("NVIDIA A10G", "A10"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA GeForce RTX 4060 Ti", "RTX 4060 Ti"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTX PRO 6000"),
+        ("AMD Instinct MI300X", "MI300X"),
         ("NVIDIA L40S", "L40S"),
         ("Tesla T4", "T4"),
         ("NVIDIA RTX A1000", None),
@@ -61,5 +71,28 @@ def test_main_memory_of_this_machine():
     ],
 )
 def test_gpu_rates_by_name(name, entry):
-    assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if entry is None else GPUS[entry])
+    assert gpu_rates(name, "bfloat16") is (UNKNOWN_GPU if entry is None else GPUS[entry].rates)
     assert gpu_rates(name, "float32").linear == gpu_rates(name, "float16").linear / 8
+
+
+def test_rates_are_below_those_of_the_data_sheet():
+    for name, gpu in GPUS.items():
+        rates = gpu.rates
+        assert rates.peak is not None and rates.peak > rates.linear > rates.attention >= rates.convolution > 0, name
+
+
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [
+        ("RTX 3060", 12),
+        ("rtx 4090", 24),
+        ("RTX 4060 Ti 16GB", 16),
+        ("NVIDIA A100-SXM4-80GB", 80),
+        ("A100 40 GB", 40),
+        ("A100", None),
+        ("RTX 4060 Ti", None),
+        ("Voodoo 2", None),
+    ],
+)
+def test_gpu_memory_by_name(name, memory):
+    assert gpu_memory(name) == memory
