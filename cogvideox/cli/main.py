@@ -47,6 +47,8 @@ _MODULES = {
     "labels": "cogvideox.cli.curation.labels",
 }
 
+_FAILURE = "cogvideox.parallel.failure"
+
 # File system errors that are not bugs, if no other code handles them.
 _DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print_error(str(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
+            if _follows_an_error():
+                return USER_ERROR
             raise
         return _print_error("out of memory: use fewer frames, a smaller size or, in training, a smaller batch size")
     except KeyboardInterrupt:
@@ -115,5 +119,16 @@ def _overview() -> str:
 
 
 def _print_error(sentence: str) -> int:
-    print_message(" ".join(sentence.split()))  # join into one line
+    """Print an error in one line, in the first rank that fails if there are several. Returns the exit status."""
+    if not _is_distributed() or import_module(_FAILURE).claim_report():
+        print_message(" ".join(sentence.split()))  # join into one line
     return USER_ERROR
+
+
+def _follows_an_error() -> bool:
+    """Return whether a rank of the same run has printed an error, so that communication with it fails."""
+    return _is_distributed() and import_module(_FAILURE).is_reported()
+
+
+def _is_distributed() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -34,7 +34,9 @@ def torchrun(*arguments: str, world_size: int = 2) -> subprocess.CompletedProces
     """Run `torchrun -m cogvideox ARGUMENTS` on a free port."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
     command = [sys.executable, *launch, "-m", "cogvideox", *arguments]
-    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    return subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
 
 
 def _run(rank: int, world: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:

@@ -55,20 +55,15 @@ def _run_on_ranks(arguments: Sequence[str]) -> None:
     from cogvideox.parallel import mesh
     from cogvideox.parallel.cfg_parallel import sequence_degree
 
-    try:
-        parsed = parse(arguments)
-        with mesh.init_ranks(device=parsed.load.get("device", "auto")) as ranks:
-            batch = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
-            failed = list(batch.failed_lines)
-            if batch.jobs:
-                guided = any(job.request.guided for job in batch.jobs)
-                degree = sequence_degree(ranks.size, batch.spec.transformer.num_attention_heads, guided=guided)
-                failed += _generate(batch, ranks.regroup(degree))
-        _check_lines(parsed, failed)
-    except UserError:
-        if os.environ.get("RANK") == "0":
-            raise
-        raise SystemExit(2) from None  # rank 0 prints the message
+    parsed = parse(arguments)
+    with mesh.init_ranks(device=parsed.load.get("device", "auto")) as ranks:
+        batch = ranks.run_on_rank_zero(lambda: build_jobs(parsed))
+        failed = list(batch.failed_lines)
+        if batch.jobs:
+            guided = any(job.request.guided for job in batch.jobs)
+            degree = sequence_degree(ranks.size, batch.spec.transformer.num_attention_heads, guided=guided)
+            failed += _generate(batch, ranks.regroup(degree))
+    _check_lines(parsed, failed)
 
 
 def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
