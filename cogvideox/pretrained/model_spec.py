@@ -66,6 +66,11 @@ def shipped_models() -> list[str]:
     return sorted(index.parent.name for index in _SHIPPED.glob(f"*/{INDEX_FILE}"))
 
 
+def is_shipped(spec: ModelSpec) -> bool:
+    """Return whether a model is shipped with this package."""
+    return spec.path.parent == _SHIPPED
+
+
 def find_model(model: str | Path) -> tuple[str, Path]:
     """Resolve a shipped name, a path, or a Hugging Face Hub name to a name and a path. Hub models are downloaded.
 

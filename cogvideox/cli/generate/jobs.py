@@ -17,7 +17,7 @@ from cogvideox.generation.request.input_sources import AppliedLoRA, parse_lora_a
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.request.sidecar import read_sidecar, repeat_with_changes
 from cogvideox.generation.request.validation import silent_changes, training_mismatches
-from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.pretrained.model_spec import ModelSpec, is_shipped, read_spec
 from cogvideox.pretrained.offload.memory_planner import parse_memory
 from cogvideox.version import __version__
 
@@ -100,9 +100,26 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     parse_memory(load.memory)
     warnings = (warning for request in requests for warning in training_mismatches(request, spec))
     changes = (note for request, given, _ in planned for note in silent_changes(request, given, spec))
-    for warning in dict.fromkeys([*warnings, *changes]):
+    unknown = [] if loras else [note for request in requests if (note := _unknown_words_note(request.prompt, spec))]
+    for warning in dict.fromkeys([*warnings, *changes, *unknown]):
         print_note(to_flags(warning))
     return JobBatch(jobs, spec, load, loras, requests[0].seed, command.plan, failed_lines)
+
+
+def _unknown_words_note(prompt: str, spec: ModelSpec) -> str | None:
+    """Return a note about words that the shipped model has never seen; None for other models."""
+    if not is_shipped(spec):
+        return None
+    from cogvideox.toybox.captions.unknown_words import unknown_words  # imports numpy, which `--help` does not need
+
+    words = unknown_words(prompt)
+    if not words:
+        return None
+    names = " or ".join(f'"{word}"' for word in words[:3])
+    return (
+        f"the shipped model was trained on captions of toys only, such as {spec.settings.examples[0]!r}; it does not "
+        f"know {names}. Other content needs the official weights: --model FOLDER"
+    )
 
 
 def _with_sidecar(arguments: Arguments) -> tuple[dict[str, Any], LoadOptions, tuple[AppliedLoRA, ...]]:

@@ -38,11 +38,12 @@ def build_request(
     from cogvideox.generation.request.inputs import read_inputs  # imports numpy, which `--help` does not need
 
     options = check_values(Request, values)
+    extends = options.get("extend") or "extend_by" in options
     inputs = read_inputs(
         image,
         video,
         fps=options.get("fps", spec.settings.fps),
-        max_frames=None if options.get("extend") else max(options.get("num_frames", spec.settings.num_frames), 1),
+        max_frames=None if extends else max(options.get("num_frames", spec.settings.num_frames), 1),
     )
     return complete_request(spec, prompt, inputs=inputs, **options), inputs
 
@@ -50,6 +51,7 @@ def build_request(
 def complete_request(spec: ModelSpec, prompt: str | None, *, inputs: "Inputs | None" = None, **values: Any) -> Request:
     """Build the request for inputs that have already been read. See `build_request` for other arguments and errors."""
     options = check_values(Request, {"prompt": prompt, **values})
+    options = _resolve_extension(options, inputs, options.get("fps", spec.settings.fps))
     request = Request(
         **{**_defaults(spec, inputs, options), **options},
         image=None if inputs is None else inputs.image_source,
@@ -111,6 +113,33 @@ def _defaults(spec: ModelSpec, inputs: "Inputs | None", options: Mapping[str, An
         "fps": settings.fps,
         "strength": DEFAULT_STRENGTH if video is not None and not extend and not options.get("invert", False) else None,
         "window": settings.num_frames if extend else None,
+    }
+
+
+def _resolve_extension(options: dict[str, Any], inputs: "Inputs | None", fps: float) -> dict[str, Any]:
+    """Replace `extend_by` by `extend` and the number of frames, which includes those of the input video.
+
+    Raises:
+        UserError: there is no video, the number of frames is set too, or the sum is not valid.
+    """
+    if "extend_by" not in options:
+        return options
+    added = options["extend_by"]
+    if inputs is None or inputs.video is None:
+        raise UserError("`extend_by` needs an input video: set `video`, or leave `extend_by` out")
+    if "num_frames" in options or options.get("extend") is False:
+        name = "num_frames" if "num_frames" in options else "extend=False"
+        raise UserError(f"`extend_by` and {name} cannot be combined: leave one out")
+    given = len(inputs.video)
+    nearest = [count - given for count in geometry.nearest_frame_counts(given + added) if count > given]
+    if added not in nearest:
+        raise UserError(
+            f"extend_by={added} is not possible: the video has {geometry.format_frame_count(given)} at {fps:g} fps, "
+            f"and {given + added} in total is not 4k+1; the nearest: {' or '.join(map(str, nearest))}"
+        )
+    return {name: value for name, value in options.items() if name != "extend_by"} | {
+        "extend": True,
+        "num_frames": given + added,
     }
 
 

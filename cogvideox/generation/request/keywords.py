@@ -48,6 +48,8 @@ class RequestKeywords(TypedDict, total=False):
     """fraction of the denoising steps applied to `video`, above 0 (default: 0.8)"""
     extend: bool | None
     """continue `video`; `num_frames` includes its frames"""
+    extend_by: int | None
+    """continue `video` by this many frames, instead of `extend` and `num_frames`"""
     invert: bool | None
     """edit `video` by DDIM inversion, keeping layout and motion"""
     window: int | None

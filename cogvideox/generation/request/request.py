@@ -123,6 +123,9 @@ class Request:
         Option("fraction of the denoising steps applied to `video`, above 0 (default: 0.8)", "input", high=1),
     ] = None
     extend: Annotated[bool, Option("continue `video`; `num_frames` includes its frames", "input")] = False
+    extend_by: Annotated[
+        int | None, Option("continue `video` by this many frames, instead of `extend` and `num_frames`", "input", low=1)
+    ] = None
     invert: Annotated[bool, Option("edit `video` by DDIM inversion, keeping layout and motion", "input")] = False
     window: Annotated[int | None, Option("generate a long video in windows of this many frames, 4k+1", "size")] = None
     overlap: Annotated[

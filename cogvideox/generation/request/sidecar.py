@@ -83,10 +83,13 @@ def repeat_with_changes(
             recorded[excluded] = False
     if "window" in request:
         recorded["overlap"] = None
-    if request.get("extend") or request.get("invert"):
+    extends = request.get("extend") or request.get("extend_by")
+    if extends or request.get("invert"):
         recorded["strength"] = None
-    if request.get("extend") and not sidecar.extend:
+    if request.get("extend_by") or (request.get("extend") and not sidecar.extend):
         recorded["num_frames"] = None  # the recorded value does not include the frames of the video to extend
+    if request.get("extend_by"):
+        recorded["extend"] = None
     return {**recorded, **request}, LoadOptions(**{**recorded_load, **load})
 
 

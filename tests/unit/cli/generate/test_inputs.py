@@ -51,6 +51,7 @@ def test_image_to_video_is_repeated_from_its_sidecar(run, image_model, workdir, 
         (["--strength", "0.5", "--num-frames", 17], 17),
         (["--extend"], 21),
         (["--extend", "--num-frames", 25, "--overlap", 4], 25),
+        (["--extend-by", 8], 25),
         (["--invert"], 9),
     ],
     ids=str,
@@ -72,6 +73,9 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
     assert sidecar["extend"] and sidecar["dynamic_guidance"] and not {"strength", "smooth_guidance"} & sidecar.keys()
     assert run("generate", "--from", "y.json", "-o", "z.mp4", "--window", "17", "--num-frames", 37).status == 0
     assert json.loads((workdir / "z.json").read_text())["overlap"] == 12
+    assert run("generate", "--from", "x.json", "-o", "v.mp4", "--extend-by", 4).status == 0
+    sidecar = json.loads((workdir / "v.json").read_text())
+    assert (sidecar["num_frames"], sidecar["extend"]) == (21, True) and "extend_by" not in sidecar
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,7 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
         (["--video", "in.mp4", "--num-frames", "97"], "the nearest is 17"),
         (["--video", "in.mp4", "--extend", "--num-frames", "13"], "the nearest is 21"),
         (["--extend"], "--extend needs an input video"),
+        (["--video", "in.mp4", "--extend-by", "3"], "--extend-by 3 is not possible"),
         (["--window", "8"], "5 or 9"),
         (["--guidance-interval", "0.5"], "expected 2 arguments"),
         (["--prompts", "noise.mp4"], "PROMPT and --prompts cannot be combined"),

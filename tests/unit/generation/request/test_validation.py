@@ -44,6 +44,13 @@ CASES = [
     ("2b", {"video": CLIP[:7], "num_frames": 9}, "the nearest is 5"),
     ("2b", {"video": CLIP, "extend": True, "num_frames": 17}, "has 17 frames at 8 fps; the nearest is 21"),
     ("2b", {"video": CLIP[:1], "extend": True, "num_frames": 1}, "has 1 frame at 8 fps; the nearest is 5"),
+    ("2b", {"extend_by": 8}, "`extend_by` needs an input video"),
+    ("2b", {"video": CLIP, "extend_by": 10}, "has 17 frames at 8 fps, and 27 in total .* the nearest: 8 or 12"),
+    ("2b", {"video": CLIP[:7], "extend_by": 1}, "has 7 frames at 8 fps, and 8 in total .* the nearest: 2"),
+    ("2b", {"video": CLIP, "extend_by": 8, "num_frames": 25}, "`extend_by` and num_frames cannot be combined"),
+    ("2b", {"video": CLIP, "extend_by": 8, "extend": False}, "`extend_by` and extend=False cannot be combined"),
+    ("2b", {"video": CLIP, "extend_by": 8, "invert": True}, "`extend` and `invert` cannot be combined"),
+    ("2b", {"video": CLIP, "extend_by": 0}, "the nearest is 1"),
     ("2b", {"video": CLIP[:1], "num_frames": 5}, "has 1 frame at 8 fps, too few for num_frames=5"),
     ("2b", {"video": CLIP, "extend": True, "invert": True}, "`extend` and `invert` cannot be combined"),
     ("2b", {"video": CLIP, "extend": True, "strength": 0.5}, "`strength` cannot be combined with `extend` or `invert`"),
@@ -130,6 +137,12 @@ def test_default_windows_and_overlaps(models):
         models["2b"], "a ball", inputs=Inputs(video=CLIP, video_source=InputSource(None, "")), extend=True
     )
     assert (extended.num_frames, extended.window, extended.overlap) == (21, 9, 8)
+    inputs = Inputs(video=CLIP, video_source=InputSource(None, ""))
+    by_number, in_total = (
+        complete_request(models["2b"], "a ball", inputs=inputs, seed=0, **values)
+        for values in ({"extend_by": 12}, {"extend": True, "num_frames": 29})
+    )
+    assert by_number == in_total
     assert tiny.SIZE["num_frames"] == 9
 
 
