@@ -34,6 +34,7 @@ LAZY = {"matplotlib", "transformers"}  # only imported inside functions, because
 NEEDS_EXTRA = re.compile(r"cogvideox\.serving\.((\w+\.)?app|slow_headers)")  # FastAPI applications, and uvicorn
 WITHOUT_TORCH = re.compile(
     r"(^|/)(__init__|config|presets|settings|recipes|errors|geometry)\.py$"
+    r"|^ablation/(arm|baselines|curves|intervals|metrics|plan|registry|groups/\w+|report/(page|summary))\.py$"
     r"|^dataset/(cache_keys|mixture)\.py$"
     r"|^evaluation/(compare|export|intervals|plugins|results|scorer|store)\.py$"
     r"|^evaluation/(dynamics/(aggregate|regression)|frechet/distances|judge/parsing|models/interfaces)\.py$"

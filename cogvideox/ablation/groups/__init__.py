@@ -1,0 +1,1 @@
+"""The ablations, one module per group. Imports no torch."""

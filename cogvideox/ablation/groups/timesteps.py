@@ -1,0 +1,35 @@
+"""Timesteps: explicit uniform sampling over all clips of a step, over ranks as in the paper, or at random (section 3.3)."""
+
+from cogvideox.ablation.arm import Ablation, Arm, Finding
+from cogvideox.ablation.baselines import diffusion, diffusion_evaluation
+from cogvideox.ablation.metrics import TIMESTEPS
+
+NUM_RANKS = 4
+ALL, RANKS, RANDOM = "strata of all clips", f"strata of {NUM_RANKS} ranks", "random"
+
+
+def timesteps() -> Ablation:
+    """Three ways to sample timesteps."""
+    ranks = {"timestep_sampling": "explicit_uniform_ranks", "timestep_ranks": NUM_RANKS}
+    return Ablation(
+        name="timesteps",
+        question="Does explicit uniform sampling of timesteps make the loss smoother and lower?",
+        field="timestep_sampling",
+        equal=("parameters", "tokens", "compute", "steps"),
+        arms=(
+            Arm(ALL, (diffusion(),)),
+            Arm(RANKS, (diffusion(ranks),)),
+            Arm(RANDOM, (diffusion({"timestep_sampling": "random"}),)),
+        ),
+        findings=(
+            Finding("The loss is smoother with an interval per rank", "figure 8", "loss variance", RANKS, RANDOM),
+            Finding("It is smoother with an interval per clip, too", "section 3.3", "loss variance", ALL, RANDOM),
+            *(
+                Finding(f"The loss at t = {t} is lower with an interval per rank", "table 9", name, RANKS, RANDOM)
+                for t in TIMESTEPS
+                for name in (f"loss at {t}",)
+            ),
+        ),
+        evaluation=diffusion_evaluation(),
+        limits="A step has 32 clips instead of 1,000 and more, and the ranks are simulated by the rows of the step.",
+    )

@@ -1,0 +1,106 @@
+"""The VAE: latent channels and compression, loss terms, longer clips, padding in time (section 2.1, table 1)."""
+
+from cogvideox.ablation.arm import PREVIOUS, Ablation, Arm, Finding
+from cogvideox.ablation.baselines import held_out, vae, vae_evaluation
+
+LIMITS = "Clips are 9 frames of 32x32 pixels, and the VAE has 1/300 of the parameters."
+STEPS = 3_000
+
+
+def channels() -> Ablation:
+    """Latent channels and spatial compression."""
+    base, few, many, compressed = "16 channels", "8 channels", "32 channels", "16x16x4, 32 channels"
+    wide = {"model.latent_channels": 32, "model.block_out_channels": (16, 32, 64, 64, 64)}
+    return Ablation(
+        name="vae-channels",
+        question="How do latent channels and compression change the reconstruction?",
+        field="model.latent_channels, model.block_out_channels",
+        equal=("tokens", "steps"),
+        arms=(
+            Arm(base, (vae(),)),
+            Arm(few, (vae({"model.latent_channels": 8}),)),
+            Arm(many, (vae({"model.latent_channels": 32}),)),
+            Arm(compressed, (vae(wide),)),
+        ),
+        findings=(
+            Finding("PSNR rises from 8 to 16 channels", "table 1", "psnr", base, few),
+            Finding("PSNR rises from 16 to 32 channels", "table 1", "psnr", many, base),
+            Finding("16 channels flicker less than 8", "table 1", "flicker error", base, few),
+            Finding("16 channels flicker less than 32", "table 1", "flicker error", base, many),
+            Finding("More compression lowers PSNR at equal channels", "table 1", "psnr", many, compressed),
+        ),
+        evaluation=vae_evaluation(),
+        limits=LIMITS + " Temporal compression is always 4.",
+    )
+
+
+def loss() -> Ablation:
+    """Terms of the loss."""
+    base, perceptual, gan = "reconstruction + KL", "+ perceptual", "+ GAN"
+    with_gan = {"loss.gan": 0.05, "disc_start": STEPS // 2, "disc_warmup_steps": STEPS // 10}
+    return Ablation(
+        name="vae-loss",
+        question="What do the KL, perceptual and GAN terms of the VAE's loss do?",
+        field="loss",
+        equal=("parameters", "tokens", "steps"),
+        arms=(
+            Arm(base, (vae(),)),
+            Arm("without KL", (vae({"loss.kl": 0.0}),)),
+            Arm(perceptual, (vae({"loss.perceptual": 0.1}),)),
+            Arm(gan, (vae(with_gan),), "the GAN loss starts after half of the steps"),
+        ),
+        findings=(
+            Finding("The perceptual term restores detail", "section 2.1", "detail", perceptual, base),
+            Finding("The GAN term restores detail", "section 2.1", "detail", gan, base),
+        ),
+        evaluation=vae_evaluation(),
+        limits=LIMITS + " The perceptual term compares random features, not LPIPS.",
+    )
+
+
+def long_clips() -> Ablation:
+    """A second stage on longer clips."""
+    frames, second_steps = 17, STEPS // 3
+    first_steps = STEPS - second_steps
+    first = vae({"run.num_steps": first_steps, "encoder_steps": first_steps})
+    second = {
+        "init_from": PREVIOUS,
+        "run.num_steps": second_steps,
+        "encoder_steps": second_steps,
+        "optim.lr": 5e-4,
+    }
+    longer, same = f"stage 2, {frames} frames", "stage 2, 9 frames"
+    return Ablation(
+        name="vae-long",
+        question="Does a second stage on longer clips improve their reconstruction?",
+        field="clips.num_frames",
+        equal=("parameters", "steps"),
+        arms=(
+            Arm(
+                longer,
+                (first, vae({**second, "clips.num_frames": frames, "run.batch_size": 2})),
+                "run.batch_size is 2 instead of 4, for about as many frames in a step",
+            ),
+            Arm(same, (first, vae(second))),
+        ),
+        findings=(Finding("More frames need training on them", "section 2.1", f"psnr, {frames} frames", longer, same),),
+        evaluation=vae_evaluation(clips={"": held_out(side=32), f"{frames} frames": held_out(frames, side=32)}),
+        limits=LIMITS + f" The long clips have {frames} frames, not 161.",
+    )
+
+
+def padding() -> Ablation:
+    """Padding in time."""
+    return Ablation(
+        name="vae-padding",
+        question="What does causal padding in time cost?",
+        field="model.time_padding",
+        equal=("parameters", "tokens", "steps"),
+        arms=(
+            Arm("causal", (vae(),)),
+            Arm("symmetric", (vae({"model.time_padding": "symmetric"}),)),
+        ),
+        findings=(),
+        evaluation=vae_evaluation(),
+        limits=LIMITS + " The paper gives no ablation of the padding.",
+    )

@@ -1,0 +1,59 @@
+"""The metrics of ablations: names, units, and which values are better. Imports no torch."""
+
+from dataclasses import dataclass
+
+TIMESTEPS = (100, 300, 500, 700, 900)
+"""Timesteps of the validation loss, those of the paper's table 9."""
+
+
+@dataclass(frozen=True)
+class AblationMetric:
+    """A metric of runs.
+
+    Attributes:
+        name: its name in results; a set of clips or videos with a name of its own adds ", name".
+        per: what has a value of its own: every clip, every prompt, or only the run.
+        scale: factor of the values in tables.
+    """
+
+    name: str
+    title: str
+    per: str
+    lower_is_better: bool
+    digits: int = 3
+    scale: float = 1.0
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        AblationMetric("loss", "validation loss", "clip", True, 4),
+        *(AblationMetric(f"loss at {t}", f"validation loss at t = {t}", "clip", True, 4) for t in TIMESTEPS),
+        AblationMetric("loss variance", "variance of the training loss", "run", True, 5),
+        AblationMetric("facts", "facts right, %", "prompt", False, 1, 100),
+        AblationMetric("all facts", "videos with all facts right, %", "prompt", False, 1, 100),
+        AblationMetric("motion", "motion right, %", "prompt", False, 1, 100),
+        AblationMetric("consistency", "temporal consistency, %", "prompt", False, 1, 100),
+        AblationMetric("brightness", "brightness range (distance from mid-gray), levels", "prompt", False, 1),
+        AblationMetric("brightness error", "error of the brightness, levels", "prompt", True, 1),
+        AblationMetric("flicker", "flicker, levels", "prompt", True, 2),
+        AblationMetric("sharpness", "sharpness (mean absolute Laplacian)", "prompt", False, 4),
+        AblationMetric("toys", "toys in the picture", "prompt", True, 2),
+        AblationMetric("overlay", "videos with an overlay, %", "prompt", True, 1, 100),
+        AblationMetric("psnr", "PSNR, dB", "clip", False, 2),
+        AblationMetric("ssim", "SSIM", "clip", False, 3),
+        AblationMetric("flicker error", "error of the flicker, levels", "clip", True, 2),
+        AblationMetric("detail", "detail relative to the original", "clip", False, 3),
+    )
+}
+
+
+def metric_of(name: str) -> AblationMetric:
+    """Return the metric of a name in results, such as "loss, 17 frames"."""
+    return METRICS[name.partition(", ")[0]]
+
+
+def title_of(name: str) -> str:
+    """Return the title of a name in results."""
+    _, comma, of_set = name.partition(", ")
+    return f"{metric_of(name).title}{comma}{of_set}"

@@ -1,0 +1,119 @@
+"""Make the plan of an ablation: time a few steps of each arm, and scale the steps of all arms to a time budget."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cogvideox import config
+from cogvideox.ablation.arm import Ablation, Arm, num_steps_of, scaled
+from cogvideox.ablation.plan import FILE, AblationPlan, check_plan, read_plan
+from cogvideox.ablation.runs import RUNS, score_run, train_stage
+
+NUM_TIMED_STEPS = 4
+"""The first one, which is slower, is not counted."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured speed of an arm.
+
+    Attributes:
+        step_seconds: seconds per step of each stage.
+        scoring_seconds: seconds to score a run.
+    """
+
+    step_seconds: tuple[float, ...]
+    scoring_seconds: float
+
+    def training_seconds(self, arm: Arm, scale: float = 1.0) -> float:
+        """Return the predicted duration of an arm's training."""
+        stages = zip(arm.stages, self.step_seconds, strict=True)
+        return sum(stage.run.num_steps * scale * seconds for stage, seconds in stages)
+
+
+def plan_ablation(
+    ablation: Ablation,
+    out: Path,
+    *,
+    num_seeds: int,
+    budget: float | None = None,
+    num_steps: int | None = None,
+    measured: bool = True,
+) -> AblationPlan:
+    """Return the plan in the folder `out`, or make one and store it. More seeds may be added to a stored plan.
+
+    Args:
+        budget: mean training time of a run in seconds.
+        num_steps: steps of the baseline instead, over all of its stages.
+        measured: time a few steps of each arm; needed for a budget.
+
+    Raises:
+        UserError: the folder has a different ablation, or one with a different budget.
+        AblationStopped: the measurement was interrupted by a signal.
+    """
+    requested = f"{num_steps} steps" if num_steps is not None else f"{budget:g} s"
+    inputs = config.digest([*(arm.stages for arm in ablation.arms), ablation.evaluation], "Ablation")
+    stored = read_plan(out)
+    if stored is not None:
+        check_plan(stored, ablation, inputs, requested, out)
+        plan = replace(stored, num_seeds=max(stored.num_seeds, num_seeds))
+    else:
+        speeds = measure_speeds(ablation, out) if measured else {}
+        if num_steps is not None:
+            scale = num_steps / num_steps_of(ablation.baseline.stages)
+        else:
+            assert budget is not None
+            assert measured
+            nominal = [speeds[arm.name].training_seconds(arm) for arm in ablation.arms]
+            scale = budget * len(nominal) / sum(nominal)
+        seconds = {
+            name: round(speed.training_seconds(ablation.arm(name), scale) + speed.scoring_seconds, 1)
+            for name, speed in speeds.items()
+        }
+        plan = AblationPlan(ablation.name, inputs, requested, num_seeds, scale, seconds)
+    if plan != stored:
+        config.save(plan, out / FILE)
+    return plan
+
+
+def measure_speeds(ablation: Ablation, out: Path) -> dict[str, Speed]:
+    """Time a few steps of every stage of every arm, and the scoring of a model. Clips are encoded for all runs.
+
+    Raises:
+        AblationStopped: a training was stopped by a signal.
+    """
+    speeds = {}
+    for arm in ablation.arms:
+        folders, step_seconds, previous = [], [], None
+        for index, stage in enumerate(arm.stages):
+            folders.append(out / RUNS / f"timing-{index}")
+            shutil.rmtree(folders[-1], ignore_errors=True)
+            previous = train_stage(scaled(stage, NUM_TIMED_STEPS, 0), folders[-1], out, previous)
+            step_seconds.append(median(_step_seconds(folders[-1])[1:]))
+        assert previous is not None
+        evaluation = ablation.evaluation
+        without_videos = replace(evaluation, videos={})
+        single = replace(evaluation, clips={}, num_prompts=1)
+        score_run(ablation, arm, previous, out, without_videos)  # encodes the clips
+        clips = _duration(lambda: score_run(ablation, arm, previous, out, without_videos))
+        prompt = _duration(lambda: score_run(ablation, arm, previous, out, single)) if evaluation.videos else 0.0
+        speeds[arm.name] = Speed(tuple(step_seconds), clips + prompt * evaluation.num_prompts)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    return speeds
+
+
+def _step_seconds(folder: Path) -> list[float]:
+    lines: list[Mapping[str, Any]] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["ms_per_step"] / 1000 for line in lines if "ms_per_step" in line]
+
+
+def _duration(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
