@@ -70,7 +70,8 @@ def step_costs(settings: Settings, stages: Sequence[Settings]) -> tuple[float, f
     formats = [(source.clips, source.weight) for source in settings.toybox]
     if not formats:  # clips of a latent store
         target = settings.target
-        assert target.height is not None and target.width is not None
+        assert target.height is not None
+        assert target.width is not None
         clips = ToyboxClips(1, num_frames=target.num_frames, height=target.height, width=target.width)
         formats = [(clips, 1.0)]
     total = sum(weight for _, weight in formats)

@@ -3,14 +3,14 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from cogvideox import config
-from cogvideox.ablation.arm import Ablation, Arm, num_steps_of, scaled
+from cogvideox.ablation.arm import Ablation, Arm, Evaluation, num_steps_of, scaled
 from cogvideox.ablation.plan import FILE, AblationPlan, check_plan, read_plan
 from cogvideox.ablation.runs import RUNS, score_run, train_stage
 
@@ -96,13 +96,7 @@ def measure_speeds(ablation: Ablation, out: Path) -> dict[str, Speed]:
             previous = train_stage(scaled(stage, NUM_TIMED_STEPS, 0), folders[-1], out, previous)
             step_seconds.append(median(_step_seconds(folders[-1])[1:]))
         assert previous is not None
-        evaluation = ablation.evaluation
-        without_videos = replace(evaluation, videos={})
-        single = replace(evaluation, clips={}, num_prompts=1)
-        score_run(ablation, arm, previous, out, without_videos)  # encodes the clips
-        clips = _duration(lambda: score_run(ablation, arm, previous, out, without_videos))
-        prompt = _duration(lambda: score_run(ablation, arm, previous, out, single)) if evaluation.videos else 0.0
-        speeds[arm.name] = Speed(tuple(step_seconds), clips + prompt * evaluation.num_prompts)
+        speeds[arm.name] = Speed(tuple(step_seconds), _scoring_seconds(ablation, arm, previous, out))
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
     return speeds
@@ -113,7 +107,18 @@ def _step_seconds(folder: Path) -> list[float]:
     return [line["ms_per_step"] / 1000 for line in lines if "ms_per_step" in line]
 
 
-def _duration(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def _scoring_seconds(ablation: Ablation, arm: Arm, result: Path, out: Path) -> float:
+    """Time the scoring of a run with one prompt, and return the duration with all prompts."""
+    evaluation = ablation.evaluation
+
+    def duration(part: Evaluation) -> float:
+        start = time.perf_counter()
+        score_run(arm, result, out, part)
+        return time.perf_counter() - start
+
+    without_videos = replace(evaluation, videos={})
+    duration(without_videos)  # encodes the clips
+    seconds = duration(without_videos)
+    if evaluation.videos:
+        seconds += evaluation.num_prompts * duration(replace(evaluation, clips={}, num_prompts=1))
+    return seconds

@@ -63,8 +63,8 @@ def run_ablation(
         if outcome.lost:
             run = outcome.batch[0]
             raise UserError(
-                f"the process of the run {run.arm}, seed {run.seed}, was killed twice, probably because memory ran out: "
-                "run it again with fewer workers (--workers)"
+                f"the process of the run {run.arm}, seed {run.seed}, was killed twice, probably because memory ran "
+                "out: run it again with fewer workers (--workers)"
             )
         done += 1
         if on_run is not None:

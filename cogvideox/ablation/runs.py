@@ -1,7 +1,7 @@
 """Runs of an ablation: an arm with a seed, trained stage by stage, and scored. Each finished run has a JSON file.
 
-A run that was interrupted, even by a kill, continues from its newest checkpoint, and ends with the same JSON. Stages that
-arms share are trained once.
+A run that was interrupted, even by a kill, continues from its newest checkpoint, and ends with the same JSON. Stages
+that arms share are trained once.
 """
 
 import json
@@ -83,7 +83,7 @@ def finish_run(ablation: Ablation, plan: AblationPlan, run: Run, out: Path) -> P
         folder = out / RUNS / (f"{arm.slug}-{run.seed}" if is_last else f"stage-{digest}")
         result = train_stage(stage, folder, out, result)
     assert result is not None
-    scores, curve = score_run(ablation, arm, result, out), read_curve(folder)
+    scores, curve = score_run(arm, result, out, ablation.evaluation), read_curve(folder)
     variance = {"loss variance": [loss_variance([loss for _, loss in curve])]}
     content = {
         "ablation": ablation.name,
@@ -125,9 +125,8 @@ def train_stage(stage: Settings, folder: Path, out: Path, previous: Path | None)
     return result
 
 
-def score_run(ablation: Ablation, arm: Arm, result: Path, out: Path, evaluation: Evaluation | None = None) -> Scores:
+def score_run(arm: Arm, result: Path, out: Path, evaluation: Evaluation) -> Scores:
     """Score the result of an arm's training."""
-    evaluation = ablation.evaluation if evaluation is None else evaluation
     settings = arm.settings
     if isinstance(settings, VAETraining):
         return score_vae(result, evaluation)

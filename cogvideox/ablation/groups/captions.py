@@ -30,5 +30,5 @@ def captions() -> Ablation:
                 "short prompts": Videos(NUM_FRAMES, SIDE, SIDE, "short"),
             }
         ),
-        limits="Captions of the built-in world are exact. The paper's come from models, and long ones also have errors.",
+        limits="Captions of the built-in world are exact. The paper's come from models and have errors.",
     )

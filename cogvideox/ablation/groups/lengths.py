@@ -43,7 +43,7 @@ def lengths() -> Ablation:
             },
         ),
         limits=(
-            "Lengths are 1 to 17 frames. The paper's claim of two modes is about joint training of images and videos of "
-            "one length; here the fixed length has no images."
+            "Lengths are 1 to 17 frames. The paper's claim of two modes is about joint training of images and videos "
+            "of one length; here the fixed length has no images."
         ),
     )

@@ -1,1 +1,1 @@
-"""The report of an ablation: means and paired differences of the arms, verdicts on the paper's findings, page, charts."""
+"""The report of an ablation: metrics and paired differences, verdicts on the paper's findings, page, charts."""

@@ -32,9 +32,8 @@ def draw_losses(results: Results, path: Path) -> None:
 
 def draw_samples(frames: Mapping[str, np.ndarray], path: Path) -> None:
     """Write a sheet with a row for each arm: first, middle and last frame of its first videos [n t h w 3]."""
-    rows = [
-        rearrange(videos[:, ends_and_middle(videos.shape[1])], "n t h w c -> (n t) h w c") for videos in frames.values()
-    ]
+    shown = [videos[:, ends_and_middle(videos.shape[1])] for videos in frames.values()]
+    rows = [rearrange(videos, "n t h w c -> (n t) h w c") for videos in shown]
     if rows and all(row.size for row in rows) and len({row.shape for row in rows}) == 1:
         Video(side_by_side(np.stack(rows), columns=1, labels=list(frames))[None], fps=1.0).save(path)
 

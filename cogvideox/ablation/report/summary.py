@@ -118,7 +118,7 @@ def values_of(results: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray |
 
 
 def metric_names(results: Results) -> list[str]:
-    """Return the metrics that any run has, in the order of `METRICS`; those of the first set of clips or videos first."""
+    """Return the metrics that any run has, in the order of `METRICS`, those of the trained size first."""
     names = {name: None for runs in results.values() for run in runs for name in run["values"]}
     order = list(METRICS)
     return sorted(names, key=lambda name: ("," in name, name.partition(", ")[2], order.index(metric_of(name).name)))
