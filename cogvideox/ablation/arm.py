@@ -155,9 +155,22 @@ def variant(base: Settings, changes: dict[str, Any]) -> Any:
 
 def differences(arm: Settings, base: Settings) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which two configs differ, by dotted name: the value of `base`, and that of `arm`."""
-    old, new = (config.dotted(config.to_dict(settings)) for settings in (base, arm))
+    old, new = (_flattened(config.to_dict(settings)) for settings in (base, arm))
     names = [*old, *(name for name in new if name not in old)]
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
+
+
+def _flattened(data: Any, name: str = "") -> dict[str, Any]:
+    """Flatten nested plain data as `config.dotted` does, and lists of groups too: "toybox[0].weight"."""
+    if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
+        items = {f"[{index}]": item for index, item in enumerate(data)}
+        return {key: value for part, item in items.items() for key, value in _flattened(item, name + part).items()}
+    if not isinstance(data, dict):
+        return {name: data}
+    values: dict[str, Any] = {}
+    for part, inner in data.items():
+        values |= _flattened(inner, f"{name}.{part}" if name else str(part))
+    return values
 
 
 def num_steps_of(stages: Sequence[Settings]) -> int:

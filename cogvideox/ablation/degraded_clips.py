@@ -75,9 +75,8 @@ def write_store(out: Path, *, num_clips: int, side: int, overlay_probability: fl
         return store
     if not (folder / "metadata.jsonl").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(
-            folder / "metadata.jsonl", "\n".join(_render(folder, num_clips, side, overlay_probability, seed)) + "\n"
-        )
+        lines = _render(folder, num_clips, side, overlay_probability, seed)
+        write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
     target = ClipFormat(fps=FPS, num_frames=NUM_FRAMES, height=side, width=side)
     encode_clips(plan_encoding(scan_folder(folder), read_spec("toybox"), target), store)
     return store

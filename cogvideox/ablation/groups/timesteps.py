@@ -1,4 +1,4 @@
-"""Timesteps: explicit uniform sampling over all clips of a step, over ranks as in the paper, or random (section 3.3)."""
+"""Timesteps: explicit uniform sampling over all clips of a step, over ranks, or random (paper section 3.3)."""
 
 from cogvideox.ablation.arm import Ablation, Arm, Finding
 from cogvideox.ablation.baselines import diffusion, diffusion_evaluation

@@ -3,7 +3,7 @@
 from cogvideox.ablation.arm import PREVIOUS, Ablation, Arm, Finding
 from cogvideox.ablation.baselines import held_out, vae, vae_evaluation
 
-LIMITS = "Clips are 9 frames of 32x32 pixels, and the VAE has 1/300 of the parameters."
+LIMITS = "Clips are 9 frames of 32x32 pixels, and the VAE has 2.6 M parameters instead of 216 M."
 STEPS = 3_000
 
 

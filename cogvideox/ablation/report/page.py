@@ -15,23 +15,18 @@ def page(summary: AblationSummary, *, level: int = 1, images: bool = True) -> st
         images: link the charts `loss.png` and `samples.png`.
     """
     arms = summary.arms
-    first = arms[0]
     lines = [f"{'#' * level} {summary.ablation}", "", summary.question, ""]
     lines += [_setup(summary), ""]
     lines += table(("arm", "changes", "steps", "parameters", "compute"), [_arm_row(arm) for arm in arms])
     lines += [
         "",
-        f"Means over {summary.num_seeds} seeds; below them, the difference from {first.name!r} with its 95 % ",
+        f"Means over {summary.num_seeds} seeds. Below them: the difference from the baseline, {arms[0].name}, with its "
+        "95 % interval, paired over seeds and over clips or prompts.",
     ]
-    lines[-1] += "interval, paired over seeds and over clips or prompts.".replace("  ", " ")
     lines += ["", *table(("metric", *(arm.name for arm in arms)), _metric_rows(arms))]
     if summary.findings:
-        lines += [
-            "",
-            "| the paper | source | measured by | advantage here | verdict |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        lines += [_finding_row(finding) for finding in summary.findings]
+        header = ("the paper", "source", "measured by", "advantage here", "verdict")
+        lines += ["", *table(header, map(_finding_row, summary.findings))]
     if summary.limits:
         lines += ["", f"Differences from the paper: {summary.limits}"]
     if images:

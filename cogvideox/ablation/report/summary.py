@@ -167,8 +167,14 @@ def judge_finding(results: Results, finding: Finding) -> FindingSummary:
 
 
 def describe_changes(ablation: Ablation, name: str) -> tuple[str, ...]:
-    """Return the settings of an arm's last stage that differ from the baseline's."""
-    changed = differences(ablation.arm(name).settings, ablation.baseline.settings)
+    """Return the settings of an arm's last stage that differ from the baseline's, or the number of stages."""
+    arm, base = ablation.arm(name), ablation.baseline
+    if len(arm.stages) != len(base.stages):
+        return (f"stages: {len(base.stages)} -> {len(arm.stages)}",)
+    changed = differences(arm.settings, base.settings)
+    removed = sorted({setting.partition("[")[0] for setting, (_, new) in changed.items() if new is None} & {"toybox"})
+    if removed:
+        return tuple(f"{setting}: {len(getattr(base.settings, setting))} sources -> {len(getattr(arm.settings, setting))}" for setting in removed)
     return tuple(f"{setting}: {_shown(old)} -> {_shown(new)}" for setting, (old, new) in changed.items())
 
 
