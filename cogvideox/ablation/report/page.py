@@ -79,8 +79,9 @@ def _cell(name: str, summary: MetricSummary) -> str:
 
 
 def _finding_row(finding: FindingSummary) -> tuple[str, ...]:
-    metric = metric_of(finding.metric)
-    numbers = [f"{number * metric.scale:+.{metric.digits}f}" for number in (finding.advantage, *finding.interval)]
-    advantage = numbers[0] + (f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else "")
+    metric, advantage = metric_of(finding.metric), "not measured"
+    if finding.advantage is not None:
+        numbers = [f"{number * metric.scale:+.{metric.digits}f}" for number in (finding.advantage, *finding.interval)]
+        advantage = numbers[0] + (f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else "")
     measured = f"{title_of(finding.metric)}: {finding.better} against {finding.worse}"
     return finding.claim, finding.source, measured, advantage, f"**{finding.verdict}**"

@@ -61,14 +61,15 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class FindingSummary:
-    """A finding of the paper beside ours: the advantage of the arm that is better in the paper."""
+    """A finding of the paper beside ours: the advantage of the arm that is better in the paper; None if the runs do not
+    have the metric."""
 
     claim: str
     source: str
     metric: str
     better: str
     worse: str
-    advantage: float
+    advantage: float | None
     interval: tuple[float, ...]
     verdict: Verdict
 
@@ -153,7 +154,7 @@ def judge_finding(results: Results, finding: Finding) -> FindingSummary:
     sign = -1.0 if metric_of(finding.metric).lower_is_better else 1.0
     interval = tuple(sorted(_rounded(sign * limit) for limit in difference.interval or ()))
     verdicts: dict[float, Verdict] = {1.0: "agrees", -1.0: "disagrees"}
-    advantage = 0.0 if math.isnan(difference.value) else _rounded(sign * difference.value)
+    advantage = None if math.isnan(difference.value) else _rounded(sign * difference.value)
     return FindingSummary(
         claim=finding.claim,
         source=finding.source,

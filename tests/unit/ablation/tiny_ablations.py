@@ -59,8 +59,6 @@ def _tiny_stage(settings: Settings) -> Settings:
     return replace(
         settings,
         transformer=transformer,
-        toybox=tuple(
-            replace(source, clips=replace(source.clips, num_clips=NUM_CLIPS)) for source in settings.toybox
-        ),
+        toybox=tuple(replace(source, clips=replace(source.clips, num_clips=NUM_CLIPS)) for source in settings.toybox),
         row_tokens=settings.row_tokens // 4,
     )

@@ -1,0 +1,177 @@
+"""Runs of tiny ablations: every arm trains, resumes bit by bit and generates; any executor gives the same results."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cogvideox.ablation.arm import Ablation
+from cogvideox.ablation.plan import AblationPlan
+from cogvideox.ablation.planner import plan_ablation
+from cogvideox.ablation.registry import ABLATIONS
+from cogvideox.ablation.report.write import write_report
+from cogvideox.ablation.run import prepare, run_ablation
+from cogvideox.ablation.runs import RESULTS, RUNS, Run, finish_run, result_file
+from cogvideox.errors import UserError
+from cogvideox.executor.job_array import Shard
+from cogvideox.training.diffusion import trainer as diffusion_trainer
+from cogvideox.training.vae import trainer as vae_trainer
+from tests.unit.ablation.tiny_ablations import tiny
+
+NUM_KILLS = 10
+STEPS = 3
+OTHERS = {"positions": 2, "lengths": 1, "resolution": 1, "schedule": 2, "last-stage": 0, "captions": 2, "vae-loss": 3}
+"""Index of the arm of each group that the quick tests train."""
+
+
+def planned(ablation: Ablation, out: Path, seeds: int = 1, steps: int = STEPS) -> AblationPlan:
+    prepare(ablation, out)
+    return plan_ablation(ablation, out, num_seeds=seeds, num_steps=steps, measured=False)
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((out / RESULTS).glob("*.json"))}
+
+
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory) -> Path:
+    """The folder of an ablation whose runs were finished one after the other."""
+    out, ablation = tmp_path_factory.mktemp("sequential"), tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, out), out)
+    return out
+
+
+def check_arm(name: str, index: int, out: Path, monkeypatch) -> None:
+    """Check that a run whose trainings are stopped after every step ends like an uninterrupted one."""
+    ablation = tiny(name)
+    run = Run(ablation.arms[index].name, 0)
+    whole, pieces = out / "whole", out / "pieces"
+    prepare(ablation, out)
+    if (out / "data").exists():  # the same data for both
+        for folder in (whole, pieces):
+            folder.mkdir()
+            (folder / "data").symlink_to(out / "data")
+    for folder in (whole, pieces):
+        plan = planned(replace(ablation, prepare=None), folder)
+        if folder == pieces:
+            for trainer in (diffusion_trainer, vae_trainer):
+                train = trainer.train
+                monkeypatch.setattr(trainer, "train", in_pieces(train))
+        content = json.loads(finish_run(ablation, plan, run, folder).read_text())
+    file = result_file(ablation, run, whole)
+    assert file.read_bytes() == result_file(ablation, run, pieces).read_bytes()
+    assert content["steps"] == [plan.num_steps(stage) for stage in ablation.arms[index].stages]
+    values = {name: np.array(column, dtype=float) for name, column in content["values"].items()}
+    if ablation.is_vae:
+        assert np.isfinite(values["psnr"]).all()
+    else:
+        assert np.isfinite(values["loss"]).all()
+        assert len(values["facts"]) == ablation.evaluation.num_prompts
+    assert np.load(file.with_suffix(".npz"))["frames"].size > 0
+
+
+def in_pieces(train: Callable[..., Path | None]) -> Callable[..., Path | None]:
+    """Return a trainer that stops and resumes after every step."""
+
+    def train_in_pieces(settings, out, *, resume):
+        while (result := train(settings, out, resume=resume, max_seconds=0)) is None:
+            pass
+        return result
+
+    return train_in_pieces
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_arm_trains_resumes_and_generates(name, tmp_path, monkeypatch):
+    check_arm(name, OTHERS[name], tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, index) for name in ABLATIONS for index in range(len(tiny(name).arms))]
+)
+def test_every_arm_trains_resumes_and_generates(name, index, tmp_path, monkeypatch):
+    check_arm(name, index, tmp_path, monkeypatch)
+
+
+def test_shared_stages_are_trained_once(tmp_path):
+    ablation = tiny("vae-long")
+    plan = planned(ablation, tmp_path)
+    assert run_ablation(ablation, plan, tmp_path)
+    stages = sorted(folder.name for folder in (tmp_path / RUNS).iterdir() if folder.is_dir())
+    assert stages[:2] == ["stage-2--17-frames-0", "stage-2--9-frames-0"]
+    assert len(stages) == 3
+
+
+def test_an_ablation_killed_ten_times_ends_with_the_same_results(sequential, tmp_path):
+    """The moments are seeded fractions of the number of files that an uninterrupted ablation writes."""
+    ablation = tiny("timesteps")
+    plan, rng = planned(ablation, tmp_path), np.random.default_rng(0)
+    for _ in range(NUM_KILLS):
+        if (child := os.fork()) == 0:
+            try:
+                run_ablation(ablation, plan, tmp_path)
+            finally:
+                os._exit(0)
+        time.sleep(float(rng.uniform(0.1, 2.0)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert run_ablation(ablation, plan, tmp_path)
+    assert results(tmp_path) == results(sequential)
+    assert len(results(sequential)) == 3
+
+
+def test_two_processes_give_the_same_results(sequential, tmp_path):
+    ablation = tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2)
+    assert results(tmp_path) == results(sequential)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results(sequential, tmp_path):
+    pytest.importorskip("ray.data")
+    ablation = tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2, backend="ray")
+    assert results(tmp_path) == results(sequential)
+
+
+def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
+    ablation = tiny("timesteps")
+    plan = planned(ablation, tmp_path)
+    assert not run_ablation(ablation, plan, tmp_path, shard=Shard(0, 2))
+    assert len(results(tmp_path)) == 2
+    assert run_ablation(ablation, plan, tmp_path, shard=Shard(1, 2))
+    assert results(tmp_path) == results(sequential)
+
+
+def test_the_report_has_all_arms_and_findings(sequential):
+    ablation = tiny("timesteps")
+    report = write_report(ablation, planned(ablation, sequential), sequential).read_text()
+    for arm in ablation.arms:
+        assert f"| {arm.name} |" in report
+    for finding in ablation.findings:
+        assert f"| {finding.claim} | {finding.source} |" in report
+    assert (sequential / "loss.png").is_file()
+    assert (sequential / "samples.png").is_file()
+
+
+def test_a_budget_scales_the_steps_of_all_arms(tmp_path):
+    ablation = tiny("vae-padding") if "vae-padding" in ABLATIONS else tiny("vae-long")
+    plan = plan_ablation(ablation, tmp_path, num_seeds=2, budget=60.0)
+    assert set(plan.seconds) == {arm.name for arm in ablation.arms}
+    assert plan.total_seconds == pytest.approx(2 * sum(plan.seconds.values()))
+    # Training takes the budget on average, and scoring comes on top.
+    assert sum(plan.seconds.values()) / len(plan.seconds) >= 59.9
+    assert plan_ablation(ablation, tmp_path, num_seeds=2, budget=60.0) == plan
+    more = plan_ablation(ablation, tmp_path, num_seeds=3, budget=60.0)
+    assert (more.num_seeds, more.scale) == (3, plan.scale)
+    with pytest.raises(UserError, match="planned for 60 s, not for 30 s"):
+        plan_ablation(ablation, tmp_path, num_seeds=2, budget=30.0)
+    with pytest.raises(UserError, match="has the ablation vae-"):
+        plan_ablation(tiny("timesteps"), tmp_path, num_seeds=2, budget=60.0)
