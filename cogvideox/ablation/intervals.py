@@ -7,7 +7,6 @@ bootstrap over seeds would be far too narrow.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +38,9 @@ class PairedDifference:
         return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def paired_difference(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> PairedDifference:
+def paired_difference(
+    first: Float64[np.ndarray, "_seeds _items"], second: Float64[np.ndarray, "_seeds _items"]
+) -> PairedDifference:
     """Compare two arms.
 
     Args:
@@ -49,10 +50,10 @@ def paired_difference(first: Sequence[Sequence[float]], second: Sequence[Sequenc
     Raises:
         ValueError: the arms have different seeds or items.
     """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"the arms have {a.shape} and {b.shape} values: seeds and items must be the same")
-    pairs = (a - b)[:, ~np.isnan(a - b).any(axis=0)]
+    if first.shape != second.shape:
+        raise ValueError(f"the arms have {first.shape} and {second.shape} values: seeds and items must be the same")
+    pairs = first - second
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     num_seeds, num_items = pairs.shape
     if pairs.size == 0:
         return PairedDifference(math.nan, None, num_seeds, num_items)
@@ -68,7 +69,7 @@ def _variance_of_mean(pairs: Float64[np.ndarray, "seeds items"]) -> tuple[float,
     """Return the variance of the mean and its degrees of freedom."""
     seeds, items = pairs.shape
     if 1 in (seeds, items):  # a single factor
-        return float(pairs.var(ddof=1)) / pairs.size, pairs.size - 1
+        return float(pairs.var(ddof=1)) / pairs.size, float(pairs.size - 1)
     mean, by_seed, by_item = pairs.mean(), pairs.mean(axis=1), pairs.mean(axis=0)
     of_seeds = items * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
     of_items = seeds * float(((by_item - mean) ** 2).sum()) / (items - 1)
@@ -76,8 +77,11 @@ def _variance_of_mean(pairs: Float64[np.ndarray, "seeds items"]) -> tuple[float,
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (items - 1))
     total = of_seeds + of_items - of_rest
     # The estimate may be too small by chance: it is at least that of either factor alone.
-    largest, freedom = max((of_seeds, seeds - 1), (of_items, items - 1))
+    largest, freedom = max((of_seeds, seeds - 1.0), (of_items, items - 1.0))
     if total <= largest:
         return largest / pairs.size, freedom
     squares = of_seeds**2 / (seeds - 1) + of_items**2 / (items - 1) + of_rest**2 / ((seeds - 1) * (items - 1))
-    return total / pairs.size, min(max(total**2 / squares, seeds - 1, 1), seeds * items - 1)
+    freedom = max(total**2 / squares, 1.0)
+    return total / pairs.size, float(
+        math.floor(freedom)
+    ) if freedom < 3 else freedom  # the quantile is exact for 1 and 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 
 from cogvideox.ablation.arm import Ablation, Finding, differences
 from cogvideox.ablation.intervals import PairedDifference, paired_difference
@@ -110,8 +111,8 @@ def read_results(ablation: Ablation, plan: AblationPlan, files: Iterable[Path]) 
     return {name: [by_seed[seed] for seed in sorted(by_seed)] for name, by_seed in results.items()}
 
 
-def values_of(results: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray | None:
-    """Return the values of a metric [seeds, items], NaN where it does not apply; None if the runs do not have it."""
+def values_of(results: Sequence[Mapping[str, Any]], metric: str) -> Float64[np.ndarray, "seeds items"] | None:
+    """Return the values of a metric, NaN where it does not apply; None if the runs do not have it."""
     columns = [run["values"].get(metric) for run in results]
     if not columns or any(column is None for column in columns):
         return None
@@ -175,7 +176,10 @@ def describe_changes(ablation: Ablation, name: str) -> tuple[str, ...]:
     changed = differences(arm.settings, base.settings)
     removed = sorted({setting.partition("[")[0] for setting, (_, new) in changed.items() if new is None} & {"toybox"})
     if removed:
-        return tuple(f"{setting}: {len(getattr(base.settings, setting))} sources -> {len(getattr(arm.settings, setting))}" for setting in removed)
+        return tuple(
+            f"{setting}: {len(getattr(base.settings, setting))} sources -> {len(getattr(arm.settings, setting))}"
+            for setting in removed
+        )
     return tuple(f"{setting}: {_shown(old)} -> {_shown(new)}" for setting, (old, new) in changed.items())
 
 

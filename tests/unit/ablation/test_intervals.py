@@ -29,7 +29,7 @@ def test_intervals_contain_the_mean_in_95_percent_of_experiments(seeds, items, o
 
 def test_interval_of_one_factor_is_that_of_the_paired_t_test():
     """Differences 1, 2, 3: mean 2, deviation 1, so the half width is 4.3027 / sqrt(3)."""
-    result = paired_difference([[4.0], [6.0], [5.0]], [[3.0], [4.0], [2.0]])
+    result = paired_difference(np.array([[4.0], [6.0], [5.0]]), np.array([[3.0], [4.0], [2.0]]))
     assert result.value == 2
     assert result.interval == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-3)
     assert (result.num_seeds, result.num_items, result.sign) == (3, 1, 0)
@@ -52,12 +52,12 @@ def test_a_shared_effect_of_items_cancels():
 
 
 def test_missing_values_leave_out_their_item():
-    result = paired_difference([[1.0, math.nan, 3.0], [1.0, 5.0, 4.0]], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    result = paired_difference(np.array([[1.0, math.nan, 3.0], [1.0, 5.0, 4.0]]), np.zeros((2, 3)))
     assert (result.value, result.num_items) == (2.25, 2)
-    assert paired_difference([[math.nan]], [[0.0]]).interval is None
-    assert paired_difference([[1.0]], [[0.5]]).interval is None
+    assert paired_difference(np.array([[math.nan]]), np.zeros((1, 1))).interval is None
+    assert paired_difference(np.array([[1.0]]), np.zeros((1, 1))).interval is None
 
 
 def test_arms_with_other_items_are_an_error():
     with pytest.raises(ValueError, match="seeds and items must be the same"):
-        paired_difference([[1.0, 2.0]], [[1.0]])
+        paired_difference(np.ones((1, 2)), np.ones((1, 1)))
