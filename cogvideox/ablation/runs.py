@@ -77,12 +77,11 @@ def finish_run(ablation: Ablation, plan: AblationPlan, run: Run, out: Path) -> P
         return file
     stages = plan.stages_of(arm, run.seed)
     result: Path | None = None
-    for index, stage in enumerate(stages):
-        is_last = index == len(stages) - 1
+    for index, stage in enumerate(stages[:-1]):
         digest = config.digest(list(stages[: index + 1]), "AblationStage")
-        folder = out / RUNS / (f"{arm.slug}-{run.seed}" if is_last else f"stage-{digest}")
-        result = train_stage(stage, folder, out, result)
-    assert result is not None
+        result = train_stage(stage, out / RUNS / f"stage-{digest}", out, result)
+    folder = out / RUNS / f"{arm.slug}-{run.seed}"
+    result = train_stage(stages[-1], folder, out, result)
     scores, curve = score_run(arm, result, out, ablation.evaluation), read_curve(folder)
     variance = {"loss variance": [loss_variance([loss for _, loss in curve])]}
     content = {
