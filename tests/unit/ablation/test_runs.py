@@ -75,7 +75,7 @@ def in_pieces(train: Callable[..., Path | None]) -> Callable[..., Path | None]:
     """Return a trainer that stops and resumes after every step."""
 
     def train_in_pieces(settings, out, *, resume):
-        while (result := train(settings, out, resume=resume, max_seconds=0)) is None:
+        while (result := train(settings, out, resume=resume, max_seconds=0.0)) is None:
             pass
         return result
 
