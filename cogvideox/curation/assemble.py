@@ -1,7 +1,7 @@
 """Assemble the manifest from the results of all stages, and write the table that `encode` and `train` read.
 
-Rows are written in groups, so a whole column is in memory only if it decides about rows: status, perceptual hash,
-embedding, and columns with bounds.
+Rows are written in groups, so a whole column is in memory only if it determines which rows are kept: status,
+perceptual hash, embedding, and columns with bounds.
 """
 
 import os
@@ -79,19 +79,19 @@ def clips_of(
         yield FileRow(base, FAILED, "probe", probed.error, probed.attempts)
         return
     source_id = base["id"] = probed.values["source_id"]
-    whole = ChainMap(base, probed.values)  # type: ignore[arg-type]
+    file_row = ChainMap(base, probed.values)  # type: ignore[arg-type]
     if first_source is not None:
-        yield FileRow(whole, DROPPED, "probe", f"an exact copy of {first_source}")
+        yield FileRow(file_row, DROPPED, "probe", f"an exact copy of {first_source}")
     elif split is None:
-        yield FileRow(whole, PENDING, "split")
+        yield FileRow(file_row, PENDING, "split")
     elif split.error is not None:
-        yield FileRow(whole, FAILED, "split", split.error, split.attempts)
+        yield FileRow(file_row, FAILED, "split", split.error, split.attempts)
     else:
         for clip in split.values["clips"]:
             reason = clip.get("reason")
-            own = {column.name: clip[column.name] for column in CLIP_COLUMNS}
-            own["id"] = clip_id(source_id, clip["start"], clip["end"])
-            yield FileRow(whole.new_child(own), DROPPED if reason else OK, "split" if reason else None, reason)
+            clip_row = {column.name: clip[column.name] for column in CLIP_COLUMNS}
+            clip_row["id"] = clip_id(source_id, clip["start"], clip["end"])
+            yield FileRow(file_row.new_child(clip_row), DROPPED if reason else OK, "split" if reason else None, reason)
 
 
 def file_rows(files: Sequence[RawFile], store: ResultStore, output: Path) -> Iterator[FileRow]:
@@ -114,7 +114,7 @@ def write_manifest(
 
     Args:
         store: opened after all results were written.
-        signals: signals whose columns the manifest has.
+        signals: signals whose columns the manifest contains.
 
     Raises:
         UserError: a bound names a column that does not exist, or a file cannot be written.
@@ -136,7 +136,7 @@ def write_manifest(
 
 
 class _Assembly:
-    """The rows of a manifest and what becomes of them; all other columns are read when a group of rows is written."""
+    """The rows of a manifest with their status; other columns are read when a group of rows is written."""
 
     def __init__(
         self, files: Sequence[RawFile], store: ResultStore, recipe: Recipe, signals: Sequence[Any], output: Path
@@ -150,15 +150,15 @@ class _Assembly:
         self.reason: list[str | None] = []
         self.attempts: list[int | None] = []
         self.size: list[tuple[int, float]] = []  # pixels and seconds
-        for each in self._file_rows():
-            self.ids.append(each.row["id"])
-            self.sources.append(each.row["source"])
-            self.status.append(each.status)
-            self.stage.append(each.stage)
-            self.reason.append(each.reason)
-            self.attempts.append(each.attempts)
-            pixels = each.row.get("width", 0) * each.row.get("height", 0)
-            self.size.append((pixels, each.row.get("seconds", 0.0)))
+        for file_row in self._file_rows():
+            self.ids.append(file_row.row["id"])
+            self.sources.append(file_row.row["source"])
+            self.status.append(file_row.status)
+            self.stage.append(file_row.stage)
+            self.reason.append(file_row.reason)
+            self.attempts.append(file_row.attempts)
+            pixels = file_row.row.get("width", 0) * file_row.row.get("height", 0)
+            self.size.append((pixels, file_row.row.get("seconds", 0.0)))
         self.is_clip = [status == OK for status in self.status]
         self.duplicate_of: list[str | None] = [None] * len(self.ids)
         columns = [*recipe.probe.columns, *CLIP_COLUMNS]
@@ -177,13 +177,15 @@ class _Assembly:
         probe = self.recipe.probe
         names = [column.name for column in (*IDENTITY, *CLIP_COLUMNS)]
         for part in self._parts():
-            values = [each.row for each in islice(rows, GROUP_ROWS)]
+            values = [file_row.row for file_row in islice(rows, GROUP_ROWS)]
             data: dict[str, Any] = {name: [row.get(name) for row in values] for name in names}
             data |= {"status": self.status[part], "stage": self.stage[part], "reason": self.reason[part]}
             data |= {"attempts": self.attempts[part], "duplicate_of": self.duplicate_of[part]}
             data |= {name: column[part] for name, column in self.labels.items()}
             arrays = {name: pa.array(column, self.schema.field(name).type) for name, column in data.items()}
-            probed = self.store.take(probe.name, [row["key"] for row in values], [each.name for each in probe.columns])
+            probed = self.store.take(
+                probe.name, [row["key"] for row in values], [column.name for column in probe.columns]
+            )
             arrays |= {name: probed[name] for name in probed.column_names} | self._measured(part)
             yield pa.table([arrays[field.name] for field in self.schema], schema=self.schema)
 
@@ -199,7 +201,7 @@ class _Assembly:
 
     def _measured(self, part: slice) -> "dict[str, pa.Array]":
         """Return the columns of the stages that process clips, for some rows."""
-        tables = [self._take(stage.name, [each.name for each in stage.columns], part) for stage in self.stages]
+        tables = [self._take(stage.name, [column.name for column in stage.columns], part) for stage in self.stages]
         return {name: table[name].combine_chunks() for table in tables for name in table.column_names}
 
     def _predict_labels(self) -> dict[str, list[float | None]]:
@@ -220,7 +222,7 @@ class _Assembly:
             return None
         known: dict[str, list[Any]] = {"id": self.ids, "source": self.sources, "status": self.status}
         known |= {"stage": self.stage, "reason": self.reason, "attempts": self.attempts, **self.labels}
-        values = known[name] if name in known else [each.row.get(name) for each in self._file_rows()]
+        values = known[name] if name in known else [file_row.row.get(name) for file_row in self._file_rows()]
         return pa.array(values, self.schema.field(name).type)
 
     def _mark_failures(self, stage: str) -> None:
@@ -239,28 +241,28 @@ class _Assembly:
     def _drop(self) -> None:
         """Drop near-duplicates, and clips out of bounds at step 0.
 
-        The kept clip of a group of near-duplicates is the preferred one of those within bounds, so that a group is left
-        out only if all its clips are out of bounds. Quantiles are those of the preferred clips.
+        The kept clip of a group of near-duplicates is the preferred one of those within bounds, so that a group is
+        dropped only if all its clips are out of bounds. Quantiles are those of the preferred clips.
         """
         rows = [row for row, status in enumerate(self.status) if status == OK]
         sizes = [self.size[row] for row in rows]
         preferred = self._find_duplicates(rows, sizes)
-        outside = self._check_bounds(rows, np.unique(preferred))
+        reasons = self._check_bounds(rows, np.unique(preferred))
         kept: dict[int, int] = {}  # by preferred clip
-        for place in by_preference(sizes):
-            if outside[place] is None:
-                kept.setdefault(int(preferred[place]), place)
-        for place, row in enumerate(rows):
-            other = rows[kept.get(int(preferred[place]), int(preferred[place]))]
-            if other != row:
-                self.duplicate_of[row] = self.ids[other]
+        for position in by_preference(sizes):
+            if reasons[position] is None:
+                kept.setdefault(int(preferred[position]), position)
+        for position, row in enumerate(rows):
+            kept_row = rows[kept.get(int(preferred[position]), int(preferred[position]))]
+            if kept_row != row:
+                self.duplicate_of[row] = self.ids[kept_row]
                 self.status[row], self.stage[row] = DROPPED, self.recipe.duplicates.name
-                self.reason[row] = f"a near-duplicate of {self.sources[other]}"
-            elif outside[place] is not None:
-                self.status[row], self.stage[row], self.reason[row] = DROPPED, KEEP, outside[place]
+                self.reason[row] = f"a near-duplicate of {self.sources[kept_row]}"
+            elif reasons[position] is not None:
+                self.status[row], self.stage[row], self.reason[row] = DROPPED, KEEP, reasons[position]
 
     def _find_duplicates(self, rows: list[int], sizes: list[tuple[int, float]]) -> Int64[np.ndarray, " rows"]:
-        """Return the place in `rows` of the preferred clip of the group of each row."""
+        """Return, for each row, the position in `rows` of the preferred clip of its group."""
         duplicates = self.recipe.duplicates
         hashes, embeddings = self._column("phash.frames"), self._column(duplicates.embedding)
         values = [None] * len(self.ids) if hashes is None else hashes.to_pylist()
@@ -271,7 +273,7 @@ class _Assembly:
         """Return the reason why each row is out of bounds; None if it is within.
 
         Args:
-            preferred: places in `rows` whose values determine quantiles.
+            preferred: positions in `rows` whose values determine quantiles.
         """
         keep = self.recipe.keep
         keep.check_columns(self.schema.names)
@@ -281,12 +283,12 @@ class _Assembly:
             assert column is not None  # its name was checked
             values = column.to_pylist()
             columns[name] = [values[row] for row in rows]
-        sample = {name: [values[place] for place in preferred.tolist()] for name, values in columns.items()}
+        sample = {name: [values[position] for position in preferred.tolist()] for name, values in columns.items()}
         reasons: list[str | None] = [None] * len(rows)
         for bound in resolve(keep, Rows(sample, len(preferred))).conditions:
-            for place in np.flatnonzero(~bound.mask(Rows(columns, len(rows)))).tolist():
-                problem = "missing" if columns[bound.column][place] is None else "out of bounds"
-                reasons[place] = reasons[place] or f"{bound.column} is {problem}"
+            for position in np.flatnonzero(~bound.mask(Rows(columns, len(rows)))).tolist():
+                problem = "missing" if columns[bound.column][position] is None else "out of bounds"
+                reasons[position] = reasons[position] or f"{bound.column} is {problem}"
         return reasons
 
     def _records(self) -> dict[str, Any]:
@@ -333,7 +335,7 @@ def _usable_clips(table: "pa.Table", raw: Path, output: Path) -> "pa.Table":
 
 
 def training_table(table: "pa.Table", raw: Path, curated: Path, output: Path) -> "pa.Table":
-    """Return the table that `encode` and `train` read: file, part, caption, and all numbers as scores.
+    """Return the table that `encode` and `train` read: file, time range, caption, and all numeric columns as scores.
 
     Args:
         raw: folder of the raw files.
@@ -348,10 +350,10 @@ def training_table(table: "pa.Table", raw: Path, curated: Path, output: Path) ->
     files, starts, ends = [], [], []
     keys = ("source", "clip_file", "start", "end", "is_image", "file_seconds")
     for source, clip_file, start, end, is_image, seconds in zip(*(table[key].to_pylist() for key in keys), strict=True):
-        whole = clip_file is not None or is_image or (start == 0 and end >= seconds)
+        is_whole_file = clip_file is not None or is_image or (start == 0 and end >= seconds)
         files.append(f"{raw_path}/{source}" if clip_file is None else posixpath.normpath(f"{curated_path}/{clip_file}"))
-        starts.append(None if whole else start)
-        ends.append(None if whole else end)
+        starts.append(None if is_whole_file else start)
+        ends.append(None if is_whole_file else end)
     arrays = {
         "file_name": pa.array(files, pa.string()),
         "caption": table["caption"],

@@ -78,9 +78,9 @@ def _caption(path: Path) -> str | None:
     try:
         caption = path.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
-        own = path.with_name(f"{path.name}.json")  # of a generated video beside another one of the same stem
+        video_sidecar = path.with_name(f"{path.name}.json")  # if another video has the same stem
         try:
-            sidecar = own if own.is_file() else path.with_suffix(".json")
+            sidecar = video_sidecar if video_sidecar.is_file() else path.with_suffix(".json")
             caption = json.loads(sidecar.read_text(encoding="utf-8"))["prompt"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

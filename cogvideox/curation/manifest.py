@@ -93,7 +93,7 @@ def read_manifest(path: str | Path, columns: Collection[str] | None = None) -> "
 
     Args:
         path: the file, or the folder that `curate` wrote.
-        columns: names of the columns to read, of those that exist; None: all.
+        columns: names of the columns to read; those that do not exist are ignored. None reads all columns.
 
     Raises:
         UserError: the manifest does not exist, is damaged, or has another version.

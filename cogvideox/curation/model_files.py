@@ -35,10 +35,10 @@ class ModelFile:
     member: str = ""
     module: str = ""
 
-    def find(self, given: str) -> Path | None:
+    def find(self, setting: str) -> Path | None:
         """Return the path of the file, or None. `given` is the value of the signal's parameter."""
-        if given:
-            path = Path(given).expanduser()
+        if setting:
+            path = Path(setting).expanduser()
             return path if path.is_file() else None
         candidates = []
         if self.module and (spec := find_spec(self.module)) and spec.submodule_search_locations:
@@ -47,25 +47,25 @@ class ModelFile:
             candidates.append(Path(folder).expanduser() / self.name)
         return next((path for path in candidates if path.is_file()), None)
 
-    def missing(self, parameter: str, given: str) -> list[str]:
+    def missing(self, parameter: str, setting: str) -> list[str]:
         """Return a message if the file is missing or differs from the published one; otherwise an empty list."""
-        path = self.find(given)
+        path = self.find(setting)
         if path is None:
-            where = f"{given} is not a file" if given else f"{self.name} was not found"
+            where = f"{setting} is not a file" if setting else f"{self.name} was not found"
             return [f"{where}: {self.source}; set {parameter} to its path, or put it in ${FOLDER_VARIABLE}"]
-        if not given and self.sha256 and sha256(path) != self.sha256:
+        if not setting and self.sha256 and sha256(path) != self.sha256:
             return [f"{path} differs from the published file: {self.source}; to use it anyway, set {parameter} to it"]
         return []
 
-    def path(self, given: str) -> Path:
+    def path(self, setting: str) -> Path:
         """Return the path of the file.
 
         Raises:
             UserError: the file is missing.
         """
-        path = self.find(given)
+        path = self.find(setting)
         if path is None:
-            raise UserError(self.missing("the parameter", given)[0])
+            raise UserError(self.missing("the parameter", setting)[0])
         return path
 
 

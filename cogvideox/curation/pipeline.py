@@ -23,7 +23,7 @@ from cogvideox.errors import UserError
 from cogvideox.untrusted.files import check_limit
 
 DECODE = "decode"
-"""Name of the time spent decoding frames for the signals, in reports."""
+"""Name under which reports list the time spent decoding frames for the signals."""
 DECODING_COST = 0.08
 """Typical CPU seconds per second of video for decoding frames for the signals; see `Stage.cost`."""
 
@@ -186,12 +186,12 @@ def measure(
         return [Result(signal.name, id, {}, decoded.error, decoded.attempts) for signal in signals], seconds
     sampled = dict(zip(samplings, decoded.values["frames"]))
     results = []
-    for signal, called in zip(signals, functions):
+    for signal, measure_clip in zip(signals, functions):
         frames = tuple(sampled[sampling] for sampling in signal.samplings)
         clip = ClipInput(row, frames, path, row["start"], row["end"])
 
-        def compute(called: Callable = called, clip: ClipInput = clip) -> dict[str, Value]:
-            return {column: plain(value) for column, value in called(clip).items()}
+        def compute(measure_clip: Callable = measure_clip, clip: ClipInput = clip) -> dict[str, Value]:
+            return {column: plain(value) for column, value in measure_clip(clip).items()}
 
         results.append(attempt(signal.name, id, compute, retries, str(path)))
     return results, seconds
@@ -217,16 +217,16 @@ def sample_frames(row: Row, samplings: Sequence[Sampling]) -> list[SampledFrames
 
     start, end = row["start"], row["end"]
     is_image = row["is_image"]
-    wanted = [sampling.times(start, end) for sampling in samplings]
-    kept: list[tuple[list[Any], list[float]]] = [([], []) for _ in samplings]
+    requested = [sampling.times(start, end) for sampling in samplings]
+    outputs: list[tuple[list[Any], list[float]]] = [([], []) for _ in samplings]
     num_pixels = 0
     previous = None
     for frame in chain(stream.frames(Path(row["path"]), start, None if is_image else end), [None]):
         if previous is not None:
-            # The frame is shown until the next one, and the last one to the end.
+            # A frame is shown until the next one, and the last frame until the end of the clip.
             until = math.inf if frame is None else frame.time
             rgb, reduced = None, {}
-            for sampling, times, (frames, shown) in zip(samplings, wanted, kept):
+            for sampling, times, (frames, shown) in zip(samplings, requested, outputs):
                 if times is not None and not (times and times[0] < until):
                     continue
                 while times and times[0] < until:
@@ -240,6 +240,6 @@ def sample_frames(row: Row, samplings: Sequence[Sampling]) -> list[SampledFrames
                 frames.append(reduced[side])
                 shown.append(max(0.0, previous.time - start))
         previous = frame
-    if previous is None and not any(frames for frames, _ in kept):
+    if previous is None and not any(frames for frames, _ in outputs):
         raise UserError(f"it has no frame between {start:g} s and {end:g} s")
-    return [SampledFrames(np.stack(frames), np.array(shown), end - start) for frames, shown in kept]
+    return [SampledFrames(np.stack(frames), np.array(shown), end - start) for frames, shown in outputs]

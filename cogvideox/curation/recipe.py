@@ -54,5 +54,8 @@ class Recipe:
         Raises:
             UserError: a parameter is unknown or invalid.
         """
-        given = {name: {} for name in SIGNALS} if self.signals is None else self.signals
-        return {name: config.from_dict(SIGNALS[name], given[name], where=f"signal {name}") for name in sorted(given)}
+        parameters = {name: {} for name in SIGNALS} if self.signals is None else self.signals
+        return {
+            name: config.from_dict(SIGNALS[name], parameters[name], where=f"signal {name}")
+            for name in sorted(parameters)
+        }

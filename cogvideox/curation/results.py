@@ -34,7 +34,7 @@ _STATUS = ("id", "error", "attempts", "seconds")
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage computed for one row.
+    """The result of a stage for one row.
 
     Attributes:
         id: id of the file or clip.
@@ -83,7 +83,7 @@ class ResultStore:
         for name in self.stages:
             status = self._read(name, ["id", "error"])
             self._errors[name] = status["error"].to_pylist()
-            # A later result replaces an earlier one, but a failure, which an old log may have, never a success.
+            # A later result replaces an earlier one, but a failure (from an old log) never replaces a success.
             rows, errors = self._rows.setdefault(name, {}), self._errors[name]
             for row, id in enumerate(status["id"].to_pylist()):
                 if errors[row] is None or id not in rows or errors[rows[id]] is not None:
@@ -91,7 +91,7 @@ class ResultStore:
         self._new: dict[str, set[str]] = {name: set() for name in self.stages}
 
     def has(self, stage: str, id: str) -> bool:
-        """Whether a stage has a result, or a failure, for a row."""
+        """Return whether a stage has a result, or a failure, for a row."""
         return id in self._rows[stage] or id in self._new[stage]
 
     def get(self, stage: str, id: str) -> Result | None:
@@ -121,18 +121,18 @@ class ResultStore:
         names = ["error", "attempts", "seconds", *(column.name for column in self.stages[stage].columns)]
         names = names if columns is None else list(columns)
         empty = _to_table([], self.stages[stage].columns).select(names)
-        pieces, positions = [empty], [np.empty(0, dtype=np.int64)]
+        tables, positions = [empty], [np.empty(0, dtype=np.int64)]
         first = 0
         for part, num_rows in self._parts[stage]:
-            inside = np.flatnonzero((rows >= first) & (rows < first + num_rows))
-            if len(inside):
-                pieces.append(_read_part(part, names).take(pa.array(rows[inside] - first)))
-                positions.append(inside)
+            selected = np.flatnonzero((rows >= first) & (rows < first + num_rows))
+            if len(selected):
+                tables.append(_read_part(part, names).take(pa.array(rows[selected] - first)))
+                positions.append(selected)
             first += num_rows
         missing = np.flatnonzero(rows < 0)
-        pieces.append(pa.table({field.name: pa.nulls(len(missing), field.type) for field in empty.schema}))
+        tables.append(pa.table({field.name: pa.nulls(len(missing), field.type) for field in empty.schema}))
         order = np.argsort(np.concatenate([*positions, missing]), kind="stable")
-        return pa.concat_tables(pieces).take(pa.array(order)).combine_chunks()
+        return pa.concat_tables(tables).take(pa.array(order)).combine_chunks()
 
     def forget_failures(self) -> int:
         """Treat failed rows as if they had not been processed, and return their number."""
@@ -189,7 +189,7 @@ class ResultStore:
         """Return the Parquet files of each stage and the results in all logs, with their numbers of rows."""
         from pyarrow import parquet
 
-        # Logs first: results that another job moves to Parquet files meanwhile are then in both, and not in neither.
+        # Read the logs first: results that another job moves to Parquet files meanwhile are in both, not in neither.
         logs = [list(_read_log(log)) for log in sorted(self.folder.glob("log-*.jsonl"))]
         parts: dict[str, list[tuple[Path | pa.Table, int]]] = {name: [] for name in self.stages}
         for name, folder in zip(self.stages, self._folders(), strict=True):

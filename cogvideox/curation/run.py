@@ -84,11 +84,11 @@ def curate(
     job = f"{shard.rank}-of-{shard.world}"
     folder = output / RESULTS
     with locked(folder / f"lock-{job}", output):
-        every = [recipe.probe, recipe.split, recipe.cut, *signals.values()]
+        all_stages = [recipe.probe, recipe.split, recipe.cut, *signals.values()]
         todo = [recipe.cut.name, *signals]
         if stage is not None:
             todo = [name for name in todo if name == stage]
-        store = ResultStore(output, every, job)
+        store = ResultStore(output, all_stages, job)
         key = config.digest(_Jobs([file.key for file in files], store.fingerprints, stage, retry_failed))
         done = folder / f"done-{key}"
         shard.file(done, ".txt").unlink(missing_ok=True)  # of an earlier run
@@ -100,7 +100,7 @@ def curate(
             ProcessClips((recipe.cut,), tuple(signals.values()), recipe.retries),
         ]
         if backend == "local" and workers:
-            workers = workers_for_memory(workers, max(1, sum(each.memory for each in every)))
+            workers = workers_for_memory(workers, max(1, sum(each.memory for each in all_stages)))
         for outcome in run_feed(tasks, work.next_batch, workers=workers, backend=backend):
             work.handle(outcome)
             if on_progress is not None:
@@ -111,7 +111,7 @@ def curate(
         write_text(shard.file(done, ".txt"), "")
         if complete := shard.all_done(done, ".txt") is not None:
             with filelock.FileLock(folder / "lock-manifest"):
-                store = ResultStore(output, every, job)
+                store = ResultStore(output, all_stages, job)
                 counts = dict(write_manifest(files, store, recipe, list(signals.values()), raw, output))
             shutil.rmtree(done, ignore_errors=True)
         progress = work.progress
@@ -137,9 +137,9 @@ def choose_signals(recipe: Recipe, stage: str | None = None) -> tuple[dict[str, 
     if stage is not None and stage not in known:
         raise UserError(f"unknown stage {stage}; available: {', '.join(known)}")
     unavailable = {name: missing for name, signal in signals.items() if (missing := signal.missing_requirements())}
-    wanted = [name for name in unavailable if recipe.signals is not None or name == stage]
-    if wanted:
-        raise UserError("; ".join(f"signal {name} cannot run: {', '.join(unavailable[name])}" for name in wanted))
+    required = [name for name in unavailable if recipe.signals is not None or name == stage]
+    if required:
+        raise UserError("; ".join(f"signal {name} cannot run: {', '.join(unavailable[name])}" for name in required))
     return {name: signal for name, signal in signals.items() if name not in unavailable}, unavailable
 
 
@@ -161,17 +161,17 @@ def check_stages(recipe: Recipe, signals: Iterable[Any] = ()) -> None:
         raise UserError(
             f"duplicates.embedding={embedding} is not a column of a signal of this run; available: {allowed}"
         )
-    needs = [
+    problems = [
         f"stage {stage.name} cannot run: {need}"
         for stage in (recipe.probe, recipe.split, recipe.cut)
         for need in stage.missing_requirements()
     ]
-    if needs:
-        raise UserError("; ".join(needs))
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def locked(path: Path, output: Path) -> Any:
-    """Lock a job of an output folder. The result is a context manager that releases the lock.
+    """Lock a job of an output folder, and return a context manager that releases the lock.
 
     Raises:
         UserError: another process holds it.
@@ -230,7 +230,7 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
 
 @dataclass(frozen=True)
 class _Jobs:
-    """What all jobs of an array have in common; its hash names the folder of their completion markers."""
+    """Settings that all jobs of an array have in common; their hash names the folder of their completion markers."""
 
     files: list[str]
     fingerprints: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Selection of clips from a manifest by a policy, which writes two files:
+"""Select clips from a manifest by a policy, and write two files:
 
 metadata.parquet   the clips that pass at some step, with all scores; `encode` and `train` read it
 policy.yaml        the policy with its quantiles resolved to values, for `train --policy`

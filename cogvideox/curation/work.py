@@ -135,7 +135,7 @@ class Work:
                 self._queue(file, probed, split or self._store.get("split", probed.values["source_id"]))
 
     def _file_item(self, file: RawFile) -> FileItem | None:
-        """Return what remains to be done for a file itself; if that is nothing, queue its clips and return None."""
+        """Return the remaining work on a file itself; if there is none, queue its clips and return None."""
         probed = self._probed.get(file.key) or self._store.get("probe", file.key)
         if probed is None:
             return FileItem(file.key, str(file.path), None, self._split and file.num_bytes not in self._known_sizes)
@@ -169,7 +169,7 @@ class Work:
             self._finish_file(file, 1.0)
 
     def _is_complete(self, split: Result) -> bool:
-        """Whether all clips of a file have all results. Reads only the columns of `split`, which is fast."""
+        """Return whether all clips of a file have all results. Reads only the columns of `split`, which is fast."""
         if self._recipe.cut.mode == "encode":  # files may have been removed
             return False
         clips = [clip for clip in split.values["clips"] if not clip.get("reason")]

@@ -98,17 +98,17 @@ def append_new(store: AnnotationStore, events: list[Event], consents: Mapping[st
     def key(event: Event) -> tuple[Any, ...]:
         return event.kind, event.clip_id, event.annotator, event.time, event.labels
 
-    stored, present = store.events(), now()
+    stored, timestamp = store.events(), now()
     known = {key(event) for event in stored} | {key(replace(event, time="")) for event in stored}
     new = {}
     for event in events:
-        complete = normalize(event if event.time else replace(event, time=present))
-        compared = complete if event.time else replace(complete, time="")
-        if key(compared) not in known:
-            new[key(compared)] = complete
+        complete = normalize(event if event.time else replace(event, time=timestamp))
+        comparable = complete if event.time else replace(complete, time="")
+        if key(comparable) not in known:
+            new[key(comparable)] = complete
     missing = consents.keys() - store.consents().keys()
-    agreed = [Event(0, "consent", "", who, (), consents[who]) for who in sorted(missing)]
-    return len(store.append([*agreed, *new.values()])) - len(agreed)
+    new_consents = [Event(0, "consent", "", annotator, (), consents[annotator]) for annotator in sorted(missing)]
+    return len(store.append([*new_consents, *new.values()])) - len(new_consents)
 
 
 def _annotation(event: Event, consents: Mapping[str, str]) -> dict[str, Any]:

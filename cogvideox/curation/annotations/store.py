@@ -91,10 +91,10 @@ class AnnotationStore:
         """Open a store, or create it if the file does not exist.
 
         Args:
-            wal: use write-ahead logging with full synchronization, as a server does that writes with one connection.
-            read_only: only read, so that another process can write at the same time.
-            exclusive: hold a lock until the store is closed, so that no other process opens it as exclusive. The page
-                and the commands that write do so.
+            wal: use write-ahead logging with full synchronization, for a server that writes with one connection.
+            read_only: open for reading only, while another process may write.
+            exclusive: hold a lock until the store is closed, so that no other process opens it as exclusive. The
+                annotation page and the commands that write use it.
 
         Raises:
             UserError: the file cannot be opened, is not a store, or was written by a newer version; with `exclusive`,
@@ -186,8 +186,8 @@ class AnnotationStore:
         The annotator's previous annotation of the same clip becomes valid again.
         """
         with self._transaction():
-            own = [event for event in _not_undone(self._select()) if event.annotator == annotator]
-            valid = [event for event in own if event.kind != "consent"]
+            annotator_events = [event for event in _not_undone(self._select()) if event.annotator == annotator]
+            valid = [event for event in annotator_events if event.kind != "consent"]
             if not valid:
                 return None
             last = valid[-1]

@@ -67,8 +67,8 @@ def import_table(store: AnnotationStore, path: str | Path) -> int:
     with reading(path, "damaged, or not an annotation table"):
         names = csv.ConvertOptions(column_types={"clip_id": pa.string(), "annotator": pa.string()})
         table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path, convert_options=names)
-    if lacking := [name for name in ("clip_id", "annotator") if name not in table.column_names]:
-        raise UserError(f"cannot read {path}: it has no column {' and '.join(lacking)}")
+    if missing := [name for name in ("clip_id", "annotator") if name not in table.column_names]:
+        raise UserError(f"cannot read {path}: it has no column {' and '.join(missing)}")
     if not set(LABELS) & set(table.column_names):
         raise UserError(f"cannot read {path}: it has no label column; the labels are {', '.join(LABELS)}")
     events, consents = [], {}

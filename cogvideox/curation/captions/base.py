@@ -1,6 +1,6 @@
 """Inputs, outputs and protocols of the captioning stages.
 
-A stage reads frames (and, as hints for models, measured facts); it never reads the renderer's ground truth.
+A stage reads frames (and, as hints for models, measured facts); it never reads the ground truth of rendered clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class TimedCaption:
 
 @runtime_checkable
 class Captioner(Protocol):
-    """Captions a whole clip, for the stages `short` and `direct`.
+    """Protocol of back-ends that caption a whole clip, for the stages `short` and `direct`.
 
     Attributes:
         samplings: frame samplings that the captioner requires.
@@ -94,7 +94,7 @@ class Captioner(Protocol):
 
 @runtime_checkable
 class FrameCaptioner(Protocol):
-    """Captions one frame. For the attributes see `Captioner`."""
+    """Protocol of back-ends that caption one frame. For the attributes see `Captioner`."""
 
     can_retry: ClassVar[bool]
 
@@ -111,7 +111,7 @@ class FrameCaptioner(Protocol):
 
 @runtime_checkable
 class Summarizer(Protocol):
-    """Merges the short caption and the frame captions. For the attributes see `Captioner`."""
+    """Protocol of back-ends that merge the short caption and the frame captions. See `Captioner` for the attributes."""
 
     can_retry: ClassVar[bool]
 

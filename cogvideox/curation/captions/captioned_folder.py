@@ -90,7 +90,7 @@ def captioned_clips(folders: Sequence[str]) -> list[CaptionedClip]:
 
 
 def is_validation(clip: str, fraction: float) -> bool:
-    """Whether a clip is used for validation only: decided by a hash of its id."""
+    """Return whether a clip is used for validation only, which is decided by a hash of its id."""
     return zlib.crc32(f"captioner validation {clip}".encode()) < fraction * 2**32
 
 

@@ -56,7 +56,7 @@ class ClipFacts:
 
 
 class Measurer:
-    """Measures facts. Models are loaded once and used by one thread at a time."""
+    """Measurement of facts. Models are loaded once, and used by one thread at a time."""
 
     def __init__(self, names: Sequence[str] = MEASURED) -> None:
         """Load the signals whose packages and models are installed.
@@ -71,7 +71,9 @@ class Measurer:
             raise UserError(f"measure: {', '.join(unknown)} gives no facts; available: {', '.join(MEASURED)}")
         signals = {name: SIGNALS[name]() for name in names}
         self._columns = {name: [column.name for column in signal.columns] for name, signal in signals.items()}
-        self.missing = {name: needs for name, signal in signals.items() if (needs := signal.missing_requirements())}
+        self.missing = {
+            name: requirements for name, signal in signals.items() if (requirements := signal.missing_requirements())
+        }
         self.signals: dict[str, Any] = {name: signal for name, signal in signals.items() if name not in self.missing}
         self._functions: dict[str, Callable[[ClipInput], Mapping[str, Value]]] = {}
         self._lock = threading.Lock()

@@ -80,14 +80,14 @@ def training_table(
         "caption_words": [len(caption.split()) for _, caption, _ in listed],
         MIX_COLUMN: [mix_value(row["id"]) + (not short) for row, _, short in listed],
     }
-    kinds = {"start": pa.float64(), "end": pa.float64(), "caption_words": pa.int64(), MIX_COLUMN: pa.float64()}
-    arrays = {name: pa.array(values, kinds.get(name, pa.string())) for name, values in data.items()}
+    types = {"start": pa.float64(), "end": pa.float64(), "caption_words": pa.int64(), MIX_COLUMN: pa.float64()}
+    arrays = {name: pa.array(values, types.get(name, pa.string())) for name, values in data.items()}
     for name in scores:
         values = [row.get(name) for row, _, _ in listed]
-        whole = all(value is None or isinstance(value, bool) for value in values)
+        is_boolean = all(value is None or isinstance(value, bool) for value in values)
         arrays[name] = (
             pa.array(values, pa.bool_())
-            if whole
+            if is_boolean
             else pa.array([None if value is None else float(value) for value in values], pa.float64())
         )
     return pa.table(arrays)

@@ -87,25 +87,25 @@ def funnel(table: "pa.Table") -> Funnel:
         name for name in order if name not in ("probe", "split", "cut", "duplicates", "keep")
     ]
     order += ["duplicates", "keep"]
-    left: dict[str, list[int]] = defaultdict(list)
+    failed_rows: dict[str, list[int]] = defaultdict(list)
     pending = 0
     for row, (state, name) in enumerate(zip(status, stage)):
         if state == PENDING:
             pending += 1
         elif state != OK:
-            left[name].append(row)
-    lost = [row for name in _FILE_STAGES for row in left[name] if not is_clip[row]]
+            failed_rows[name].append(row)
+    lost_rows = [row for name in _FILE_STAGES for row in failed_rows[name] if not is_clip[row]]
     steps = []
     present = is_clip.copy()
     for row, state in enumerate(status):
         present[row] &= state != PENDING
     steps.append(Step("clips found", int(present.sum()), float(hours[present].sum()), {}, {}))
     for name in order[1:]:
-        rows = [row for row in left[name] if is_clip[row]]
+        rows = [row for row in failed_rows[name] if is_clip[row]]
         present[rows] = False
         reasons, examples = _by_reason(rows, reason)
         steps.append(Step(name, int(present.sum()), float(hours[present].sum()), reasons, examples))
-    lost_files, _ = _by_reason(lost, reason)
+    lost_files, _ = _by_reason(lost_rows, reason)
     sources, seconds = table["source"].to_pylist(), table["file_seconds"].to_pylist()
     file_hours = sum(value or 0.0 for value in dict(zip(sources, seconds)).values()) / 3600
     return Funnel(len(set(sources)), lost_files, file_hours, steps, pending)
@@ -164,7 +164,7 @@ def short_reason(reason: str | None) -> str:
     text = reason or "unknown"
     if text.startswith("shorter than"):
         return text
-    return _VARIABLE.sub(lambda found: found[1] + " another" if found[1] else "#", text)[:120]
+    return _VARIABLE.sub(lambda match: match[1] + " another" if match[1] else "#", text)[:120]
 
 
 def format_funnel(result: Funnel) -> str:

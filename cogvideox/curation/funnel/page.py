@@ -190,8 +190,8 @@ class _Pictures:
         data = self._thumbnails[row]
         image = f"<img src='data:image/jpeg;base64,{data}' alt=''>" if data else "<span class='none'></span>"
         source, start = self._table["source"][row].as_py(), self._table["start"][row].as_py()
-        place = source if start is None else f"{source} at {start:.2f} s"
-        return f"<figure>{image}<figcaption>{_text(caption)}<br>{_text(place)}</figcaption></figure>"
+        location = source if start is None else f"{source} at {start:.2f} s"
+        return f"<figure>{image}<figcaption>{_text(caption)}<br>{_text(location)}</figcaption></figure>"
 
     def _picture(self, row: int) -> str | None:
         from cogvideox.video.thumbnail import thumbnail

@@ -36,7 +36,7 @@ Kind = Literal["signals", "embedding"]
 MIN_EXAMPLES = 5
 """Minimum number of clips with a label, and of clips without it, for training its classifier."""
 _FOLDS = 5
-_EXTREME = 1e-3  # probabilities of the trees are kept this far from 0 and 1
+_EXTREME = 1e-3  # minimum distance of the trees' probabilities from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -279,15 +279,15 @@ def fit_calibration(logits: Float64[np.ndarray, " n"], truth: Float64[np.ndarray
         value = np.logaddexp(0.0, scores) - targets * scores
         return float(value.mean()), np.array([np.mean(error * np.exp(parameters[0]) * logits), error.mean()])
 
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-4.0, 4.0), (-20.0, 20.0)])
-    return float(np.exp(found.x[0])), float(found.x[1])
+    result = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-4.0, 4.0), (-20.0, 20.0)])
+    return float(np.exp(result.x[0])), float(result.x[1])
 
 
 def choose_threshold(probabilities: Float64[np.ndarray, " n"], truth: Float64[np.ndarray, " n"]) -> float:
     """Return the threshold with the highest balanced accuracy.
 
-    Thresholds within 0.005 of the highest are equally good; the one in their middle is returned, which depends less on
-    single clips.
+    Thresholds whose balanced accuracy is within 0.005 of the maximum count as equal. The middle one is returned,
+    because it depends less on single clips.
     """
     values = np.unique(probabilities)
     candidates = np.concatenate([values[:1] / 2, (values[1:] + values[:-1]) / 2])

@@ -1,6 +1,6 @@
 """Definitions of the six negative labels (paper, Section 3.4), and the paper's results (Table 14).
 
-A clip may have several labels. A clip without a label is fit for training.
+A clip may have several labels. A clip without a label is suitable for training.
 """
 
 from collections.abc import Collection

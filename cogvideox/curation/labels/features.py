@@ -43,8 +43,8 @@ def check_columns(table: "pa.Table", columns: Sequence[str], embedding: str = ""
     Raises:
         UserError: a column is missing; the message names the signals that write the missing columns.
     """
-    wanted = [*columns, embedding] if embedding else columns
-    if missing := [name for name in wanted if name not in table.column_names]:
+    required = [*columns, embedding] if embedding else columns
+    if missing := [name for name in required if name not in table.column_names]:
         signals = ", ".join(sorted({name.partition(".")[0] for name in missing}))
         raise UserError(
             f"the manifest has no columns {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}: "

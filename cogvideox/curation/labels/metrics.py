@@ -127,12 +127,12 @@ def slice_metrics(
         names: slice of each clip, such as its source.
     """
     array = np.array(names)
-    found = {}
+    by_slice: dict[str, Metrics] = {}
     for name in dict.fromkeys(names):
         metrics = compute_metrics(probabilities[array == name], truth[array == name], threshold)
         if metrics is not None and metrics.num_clips >= min_clips:
-            found[name] = metrics
-    return dict(sorted(found.items(), key=lambda item: item[1].accuracy))
+            by_slice[name] = metrics
+    return dict(sorted(by_slice.items(), key=lambda item: item[1].accuracy))
 
 
 def worst_errors(

@@ -54,6 +54,6 @@ def read_predictions(
         for name, label in LABELS.items():
             if label.column in table.column_names:
                 values = table[label.column].to_pylist()
-                found = [values[rows[clip_id]] if clip_id in rows else None for clip_id in ids]
-                probabilities[name] = np.array([np.nan if value is None else value for value in found], np.float64)
+                selected = [values[rows[clip_id]] if clip_id in rows else None for clip_id in ids]
+                probabilities[name] = np.array([np.nan if value is None else value for value in selected], np.float64)
         return probabilities, {name: float(thresholds[name]) for name in probabilities}

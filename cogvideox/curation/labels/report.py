@@ -59,15 +59,16 @@ def build_report(
     """
     reports = []
     for name in LABELS:
-        available = [each for each in predictions if name in each.probabilities]
+        available = [classifier for classifier in predictions if name in classifier.probabilities]
         metrics = {
-            each.name: values
-            for each in available
-            if (values := compute_metrics(each.probabilities[name], truth[name], each.thresholds[name])) is not None
+            classifier.name: values
+            for classifier in available
+            if (values := compute_metrics(classifier.probabilities[name], truth[name], classifier.thresholds[name]))
+            is not None
         }
         if not metrics:
             continue
-        first = next(each for each in available if each.name in metrics)
+        first = next(classifier for classifier in available if classifier.name in metrics)
         arguments = (first.probabilities[name], truth[name], first.thresholds[name])
         parts = {kind: slice_metrics(*arguments, names) for kind, names in (slices or {}).items()}
         rows = worst_errors(*arguments, NUM_ERRORS)

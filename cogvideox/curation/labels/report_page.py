@@ -89,8 +89,8 @@ def _figure(table: "pa.Table", row: int, raw: Path | None, probability: float, t
     picture = None if raw is None or start is None else _thumbnail(raw / source, start, end)
     image = f"<img src='data:image/jpeg;base64,{picture}' alt=''>" if picture else "<span class='none'></span>"
     description = f"probability {probability:.2f}, {'has' if truth else 'does not have'} the label"
-    place = source if start is None else f"{source} at {start:.2f} s"
-    return f"<figure>{image}<figcaption>{description}<br>{html.escape(place)}</figcaption></figure>"
+    location = source if start is None else f"{source} at {start:.2f} s"
+    return f"<figure>{image}<figcaption>{description}<br>{html.escape(location)}</figcaption></figure>"
 
 
 def _thumbnail(path: Path, start: float, end: float) -> str | None:

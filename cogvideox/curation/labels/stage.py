@@ -15,7 +15,7 @@ from cogvideox.errors import UserError
 
 @dataclass(frozen=True)
 class Labels:
-    """Label prediction for all clips when the manifest is assembled.
+    """Stage that predicts the labels of all clips when the manifest is assembled.
 
     Attributes:
         model: path of a model written by `cogvideox labels train`; empty disables the stage.
@@ -46,8 +46,8 @@ class Labels:
         if not self.model:
             return
         model = load_model(self.model)
-        wanted = [*model.columns, *([model.embedding] if model.embedding else [])]
-        if missing := [name for name in wanted if name not in columns]:
+        required = [*model.columns, *([model.embedding] if model.embedding else [])]
+        if missing := [name for name in required if name not in columns]:
             signals = ", ".join(sorted({name.partition(".")[0] for name in missing}))
             raise UserError(f"labels.model={self.model} reads columns of signals that are not enabled: {signals}")
 
@@ -61,8 +61,8 @@ class Labels:
         """Return the probabilities of all rows by column name; None for unmeasured rows."""
         if not self.model:
             return {}
-        found = load_model(self.model).predict_columns(columns)
+        probabilities = load_model(self.model).predict_columns(columns)
         return {
             LABELS[name].column: [None if np.isnan(value) else value for value in values.tolist()]
-            for name, values in found.items()
+            for name, values in probabilities.items()
         }

@@ -78,7 +78,7 @@ class ClipInput:
 
 
 class Signal(Protocol):
-    """A measurement of clips. Members that stages have, too, are described in `curation.stage.Stage`.
+    """A measurement of clips. Members that stages also have are described in `curation.stage.Stage`.
 
     Attributes:
         samplings: the frames it needs. Signals with equal samplings share them.

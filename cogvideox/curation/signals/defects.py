@@ -33,11 +33,11 @@ class Defects:
         Column("defects.edge_sharpness", "float", "Fraction of an edge's step within 3 pixels, median.", "", 0.0, 1.0),
         Column("defects.sharpest_edges", "float", "The same, 90th percentile of the edges.", "", 0.0, 1.0),
         Column("defects.directional_blur", "float", "Difference of the edge sharpness along the two axes.", "", 0.0),
-        Column("defects.darkest", "float", "Brightness that 5 % of the pixels stay below.", "", 0.0, 1.0),
-        Column("defects.brightest", "float", "Brightness that 95 % of the pixels stay below.", "", 0.0, 1.0),
+        Column("defects.darkest", "float", "5th percentile of the brightness of the pixels.", "", 0.0, 1.0),
+        Column("defects.brightest", "float", "95th percentile of the brightness of the pixels.", "", 0.0, 1.0),
         Column("defects.repeated_pixels", "float", "Fraction of the steps at edges on a coarse grid.", "", 0.0, 1.0),
         Column("defects.fine_detail", "float", "Fraction of the blocks at edges with detail of 1 pixel.", "", 0.0, 1.0),
-        Column("defects.combing", "float", "Log2 of the change between lines over that between second lines.", ""),
+        Column("defects.combing", "float", "Log2 of the change between lines over that at a distance of two.", ""),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.02

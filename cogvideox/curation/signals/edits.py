@@ -1,8 +1,8 @@
 """Marks of editing that `split` leaves in a clip: cuts, jumps, fades, mixed frames, and pictures that stay in place.
 
 A cut is a change that stands out from the changes around it. Frames of a dissolve are close to the mean of the frames
-before and after them, which a moving picture is not. Logos, frames and pictures in the picture have edges that stay
-where they are while the rest moves.
+before and after them, which a moving picture is not. Logos, borders and picture-in-picture have edges that stay in
+place while the rest moves.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ class Edits:
     """Changes between frames, and edges that stay. See `signals.base.Signal`.
 
     Attributes:
-        longest_side: of the frames, in pixels.
+        longest_side: longest side of the frames, in pixels.
         num_still: frames over which edges must stay.
     """
 
@@ -35,12 +35,17 @@ class Edits:
         Column("edits.cuts", "float", "Changes that stand out from those around them, per second.", "1/s", 0.0),
         Column("edits.largest_jump", "float", "Largest change over the median of those around it, as log2.", "", 0.0),
         Column(
-            "edits.mixed_share", "float", "Share of frames close to the mean of the frames around them.", "", 0.0, 1.0
+            "edits.mixed_share",
+            "float",
+            "Fraction of frames close to the mean of the frames around them.",
+            "",
+            0.0,
+            1.0,
         ),
         Column("edits.fade", "float", "Smallest contrast of a frame over the median contrast.", "", 0.0, 1.0),
-        Column("edits.repeated_share", "float", "Share of frames equal to the one before.", "", 0.0, 1.0),
+        Column("edits.repeated_share", "float", "Fraction of frames equal to the previous frame.", "", 0.0, 1.0),
         Column("edits.burstiness", "float", "Coefficient of variation of the changes between frames.", "", 0.0),
-        Column("edits.still_edges", "float", "Share of edge pixels that stay an edge in all frames.", "", 0.0, 1.0),
+        Column("edits.still_edges", "float", "Fraction of edge pixels that are edges in all frames.", "", 0.0, 1.0),
         Column("edits.still_border", "float", "The same in the outer quarter of the frame.", "", 0.0, 1.0),
         Column(
             "edits.still_corner", "float", "The same in that corner of the frame where it is largest.", "", 0.0, 1.0
@@ -48,7 +53,7 @@ class Edits:
         Column(
             "edits.still_line",
             "float",
-            "Longest line of such pixels along an axis, as a share of the side.",
+            "Longest line of such pixels along an axis, as a fraction of the side.",
             "",
             0.0,
             1.0,
@@ -56,7 +61,7 @@ class Edits:
         Column(
             "edits.pinned_fraction",
             "float",
-            "Fraction of the frame with edges that stay where all else moves.",
+            "Fraction of the frame with edges that stay in place while all else moves.",
             "",
             0.0,
             1.0,
@@ -65,7 +70,14 @@ class Edits:
             "edits.largest_pinned", "float", "Largest connected part of them, as a fraction of the frame.", "", 0.0, 1.0
         ),
         Column("edits.moving_fraction", "float", "Fraction of the frame that changes at some time.", "", 0.0, 1.0),
-        Column("edits.histogram_change", "float", "Distance of the colors of parts of the clip.", "", 0.0, 1.0),
+        Column(
+            "edits.histogram_change",
+            "float",
+            "Largest distance between the color histograms of three frames.",
+            "",
+            0.0,
+            1.0,
+        ),
     )
     memory: ClassVar[int] = 100 * 2**20
     cost: ClassVar[float] = 0.005
@@ -122,7 +134,7 @@ def prominence(changes: Float64[np.ndarray, " n"], reach: int = 6) -> Float64[np
 
 
 def mixed_share(thumbnails: Float32[np.ndarray, "n h w c"], distance: int = 3) -> float:
-    """Return the share of frames that are close to a mean of the frames `distance` before and after, which differ."""
+    """Return the fraction of frames close to a mean of the frames `distance` before and after, if these differ."""
     if len(thumbnails) <= 2 * distance:
         return 0.0
     before, middle, after = thumbnails[: -2 * distance], thumbnails[distance:-distance], thumbnails[2 * distance :]
@@ -145,7 +157,7 @@ def histogram_change(frames: UInt8[np.ndarray, "n h w c"]) -> float:
 def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
     """Return how much of the frame has edges that stay in place, while their surroundings change in every frame.
 
-    Under a still camera there are none, since what surrounds a still edge does not change.
+    With a still camera there are none, because the surroundings of a still edge do not change.
     """
     import cv2
 
@@ -174,7 +186,7 @@ def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
 
 
 def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
-    """Return which part of the edges stays in place over these frames; nearly all of it if nothing moves."""
+    """Return the fraction of edge pixels that stay in place over these frames; nearly 1 if nothing moves."""
     import cv2
 
     gradients = []

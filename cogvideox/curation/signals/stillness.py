@@ -67,12 +67,12 @@ class Stillness:
 
     def measure(self, clip: ClipInput) -> dict[str, Value]:
         """Return the columns; None for a clip of one frame."""
-        every, spaced = clip.frames
-        if len(every.frames) < 2:
+        all_frames, spaced_frames = clip.frames
+        if len(all_frames.frames) < 2:
             return dict.fromkeys(column.name for column in self.columns)
-        frozen = frozen_frames(every.frames, self.frozen_difference)
-        fraction, longest = frozen_time(frozen, np.diff(every.times))
-        changes = [1.0 - ssim(a, b) for a, b in zip(spaced.frames, spaced.frames[1:], strict=False)]
+        frozen = frozen_frames(all_frames.frames, self.frozen_difference)
+        fraction, longest = frozen_time(frozen, np.diff(all_frames.times))
+        changes = [1.0 - ssim(a, b) for a, b in zip(spaced_frames.frames, spaced_frames.frames[1:], strict=False)]
         return {
             "stillness.frozen_share": fraction,
             "stillness.longest_freeze": longest,

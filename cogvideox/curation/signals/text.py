@@ -153,10 +153,10 @@ def classify_boxes(
         return []
     text = cover(boxes, frame.shape[:2])
     distances = [background_motion(frame, other, text) for other in others]
-    if any(len(each) and np.median(each) <= _MOVED for each in distances):
+    if any(len(values) and np.median(values) <= _MOVED for values in distances):
         # A static background does not jump far within a second; such a jump means that the picture was replaced.
-        distances = [each[each < _JUMP] for each in distances]
-    camera_moved = [bool(len(each) and np.median(each) > _MOVED) for each in distances]
+        distances = [values[values < _JUMP] for values in distances]
+    camera_moved = [bool(len(values) and np.median(values) > _MOVED) for values in distances]
     return [_classify_box(frame, list(zip(others, camera_moved)), box) for box in boxes]
 
 

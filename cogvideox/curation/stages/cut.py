@@ -18,7 +18,7 @@ _MAX_DIFFERENCE = 20.0  # root mean square difference on the 0-255 scale, at 32 
 
 @dataclass(frozen=True)
 class Cut:
-    """Keeps the clip as a window, or encodes it to a file. See `stage.Stage`.
+    """Stage that keeps the clip as a window, or encodes it to a file. See `stage.Stage`.
 
     Attributes:
         mode: "window" refers to a part of the source file, which is lossless; "encode" writes every clip as H.264,
@@ -74,10 +74,10 @@ class Cut:
             path.unlink()
             raise UserError(f"{written} frames were encoded, but the file has {len(info.times)}")
         expected = _ends(stream.frames(source, start, end))
-        for which, frame, encoded in zip(("first", "last"), expected, _ends(stream.frames(path))):
+        for position, frame, encoded in zip(("first", "last"), expected, _ends(stream.frames(path))):
             if np.sqrt(np.mean((frame - encoded) ** 2)) > _MAX_DIFFERENCE:
                 path.unlink()
-                raise UserError(f"the {which} frame of the encoded file differs from that of the source")
+                raise UserError(f"the {position} frame of the encoded file differs from that of the source")
         return {"clip_file": name, "clip_bytes": path.stat().st_size}
 
 

@@ -17,20 +17,20 @@ from cogvideox.curation.stage import Column
 from cogvideox.errors import UserError
 
 MAX_GROUP = 4000
-"""Hashes of a group that each hash is compared with; larger groups are not compared completely."""
-_MAX_PAIRS = 2**20  # compared at once
+"""Maximum number of hashes of a group that each hash is compared with; larger groups are compared only in part."""
+_MAX_PAIRS = 2**20  # maximum number of pairs compared at once
 _BLOCK = 2048
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Groups near-duplicates. The preferred clip of a group has the largest frames, then the longest duration.
+    """Stage that groups near-duplicates. A group's preferred clip has the largest frames, then the longest duration.
 
     Attributes:
         max_bits: largest mean number of differing bits per frame (of 64); -1 disables the comparison of hashes.
         embedding: column with an embedding of each clip.
         min_cosine: minimum cosine similarity of the embeddings of candidates.
-        same_cosine: cosine similarity from which clips are duplicates whatever their hashes are; above 1 disables this.
+        same_cosine: cosine similarity from which clips are duplicates regardless of hashes; above 1 disables this.
     """
 
     name: ClassVar[str] = "duplicates"
@@ -78,17 +78,17 @@ class Duplicates:
                 rows, words = rows[order], words[order]
                 equal = (words[1:] == words[:-1]).all(axis=1)
                 is_first = np.ones(len(rows), dtype=bool)
-                for place in (np.flatnonzero(equal) + 1).tolist():
-                    if same(int(rows[place - 1]), int(rows[place])):
-                        _union(parents, rank, int(rows[place - 1]), int(rows[place]))
-                        is_first[place] = False
+                for index in (np.flatnonzero(equal) + 1).tolist():
+                    if same(int(rows[index - 1]), int(rows[index])):
+                        _union(parents, rank, int(rows[index - 1]), int(rows[index]))
+                        is_first[index] = False
                 rows, words = rows[is_first], words[is_first]
-                for one, other in self._close(words, length[rows]).tolist():
-                    if same(int(rows[one]), int(rows[other])):
-                        _union(parents, rank, int(rows[one]), int(rows[other]))
+                for first, second in self._close(words, length[rows]).tolist():
+                    if same(int(rows[first]), int(rows[second])):
+                        _union(parents, rank, int(rows[first]), int(rows[second]))
         if vectors is not None and self.same_cosine <= 1:
-            for one, other in _similar(vectors, self.same_cosine):
-                _union(parents, rank, one, other)
+            for first, second in _similar(vectors, self.same_cosine):
+                _union(parents, rank, first, second)
         return np.array([_find(parents, row) for row in range(len(hashes))], dtype=np.int64)
 
     def _close(
@@ -98,7 +98,7 @@ class Duplicates:
         number = len(words)
         wide = words.view(np.uint64)
         limit, radius = self.max_bits * wide.shape[1], int(self.max_bits) // 4
-        found = [np.empty(0, dtype=np.int64)]
+        keys = [np.empty(0, dtype=np.int64)]
         for column in range(words.shape[1]):
             order = np.lexsort((*words.T, words[:, column]))
             values = words[order, column]
@@ -112,16 +112,16 @@ class Duplicates:
                 counts = np.minimum(high - low, MAX_GROUP)
                 blocks = np.cumsum(counts) // _MAX_PAIRS
                 for part in np.split(np.arange(number), np.flatnonzero(np.diff(blocks)) + 1):
-                    one = np.repeat(part, counts[part])
+                    first = np.repeat(part, counts[part])
                     ends = np.cumsum(counts[part])
-                    other = np.arange(len(one)) - np.repeat(ends - counts[part] - low[part], counts[part])
-                    one, other = order[one], order[other]
-                    one, other = np.minimum(one, other), np.maximum(one, other)
-                    bits = np.bitwise_count(wide[one] ^ wide[other]).sum(axis=1, dtype=np.int64)
-                    kept = (bits <= limit) & (one < other)
-                    kept[kept] = _similar_length(seconds[one[kept]], seconds[other[kept]])
-                    found.append(np.unique(one[kept] * number + other[kept]))
-        pairs = np.unique(np.concatenate(found))
+                    second = np.arange(len(first)) - np.repeat(ends - counts[part] - low[part], counts[part])
+                    first, second = order[first], order[second]
+                    first, second = np.minimum(first, second), np.maximum(first, second)
+                    bits = np.bitwise_count(wide[first] ^ wide[second]).sum(axis=1, dtype=np.int64)
+                    kept = (bits <= limit) & (first < second)
+                    kept[kept] = _similar_length(seconds[first[kept]], seconds[second[kept]])
+                    keys.append(np.unique(first[kept] * number + second[kept]))
+        pairs = np.unique(np.concatenate(keys))
         return np.stack([pairs // number, pairs % number], axis=1)
 
 
@@ -140,8 +140,8 @@ def _masks(radius: int) -> list[np.uint16]:
     return [np.uint16(sum(1 << bit for bit in bits)) for bits in chosen]
 
 
-def _similar_length(one: Any, other: Any) -> Any:
-    return abs(one - other) <= 0.1 * np.maximum(one, other) + 0.2
+def _similar_length(first: Any, second: Any) -> Any:
+    return abs(first - second) <= 0.1 * np.maximum(first, second) + 0.2
 
 
 def _by_length(hashes: Sequence[str | None]):
@@ -156,7 +156,7 @@ def _by_length(hashes: Sequence[str | None]):
 
 
 def _is_flat(digits: str) -> bool:
-    """Whether every frame has a single color or varies along one axis only, which gives the hash 0."""
+    """Return whether every frame has a single color or varies along one axis only, which gives the hash 0."""
     return set(digits) <= {"0"}
 
 
@@ -166,20 +166,20 @@ def _normalized(embeddings: Float32[np.ndarray, "n d"] | None) -> Float32[np.nda
     return embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-9)
 
 
-def _agree(vectors: Float32[np.ndarray, "n d"] | None, one: int, other: int, min_cosine: float) -> bool:
-    """Whether the embeddings of two clips are similar; True if one has none."""
-    if vectors is None or not vectors[one].any() or not vectors[other].any():
+def _agree(vectors: Float32[np.ndarray, "n d"] | None, first: int, second: int, min_cosine: float) -> bool:
+    """Return whether the embeddings of two clips are similar; True if one has none."""
+    if vectors is None or not vectors[first].any() or not vectors[second].any():
         return True
-    return float(vectors[one] @ vectors[other]) >= min_cosine
+    return float(vectors[first] @ vectors[second]) >= min_cosine
 
 
 def _similar(vectors: Float32[np.ndarray, "n d"], min_cosine: float):
-    for first in range(0, len(vectors), _BLOCK):
-        for second in range(first, len(vectors), _BLOCK):
-            cosines = vectors[first : first + _BLOCK] @ vectors[second : second + _BLOCK].T
-            for one, other in np.argwhere(cosines >= min_cosine).tolist():
-                if first + one < second + other:
-                    yield first + one, second + other
+    for row_start in range(0, len(vectors), _BLOCK):
+        for column_start in range(row_start, len(vectors), _BLOCK):
+            cosines = vectors[row_start : row_start + _BLOCK] @ vectors[column_start : column_start + _BLOCK].T
+            for row, column in np.argwhere(cosines >= min_cosine).tolist():
+                if row_start + row < column_start + column:
+                    yield row_start + row, column_start + column
 
 
 def _find(parents: Int64[np.ndarray, " n"], row: int) -> int:
@@ -189,6 +189,6 @@ def _find(parents: Int64[np.ndarray, " n"], row: int) -> int:
     return row
 
 
-def _union(parents: Int64[np.ndarray, " n"], rank: Int64[np.ndarray, " n"], one: int, other: int) -> None:
-    first, second = sorted((_find(parents, one), _find(parents, other)), key=lambda row: rank[row])
+def _union(parents: Int64[np.ndarray, " n"], rank: Int64[np.ndarray, " n"], row: int, other_row: int) -> None:
+    first, second = sorted((_find(parents, row), _find(parents, other_row)), key=lambda row: rank[row])
     parents[second] = first

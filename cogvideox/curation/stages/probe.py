@@ -10,12 +10,12 @@ from cogvideox.curation.stage import Column, Row, Value
 from cogvideox.errors import UserError
 
 DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "prores", "mjpeg", "gif")
-"""Common codecs of raw videos. Their decoders are checked before a run, since files would be lost without them."""
+"""Common codecs of raw videos. Their decoders are checked before a run, because files would be dropped without them."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Reads timing, size and codec of a file, and hashes its bytes. See `stage.Stage`."""
+    """Stage that reads timing, size and codec of a file, and hashes its bytes. See `stage.Stage`."""
 
     name: ClassVar[str] = "probe"
     version: ClassVar[int] = 1

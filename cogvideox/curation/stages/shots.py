@@ -46,7 +46,7 @@ class Boundary:
 
 
 class ShotFinder:
-    """Collects frames in order, then finds the boundaries.
+    """Shot detection over frames that are added in order.
 
     Args:
         adaptive_threshold: ratio of the change at a cut to the change around it.
@@ -72,8 +72,8 @@ class ShotFinder:
     def add(self, rgb: UInt8[np.ndarray, "h w 3"]) -> None:
         """Add the next frame, whose longest side is at most `DETECTOR_SIDE`."""
         number = len(self._thumbnails)
-        found = self._detector.process_frame(self._timecode(number, self._fps), np.ascontiguousarray(rgb[..., ::-1]))
-        self._cuts.update(code.frame_num for code in found)
+        codes = self._detector.process_frame(self._timecode(number, self._fps), np.ascontiguousarray(rgb[..., ::-1]))
+        self._cuts.update(code.frame_num for code in codes)
         thumbnail = shrink(rgb)
         if number:
             difference = thumbnail.astype(np.float32) - self._thumbnails[-1]
@@ -98,7 +98,7 @@ class ShotFinder:
         return max(near, key=lambda number: changes[number])
 
     def _is_cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> bool:
-        """Whether the frames before and after a change differ, unlike around a flash."""
+        """Return whether the frames before and after a change differ, unlike around a flash."""
         before, after = max(0, cut - 3), min(len(changes) - 1, cut + 2)
         across = _distance(self._thumbnails[before], self._thumbnails[after])
         return bool(across > 0.5 * changes[cut] and changes[cut] > 2.0)
@@ -116,13 +116,13 @@ class ShotFinder:
     def _dissolves(self, cuts: list[int]) -> Iterator[tuple[int, int]]:
         """Yield (last frame before, first frame after) of each dissolve between two cuts."""
         for start, end in pairwise([0, *cuts, len(self._thumbnails)]):
-            found: list[tuple[int, int]] = []
+            dissolves: list[tuple[int, int]] = []
             for first in range(start, max(start + 1, end - _OVERLAP), _CHUNK - _OVERLAP):
                 part = np.array(self._thumbnails[first : min(end, first + _CHUNK)], dtype=np.float32)
                 detail = np.array(self._detail[first : first + len(part)])
                 spans = find_dissolves(part, detail, self._fps, self._longest)
-                found += [(first + low, first + high) for low, high in spans]
-            yield from _merge(found)
+                dissolves += [(first + low, first + high) for low, high in spans]
+            yield from _merge(dissolves)
 
 
 def find_dissolves(
@@ -134,19 +134,19 @@ def find_dissolves(
         The last frame before and the first frame after each.
     """
     shortest = max(4, round(0.2 * fps))
-    found = []
+    candidates = []
     for length in sorted({round(length) for length in np.geomspace(shortest, longest, 10)}):
         if len(thumbnails) <= length:
             break
-        apart = thumbnails[length:] - thumbnails[:-length]
-        energy = np.einsum("nd,nd->n", apart, apart)
+        difference = thumbnails[length:] - thumbnails[:-length]
+        energy = np.einsum("nd,nd->n", difference, difference)
         rms = np.sqrt(energy / thumbnails.shape[1])
         for start in np.flatnonzero(rms > 8.0).tolist():
-            error = _dissolve_error(thumbnails, start, length, apart[start], float(energy[start]))
+            error = _dissolve_error(thumbnails, start, length, difference[start], float(energy[start]))
             if error < 1 and _detail_ratio(detail[start : start + length + 1]) < _MAX_DETAIL:
-                found.append((error, start, start + length))
+                candidates.append((error, start, start + length))
     best: list[tuple[int, int]] = []
-    for _, low, high in sorted(found):  # the best of those that overlap
+    for _, low, high in sorted(candidates):  # keep the best of overlapping dissolves
         if not any(low < other[1] and other[0] < high for other in best):
             best.append((low, high))
     return sorted(best)

@@ -35,7 +35,7 @@ TRANSNET = ModelFile(
 
 @dataclass(frozen=True)
 class Split:
-    """Finds shots and divides long ones into equal parts. See `stage.Stage`.
+    """Stage that finds shots and divides long ones into equal parts. See `stage.Stage`.
 
     Attributes:
         min_seconds: shorter clips are dropped; they stay in the manifest with the reason.

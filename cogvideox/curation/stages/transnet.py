@@ -79,7 +79,7 @@ class FrameSimilarity(nn.Module):
         self.fc = nn.Linear(_NEIGHBORS, 128)
 
     def forward(self, features: list[Tensor]) -> Float[Tensor, "b t 128"]:
-        means = torch.cat([each.mean(dim=(3, 4)) for each in features], dim=1).transpose(1, 2)
+        means = torch.cat([feature.mean(dim=(3, 4)) for feature in features], dim=1).transpose(1, 2)
         return F.relu(self.fc(_similarities(self.projection(means))))
 
 
@@ -148,7 +148,7 @@ def load(path: Path) -> TransNetV2:
 
 
 class TransNetFinder:
-    """Collects frames in order, then finds the boundaries, like `shots.ShotFinder`.
+    """Shot detection over frames that are added in order, like `shots.ShotFinder`.
 
     Args:
         threshold: smallest probability of a frame of a transition.
@@ -202,4 +202,4 @@ def find_boundaries(probabilities: Float64[np.ndarray, " n"], threshold: float) 
         else:
             boundaries.append(Boundary(first - 1, after, "dissolve"))
     inside = len(probabilities) - 1
-    return [each for each in boundaries if each.last >= 0 and each.first <= inside]
+    return [boundary for boundary in boundaries if boundary.last >= 0 and boundary.first <= inside]

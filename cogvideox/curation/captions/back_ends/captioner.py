@@ -1,4 +1,4 @@
-"""Captions of an end-to-end video captioner that `toybox-captioner` trained, in batches and over processes."""
+"""Captioning with an end-to-end video captioner trained by `toybox-captioner`, in batches and worker processes."""
 
 import queue
 import time
@@ -27,7 +27,7 @@ _CONFIG = "captioner.json"
 
 @dataclass(frozen=True)
 class CaptionTask:
-    """Captioning of batches of clips, as a task of worker processes. See `executor.base.BatchTask`."""
+    """Batch task that captions clips in worker processes. See `executor.base.BatchTask`."""
 
     folder: Path
 
@@ -43,7 +43,7 @@ class CaptionTask:
 
 
 class VideoCaptionerBackEnd:
-    """Captions clips with a video captioner, for the stages `short` and `direct`. See `base.Captioner`.
+    """Back-end that captions clips with a video captioner, for the stages `short` and `direct`. See `base.Captioner`.
 
     Args:
         folder: folder of the captioner.
@@ -68,10 +68,10 @@ class VideoCaptionerBackEnd:
         self._idle: queue.SimpleQueue[WorkerPool] = queue.SimpleQueue()
         for pool in self._pools:
             self._idle.put(pool)
-        caption_batch = self._caption_in_a_process if processes else task.open(0)
+        caption_batch = self._caption_in_worker if processes else task.open(0)
         self._queue: BatchQueue[Frames, Caption] = BatchQueue(caption_batch, batch_size, max(1, processes))
 
-    def _caption_in_a_process(self, clips: Sequence[Frames]) -> list[Caption]:
+    def _caption_in_worker(self, clips: Sequence[Frames]) -> list[Caption]:
         pool = self._idle.get()
         try:
             pool.submit(clips)

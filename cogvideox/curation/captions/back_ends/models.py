@@ -82,7 +82,7 @@ class ModelBackEnd:
 
 
 class ModelCaptioner(ModelBackEnd):
-    """Captions a clip from several frames, for the stages `short` and `direct`."""
+    """Back-end that captions a clip from several frames, for the stages `short` and `direct`."""
 
     @property
     def samplings(self) -> tuple[Sampling, ...]:
@@ -96,7 +96,7 @@ class ModelCaptioner(ModelBackEnd):
 
 
 class ModelFrameCaptioner(ModelBackEnd):
-    """Captions one frame with a vision-language model."""
+    """Back-end that captions one frame with a vision-language model."""
 
     @property
     def samplings(self) -> tuple[Sampling, ...]:

@@ -61,7 +61,7 @@ _INSTRUCTION = re.compile(
 
 
 def looks_like_instruction(text: str) -> bool:
-    """Whether recognized text is addressed to a language model, and thus must not be used as a hint."""
+    """Return whether recognized text is addressed to a language model, and thus must not be used as a hint."""
     return _INSTRUCTION.search(text) is not None
 
 

@@ -11,7 +11,7 @@ from cogvideox.curation.captions.base import CaptionInput, Draft, Rejected, Time
 
 
 class ModelSummarizer(ModelBackEnd):
-    """Merges captions with a language model."""
+    """Back-end that merges captions with a language model."""
 
     def summarize(
         self, clip: CaptionInput, short: str | None, frames: Sequence[TimedCaption], rejected: Sequence[Rejected] = ()
@@ -22,7 +22,7 @@ class ModelSummarizer(ModelBackEnd):
 
 @dataclass(frozen=True)
 class RulesSummarizer:
-    """Merges captions by rules: the first caption, then new phrases of each later caption. See `base.Summarizer`."""
+    """Back-end that merges captions by rules: the first caption, then new phrases of later ones."""
 
     max_words: int = 100
 

@@ -20,7 +20,7 @@ _IRREGULAR |= {"sheep": "sheep", "skis": "skis", "scissors": "scissors", "wine g
 
 
 class TagsCaptioner:
-    """Captions a clip in one sentence. See `base.Captioner`."""
+    """Back-end that captions a clip in one sentence. See `base.Captioner`."""
 
     can_retry: ClassVar[bool] = False
 
@@ -40,7 +40,7 @@ class TagsCaptioner:
 
 
 class TagsFrameCaptioner:
-    """Captions a frame in one sentence. See `base.FrameCaptioner`."""
+    """Back-end that captions a frame in one sentence. See `base.FrameCaptioner`."""
 
     can_retry: ClassVar[bool] = False
 

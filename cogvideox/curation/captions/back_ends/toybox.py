@@ -16,7 +16,7 @@ SAMPLING = Sampling(fps=8.0, longest_side=None)
 
 
 class ToyboxCaptioner:
-    """Captions a clip with color, shape, size, motion and background. See `base.Captioner`."""
+    """Back-end that captions a clip with color, shape, size, motion and background. See `base.Captioner`."""
 
     can_retry: ClassVar[bool] = False
     identity = "toybox 1"
@@ -27,7 +27,7 @@ class ToyboxCaptioner:
 
 
 class ToyboxFrameCaptioner:
-    """Captions a frame, without motion. See `base.FrameCaptioner`."""
+    """Back-end that captions a frame, without motion. See `base.FrameCaptioner`."""
 
     can_retry: ClassVar[bool] = False
     identity = "toybox frames 1"

@@ -234,7 +234,7 @@ def repeated_phrase(words: Sequence[str]) -> str:
 
 
 def is_english(text: str) -> bool:
-    """Whether a text is plausibly English: Latin letters and, if long enough, common words. Ignores quotations."""
+    """Return whether a text without its quotations is plausibly English: Latin letters and, if long, common words."""
     plain = _QUOTED.sub(" ", text)
     letters = [char for char in plain if char.isalpha()]
     if letters and sum(char.isascii() for char in letters) < 0.9 * len(letters):

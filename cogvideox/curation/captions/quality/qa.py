@@ -167,8 +167,8 @@ def _graded(question: Question, prediction: Answer, verdict: Answer | None) -> G
     if verdict is None or verdict.error is not None:
         return Graded(question, predicted, reason=str(prediction.error if verdict is None else verdict.error))
     try:
-        found = re.search(r"\{.*?\}", verdict.text, re.DOTALL)
-        data = json.loads(found[0] if found else "")
+        match = re.search(r"\{.*?\}", verdict.text, re.DOTALL)
+        data = json.loads(match[0] if match else "")
         correct, score = {"yes": True, "no": False}[str(data["correct"]).lower()], data["score"]
         if not isinstance(score, int) or isinstance(score, bool) or not 0 <= score <= 5:
             raise ValueError

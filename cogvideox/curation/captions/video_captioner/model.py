@@ -15,11 +15,11 @@ from cogvideox.curation.captions.video_captioner.config import CaptionerConfig
 from cogvideox.curation.captions.video_captioner.vision import build_vision_encoder, prepare_frames
 
 IGNORED = -100
-"""Label of tokens that are not counted in the loss."""
+"""Label of tokens that the loss ignores."""
 
 
 class VideoCaptioner(nn.Module):
-    """Writes the caption of a clip after the clip's vision tokens.
+    """Model that generates the caption of a clip from its vision tokens.
 
     Args:
         decoder: a causal language model of transformers.
@@ -83,7 +83,7 @@ class VideoCaptioner(nn.Module):
         num_frames = torch.tensor([len(frames) for frames in prepared], device=self.device)
         tokens, valid = self.vision(nn.utils.rnn.pad_sequence(prepared, batch_first=True), num_frames)
         prefix = self.projector(tokens)
-        # Padding goes to the left, so that every caption begins at the same position.
+        # Left padding, so that every caption begins at the same position.
         order = valid.long().argsort(dim=1, stable=True)
         prefix = prefix.gather(1, order[..., None].expand_as(prefix))
         output = self.decoder.generate(  # pyrefly: ignore

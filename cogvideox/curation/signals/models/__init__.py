@@ -1,7 +1,7 @@
 """Signals that need a trained model, which is read from a file that the user provides.
 
-No model file is part of this package. `files.py` describes where files are searched for. Signals with missing files are
-skipped with a note.
+No model file is part of this package. `curation.model_files` describes where files are searched for. Signals with
+missing files are skipped with a note.
 
 | module | signal | model |
 |---|---|---|

@@ -48,16 +48,18 @@ class Aesthetics:
         return (Sampling(num_frames=self.num_frames, longest_side=400),)
 
     def missing_requirements(self) -> list[str]:
-        needs = (
+        requirements = (
             []
             if missing_packages("", "transformers") == []
             else ["transformers is not installed: pip install transformers"]
         )
         if not (self.clip and (Path(self.clip) / "config.json").is_file()):
-            needs.append("CLIP ViT-L/14 was not found: set signals.aesthetics.clip to its folder")
+            requirements.append("CLIP ViT-L/14 was not found: set signals.aesthetics.clip to its folder")
         if not (self.head and Path(self.head).is_file()):
-            needs.append("LAION's head was not found: set signals.aesthetics.head to sac+logos+ava1-l14-linearMSE.pth")
-        return needs
+            requirements.append(
+                "LAION's head was not found: set signals.aesthetics.head to sac+logos+ava1-l14-linearMSE.pth"
+            )
+        return requirements
 
     def weights_hash(self) -> str:
         return sha256(Path(self.head)) + "".join(sha256(path) for path in sorted(Path(self.clip).glob("*.safetensors")))

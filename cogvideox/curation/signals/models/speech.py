@@ -1,4 +1,4 @@
-"""Speech: the fraction of a clip in which somebody speaks, nearly all of a lecture.
+"""Speech: the fraction of a clip that contains speech, close to 1 for a lecture.
 
 Speech is detected by Silero VAD (MIT license), which processes 16 kHz audio in steps of 32 ms.
 """
@@ -41,7 +41,7 @@ class Speech:
     name: ClassVar[str] = "speech"
     version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
-        Column("speech.share", "float", "Fraction of the audio in which somebody speaks.", "", 0.0, 1.0),
+        Column("speech.share", "float", "Fraction of the audio that contains speech.", "", 0.0, 1.0),
         Column("speech.loudness", "float", "Root mean square of the audio, relative to full scale.", "dB"),
     )
     memory: ClassVar[int] = 150 * 2**20

@@ -1,4 +1,4 @@
-"""Runs convolutional networks in the graph format of TensorFlow.js: a JSON file and a file of weights.
+"""Inference of convolutional networks in the graph format of TensorFlow.js: a JSON file and a file of weights.
 
 Only the operations of the detector of `objects` are implemented. Tensors are NHWC, as in the file.
 """
@@ -42,17 +42,19 @@ class Graph:
         for name in order:
             arguments = self._arguments(name)
             node = self.nodes[name]
-            tensors = [self.constants[each] if each in self.constants else values[each] for each in arguments]
+            tensors = [
+                self.constants[argument] if argument in self.constants else values[argument] for argument in arguments
+            ]
             values[name] = OPERATIONS[node["op"]](node.get("attr", {}), *tensors)
             del tensors
             num_uses.subtract(arguments)
-            for each in set(arguments):
-                if not num_uses[each]:  # activations of the whole network take gigabytes
-                    values.pop(each, None)
+            for argument in set(arguments):
+                if not num_uses[argument]:  # activations of the whole network take gigabytes
+                    values.pop(argument, None)
         return [self.constants[name] if name in self.constants else values[name] for name in outputs]
 
     def _arguments(self, name: str) -> list[str]:
-        return [each.split(":")[0] for each in self.nodes[name].get("input", ())]
+        return [reference.split(":")[0] for reference in self.nodes[name].get("input", ())]
 
     def _order(self, outputs: Iterable[str], inputs: Collection[str]) -> list[str]:
         """Return the nodes that `outputs` need, each after its arguments."""
@@ -60,8 +62,8 @@ class Graph:
 
         def visit(name: str) -> None:
             if name not in order and name not in inputs and name not in self.constants:
-                for each in self._arguments(name):
-                    visit(each)
+                for argument in self._arguments(name):
+                    visit(argument)
                 order[name] = None
 
         for name in outputs:
@@ -71,12 +73,12 @@ class Graph:
 
 def _read_weights(specifications: list[dict[str, Any]], content: bytes) -> dict[str, Tensor]:
     weights, position = {}, 0
-    for each in specifications:
-        dtype = np.dtype({"float32": "<f4", "int32": "<i4", "float16": "<f2"}[_stored_type(each)])
-        count = int(np.prod(each["shape"], dtype=np.int64))
-        array = np.frombuffer(content, dtype, count, position).reshape(each["shape"])
+    for specification in specifications:
+        dtype = np.dtype({"float32": "<f4", "int32": "<i4", "float16": "<f2"}[_stored_type(specification)])
+        count = int(np.prod(specification["shape"], dtype=np.int64))
+        array = np.frombuffer(content, dtype, count, position).reshape(specification["shape"])
         position += count * dtype.itemsize
-        weights[each["name"]] = torch.from_numpy(array.astype(np.dtype(each["dtype"])))
+        weights[specification["name"]] = torch.from_numpy(array.astype(np.dtype(specification["dtype"])))
     return weights
 
 
@@ -90,7 +92,7 @@ def _text(attribute: dict[str, Any]) -> str:
 
 def _convolve(attributes: dict[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None, depthwise: bool) -> Tensor:
     """Convolve; TensorFlow's weights are `h w in out`, and `h w in 1` in depthwise convolutions."""
-    strides = [int(each) for each in attributes["strides"]["list"]["i"][1:3]]
+    strides = [int(value) for value in attributes["strides"]["list"]["i"][1:3]]
     x = x.permute(0, 3, 1, 2)
     if _text(attributes["padding"]) == "SAME":
         padding: list[int] = []
@@ -111,7 +113,7 @@ def _resize(attributes: dict[str, Any], x: Tensor, size: Tensor) -> Tensor:
         position = torch.arange(target) * (x.shape[axis] / target)
         low = position.long()
         high = (low + 1).clamp(max=x.shape[axis] - 1)
-        weight = (position - low).reshape([-1 if each == axis else 1 for each in range(4)])
+        weight = (position - low).reshape([-1 if dimension == axis else 1 for dimension in range(4)])
         x = x.index_select(axis, low) * (1 - weight) + x.index_select(axis, high) * weight
     return x
 
