@@ -41,7 +41,7 @@ class ComparisonResult:
 
 
 def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonResult:
-    """Compare two evaluations on the prompts that both have.
+    """Compare two evaluations on their common prompts.
 
     Args:
         suite: the suite, for its metrics; None builds it from the options of `a`.

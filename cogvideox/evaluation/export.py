@@ -2,7 +2,7 @@
 
 FOLDER/videos/a bird and a cat-0.mp4            the original prompt, and the index of the video
 FOLDER/VBench_full_info.json                    prompts, dimensions and auxiliary names of the exported videos
-FOLDER/results/cogvideox_eval_results.json      our scores, in the official form: {dimension: [value, [videos]]}
+FOLDER/results/cogvideox_eval_results.json      scores in the official format: {dimension: [value, [videos]]}
 """
 
 import os
@@ -29,7 +29,7 @@ def export_vbench(results: Results, source: Path, folder: Path) -> int:
         source: the folder of the evaluation.
 
     Raises:
-        UserError: a prompt cannot be a file name, two videos would have one name, or a file cannot be written.
+        UserError: a prompt cannot be a file name, two videos would have the same name, or a file cannot be written.
     """
     names = official_names(results)
     paths = {}
@@ -61,7 +61,7 @@ def official_names(results: Results) -> dict[str, str]:
     """Return the official name without suffix, "PROMPT-INDEX", of each video by id.
 
     Raises:
-        UserError: a prompt cannot be a file name, or two videos would have one name.
+        UserError: a prompt cannot be a file name, or two videos would have the same name.
     """
     names: dict[str, str] = {}
     owners: dict[str, VideoResult] = {}

@@ -135,8 +135,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def t_quantile(level: float, freedom: float | int) -> float:
-    """Return a quantile of Student's t distribution: exact for 1 and 2 degrees of freedom, as with few raters or
-    prompts, and else from the normal quantile, with an error below 1 %.
+    """Return a quantile of Student's t distribution.
+
+    It is exact for 1 and 2 degrees of freedom, as with few raters or prompts. Otherwise it is computed from the normal
+    quantile, with an error below 1 %.
     """
     if freedom == 1:
         return math.tan(math.pi * (level - 0.5))

@@ -13,7 +13,7 @@
 | dino, subject | dino | checkpoint |
 | background | clip_image | checkpoint |
 
-Kinds in italics are variants: their scores do not compare with published ones.
+Kinds in italics are variants: their scores are not comparable with published ones.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Kind:
         loader: module and function that loads it from its files; the functions of endpoints also get the responses.
         files: names of its files, for messages.
         is_official: whether it is the model of the published scores.
-        are_optional: whether the files are searched among installed ones if none is given.
+        are_optional: whether installed files are used if none is given.
     """
 
     loader: str

@@ -80,7 +80,7 @@ def agreement(results: Sequence[Regeneration], shift: int = 0) -> dict[str, Scor
     Facts that cannot be read in the original are not counted; `all` counts clips with all facts right.
 
     Args:
-        shift: compare each clip with the video of the clip that many places later; 0 is its own video.
+        shift: compare each clip with the video of the clip `shift` positions later; 0 compares it with its own video.
     """
     verdicts = []
     for index, result in enumerate(results):

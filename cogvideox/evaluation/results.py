@@ -29,7 +29,7 @@ class VideoResult:
         file: path of the video; relative to the results if it was generated.
         info: see `scorer.Item`.
         measurements: measurements by scorer.
-        errors: reasons of failures by scorer; the key of a failed generation is "".
+        errors: reasons for failures by scorer; the key of a failed generation is "".
     """
 
     id: str
@@ -113,7 +113,7 @@ def summarize(
     """Compute all scores.
 
     Args:
-        measurements, errors: measurements and reasons of failures, by scorer and item id.
+        measurements, errors: measurements and reasons for failures, by scorer and item id.
     """
     scores: list[Score] = []
     metrics: list[MetricInfo] = []

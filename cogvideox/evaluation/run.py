@@ -147,7 +147,7 @@ class _Run:
 
     Attributes:
         measurements: by scorer and item.
-        errors: reasons of failures by scorer and item; the scorer of failed generations is "".
+        errors: reasons for failures by scorer and item; the scorer of failed generations is "".
     """
 
     videos: VideoSet
@@ -183,7 +183,7 @@ class _Run:
         return [GenerateVideos(self.videos.load, threads)]
 
     def next_batch(self) -> tuple[int, Sequence[Any]] | None:
-        """Return measurements first, so that scores of the first videos come early."""
+        """Return the next batch; measurements come first, so that the first scores are available early."""
         if self._to_measure:
             index, item = self._to_measure.popleft()
             return self.first_scorer + index, [(item, self.videos.paths[item.id])]

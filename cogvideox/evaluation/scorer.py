@@ -20,11 +20,11 @@ from cogvideox.records import Video
 Measurement = Mapping[str, Any]
 """JSON values measured on one video, by name."""
 Statistic = Callable[[Sequence[Measurement]], float]
-"""Summarizes the measurements of all videos; NaN if there are no measurements."""
+"""Function that summarizes the measurements of all videos; NaN if there are no measurements."""
 
 
 class EvaluationStopped(UserError):
-    """The evaluation cannot continue, for example because the budget of a judge is used up; its results are kept."""
+    """The evaluation cannot continue, for example because the budget of a judge is exhausted; its results are kept."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Item:
         seed: random seed of the video.
         info: further inputs of scorers, such as names of objects; JSON values. `start` and `end` in seconds make the
             item a segment of its file.
-        generation_prompt: the prompt that the model gets, if it is a rewritten one; None: `prompt`.
+        generation_prompt: rewritten prompt from which the video is generated; None uses `prompt`.
     """
 
     id: str
@@ -94,7 +94,7 @@ class Metric:
 
     Attributes:
         name: unique among all scorers, such as "toybox/color".
-        statistic: computes it.
+        statistic: function that computes the metric.
         meaning: one line for tables and reports.
         unit: "%" for fractions, which are printed in percent; "dB", "levels" or empty.
         higher_is_better: None if neither direction is better.
@@ -115,7 +115,7 @@ class Metric:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Measures videos; see the top of this file.
+    """Protocol of scorers; see the top of this file.
 
     Attributes:
         name: unique name, such as "vbench/scene"; also names the cache.

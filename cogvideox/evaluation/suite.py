@@ -40,7 +40,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Suite:
-    """Videos and how they are scored.
+    """The videos to generate, and how they are scored.
 
     Attributes:
         items: the videos to generate.

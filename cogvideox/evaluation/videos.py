@@ -30,7 +30,7 @@ _OFFICIAL_NAME = re.compile(r"(.+)-(\d+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class VideoSet:
-    """Items and their files.
+    """The items of an evaluation and their files.
 
     Attributes:
         items: in the order of the suite.
@@ -50,7 +50,7 @@ class VideoSet:
     folder: Path | None = None
 
     def is_missing(self, item: Item) -> bool:
-        """Whether a video is to be generated."""
+        """Return whether a video is to be generated."""
         if item.id not in self.requests:
             return False
         assert self.load is not None

@@ -14,7 +14,7 @@ GRADES = ("static", "low", "medium", "high", "very_high")
 class BinnedQuality:
     """Mean quality over equal bins of the dynamics score; a bin without videos counts as 0.
 
-    So a model whose videos all move equally has at most a twelfth of the quality of a video.
+    So a model whose videos all have the same dynamics reaches at most a twelfth of their quality.
 
     Attributes:
         overall: mean over all bins.
@@ -64,7 +64,7 @@ def grade_of_name(name: str, *, official_bugs: bool = False) -> int | None:
     """Return the grade in a file's name, "very_high_12", as an index of `GRADES`; None if there is none.
 
     Args:
-        official_bugs: search the grade anywhere in the name, as the official script does, so that "flower" reads as
+        official_bugs: search for the grade anywhere in the name, as the official script does, so that "flower" reads as
             low; the order of the search is static, low, medium, very_high, high, and a name without a grade is static.
     """
     name = name.lower()

@@ -48,27 +48,27 @@ def mean_speed(frames: Shaped[np.ndarray, "t h w 3"], estimate: FlowEstimator) -
     Raises:
         UserError: fewer than two frames.
     """
-    _need_two(frames)
+    _check_two_frames(frames)
     speeds = [float(np.sqrt(np.square(flow).sum(-1)).mean()) for flow in estimate(frames)]
     return float(np.mean(speeds))
 
 
 def neighbor_similarity(frames: Frames) -> float:
-    """Return the mean SSIM of consecutive frames. It is a similarity: still videos have 1."""
-    _need_two(frames)
+    """Return the mean SSIM of consecutive frames. It is 1 for still videos."""
+    _check_two_frames(frames)
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)[:, :, None].float() / 127.5 - 1
     return float(ssim(pixels[:-1], pixels[1:]).mean())
 
 
 def hash_distance(frames: Frames) -> float:
     """Return the mean number of bits, of 64, in which the perceptual hashes of consecutive frames differ."""
-    _need_two(frames)
+    _check_two_frames(frames)
     hashes = [perceptual_hash(frame) for frame in frames]
     return float(np.mean([np.count_nonzero(first != second) for first, second in pairwise(hashes)]))
 
 
 def perceptual_hash(frame: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "8 8"]:
-    """Return pHash as the package ImageHash defines it: low frequencies above their median, with the constant one."""
+    """Return pHash as the package ImageHash defines it: low frequencies above their median, including the DC term."""
     gray = grayscale_pillow(frame, _HASH_SIDE).astype(np.float64)
     frequencies = _COSINES @ gray @ _COSINES.T
     return frequencies > np.median(frequencies)
@@ -96,7 +96,8 @@ def autocorrelation_distance(embeddings: Embeddings) -> float:
 def segments(num_frames: int) -> list[list[int]]:
     """Return the frames of each segment of a quarter of the video, eight of each, for a video encoder.
 
-    A shorter remainder is filled by repeating each of its frames. Segments of fewer than eight frames repeat the last.
+    A shorter remainder is filled by repeating each of its frames. Segments of fewer than eight frames repeat the
+    last one.
     """
     length = int(num_frames * SEGMENT_FRACTION)
     if length < 1:
@@ -116,7 +117,7 @@ def segments(num_frames: int) -> list[list[int]]:
 
 
 def segment_distance(embeddings: Embeddings) -> float:
-    """Return 1 minus the mean cosine of all pairs of segments, each with itself included."""
+    """Return 1 minus the mean cosine of all pairs of segments, including each with itself."""
     cosines = embeddings @ embeddings.T
     return float(1 - cosines[np.triu_indices(len(embeddings))].mean())
 
@@ -127,12 +128,12 @@ def consistency(embeddings: Embeddings) -> float:
     Raises:
         UserError: fewer than two frames.
     """
-    _need_two(embeddings)
+    _check_two_frames(embeddings)
     previous = (embeddings[1:] * embeddings[:-1]).sum(-1)
     first = (embeddings[1:] * embeddings[0]).sum(-1)
     return float(np.mean((np.maximum(previous, 0) + np.maximum(first, 0)) / 2))
 
 
-def _need_two(frames: Sequence | np.ndarray) -> None:
+def _check_two_frames(frames: Sequence | np.ndarray) -> None:
     if len(frames) < 2:
         raise UserError("motion needs at least two frames")

@@ -91,9 +91,9 @@ def fit(
     """Fit the regressions to rated videos by least squares.
 
     Args:
-        measurements: of each video.
+        measurements: measurements of each video.
         ratings: ratings of each video from 0 to 1, by level.
-        inputs: measurements to use, by level; default: those of the official regressions.
+        inputs: measurements to use, by level; None uses those of the official regressions.
 
     Raises:
         UserError: too few videos, or a measurement is missing.

@@ -2,7 +2,7 @@
 
 Bugs of the official code that are not copied, unless `official_bugs` is set: a video whose dynamics score is exactly 1
 is dropped; RAFT gets pixels in 0..1, which it divides by 255 again, so that its context hardly varies. Official
-regressions were fitted to flows with the second one.
+regressions were fitted to flows with the second bug.
 """
 
 import csv
@@ -75,9 +75,9 @@ class Dynamics:
 
     Attributes:
         regression: file of the regressions.
-        flow, dino, subject, background: models; None leaves out what they measure.
-        judge: settings of a judge of naturalness; None leaves it out.
-        values: table with further measurements of other tools, such as `motion_smoothness` and `viclip_segm_dist`.
+        flow, dino, subject, background: models; None omits what they measure.
+        judge: settings of a judge of naturalness; None omits it.
+        values: table with measurements of other tools, such as `motion_smoothness` and `viclip_segm_dist`.
         official_bugs: see the top of this file.
         responses: file of stored responses; set by the run.
     """

@@ -23,7 +23,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Features) -> "Gaussian":
-        """Estimate it. Raises UserError for fewer than two features."""
+        """Estimate both from features. Raises UserError for fewer than two."""
         if len(features) < 2:
             raise UserError(f"a distribution needs at least two videos, got {len(features)}")
         x = features.astype(np.float64)
@@ -40,7 +40,7 @@ def frechet_distance(a: Features | Gaussian, b: Features | Gaussian) -> float:
     Raises:
         UserError: fewer than two features, or different widths.
     """
-    p, q = (one if isinstance(one, Gaussian) else Gaussian.of(one) for one in (a, b))
+    p, q = (features if isinstance(features, Gaussian) else Gaussian.of(features) for features in (a, b))
     if p.mean.shape != q.mean.shape:
         raise UserError(f"features of width {len(p.mean)} and {len(q.mean)} cannot be compared: use one extractor")
     values, vectors = np.linalg.eigh(p.covariance)

@@ -1,6 +1,6 @@
 """Features of videos for distances between sets. Results differ by extractor, so its name is in the protocol.
 
-- random: a small spatio-temporal network with fixed random weights; it needs no files, and tells sets apart by color,
+- random: a small spatio-temporal network with fixed random weights; it needs no files, and separates sets by color,
   texture and motion, but it is not the I3D network of published FVD numbers;
 - vae:MODEL: mean and standard deviation of each latent channel of a model's VAE, over frames and positions;
 - efficientnet:FILE: the mean of EfficientNet-Lite0's embeddings of up to 16 frames (ImageNet weights); no motion.
@@ -24,7 +24,7 @@ from cogvideox.video.transform import to_model
 RANDOM_WIDTHS = (16, 32, 32)
 """Channels of the random network at full, half and quarter size."""
 RANDOM_SIDE = 64
-"""Height and width in pixels that the random network sees."""
+"""Height and width in pixels of the random network's input."""
 MAX_IMAGES = 16
 VAE_FRAMES = 17
 """Maximum number of frames that the VAE encodes."""

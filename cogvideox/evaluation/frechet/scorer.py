@@ -67,7 +67,7 @@ def distance_metrics(
 
 @dataclass(frozen=True)
 class FeatureDistance:
-    """Measures the features of every video.
+    """Scorer of the distances of features to those of a reference.
 
     Attributes:
         features: see `features`.

@@ -1,8 +1,8 @@
-"""Similarity of a video and its prompt by CLIP, as a stand-in for CLIP4Clip in the paper's ablations.
+"""Similarity of a video and its prompt by CLIP, in place of CLIP4Clip in the paper's ablations.
 
 CLIP4Clip (Luo et al. 2021) fine-tunes CLIP on videos; without its weights, the similarities of up to twelve evenly
-spaced frames and the prompt are averaged, so the numbers do not compare with those of the paper. Prompts are cut off
-after the number of tokens that CLIP reads.
+spaced frames and the prompt are averaged, so the numbers are not comparable with those of the paper. Prompts are
+truncated to the number of tokens that CLIP reads.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from cogvideox.evaluation.plugins import Plugin
 from cogvideox.evaluation.scorer import Item, Measurement, Metric, Ratio, VideoFile
 
 NUM_FRAMES = 12
-"""Frames of CLIP4Clip."""
+"""Number of frames that CLIP4Clip reads."""
 
 
 @dataclass(frozen=True)

@@ -96,19 +96,19 @@ def dawid_skene(answers: Mapping[str, Mapping[str, bool]], smoothing: float = 1.
             answers are neither perfect nor useless.
     """
     units, raters = list(answers), sorted({rater for row in answers.values() for rater in row})
-    given, positive = _matrices(answers, units, raters)
-    votes = np.where(given, positive, 0).sum(1) / np.maximum(given.sum(1), 1)
+    is_answered, is_positive = _matrices(answers, units, raters)
+    votes = np.where(is_answered, is_positive, 0).sum(1) / np.maximum(is_answered.sum(1), 1)
     probability = votes
     sensitivity = specificity = np.ones(len(raters))
     prevalence = 0.5
     for _ in range(_MAX_STEPS):
-        ones, zeros = probability[:, None] * given, (1 - probability[:, None]) * given
-        sensitivity = ((ones * positive).sum(0) + smoothing) / (ones.sum(0) + 1.5 * smoothing)
-        specificity = ((zeros * ~positive).sum(0) + smoothing) / (zeros.sum(0) + 1.5 * smoothing)
+        ones, zeros = probability[:, None] * is_answered, (1 - probability[:, None]) * is_answered
+        sensitivity = ((ones * is_positive).sum(0) + smoothing) / (ones.sum(0) + 1.5 * smoothing)
+        specificity = ((zeros * ~is_positive).sum(0) + smoothing) / (zeros.sum(0) + 1.5 * smoothing)
         prevalence = float((probability.sum() + 0.5 * smoothing) / (len(units) + smoothing))
-        of_one = np.where(positive, np.log(sensitivity), np.log1p(-sensitivity))
-        of_zero = np.where(positive, np.log1p(-specificity), np.log(specificity))
-        logit = math.log(prevalence / (1 - prevalence)) + ((of_one - of_zero) * given).sum(1)
+        log_one = np.where(is_positive, np.log(sensitivity), np.log1p(-sensitivity))
+        log_zero = np.where(is_positive, np.log1p(-specificity), np.log(specificity))
+        logit = math.log(prevalence / (1 - prevalence)) + ((log_one - log_zero) * is_answered).sum(1)
         updated = 0.5 * (1 + np.tanh(0.5 * logit))
         converged = np.abs(updated - probability).max(initial=0) < _TOLERANCE
         probability = updated
@@ -125,10 +125,10 @@ def dawid_skene(answers: Mapping[str, Mapping[str, bool]], smoothing: float = 1.
 def _matrices(
     answers: Mapping[str, Mapping[str, bool]], units: list[str], raters: list[str]
 ) -> tuple[Bool[np.ndarray, "u r"], Bool[np.ndarray, "u r"]]:
-    given, positive = np.zeros((2, len(units), len(raters)), dtype=bool)
+    is_answered, is_positive = np.zeros((2, len(units), len(raters)), dtype=bool)
     column = {rater: index for index, rater in enumerate(raters)}
     for row, unit in enumerate(units):
         for rater, answer in answers[unit].items():
-            given[row, column[rater]] = True
-            positive[row, column[rater]] = answer
-    return given, positive
+            is_answered[row, column[rater]] = True
+            is_positive[row, column[rater]] = answer
+    return is_answered, is_positive

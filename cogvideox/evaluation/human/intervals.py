@@ -20,11 +20,11 @@ from jaxtyping import Float64
 from cogvideox.evaluation.intervals import LEVEL, t_quantile
 
 Statistics = Callable[[Float64[np.ndarray, "b n"]], Float64[np.ndarray, "b k"]]
-"""Computes statistics from the weights of the answers: how often each one is in each resample."""
+"""Function that computes statistics from the weights of the answers: how often each is in each resample."""
 
 NUM_RESAMPLES = 400
 MIN_RATERS = 3
-"""Fewer raters give no interval over raters: it would be too wide to be of use."""
+"""Minimum number of raters for an interval over raters; with fewer it would be too wide to be useful."""
 FEW_RATERS = 6
 _SEED = 0
 

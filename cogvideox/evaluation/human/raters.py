@@ -1,4 +1,4 @@
-"""What each rater's votes say about the rater: bias, self-agreement, accuracy on gold items, sides and pace."""
+"""Statistics of each rater: bias, self-agreement, accuracy on gold items, sides and pace."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _OPPOSITE = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class RaterSummary:
-    """Figures about a rater; None without data.
+    """Statistics of a rater; None without data.
 
     Attributes:
         num_votes: votes on normal items, without repeats.
@@ -36,7 +36,7 @@ class RaterSummary:
 
 
 def summarize_raters(study: Study, votes: Sequence[Event]) -> list[RaterSummary]:
-    """Return the figures of all raters, from the valid votes."""
+    """Return the statistics of all raters, from the valid votes."""
     items = {item.id: item for item in study.items}
     first, repeats = split_repeats(votes, items)
     scores: dict[str, dict[str, float]] = defaultdict(dict)
@@ -45,24 +45,26 @@ def summarize_raters(study: Study, votes: Sequence[Event]) -> list[RaterSummary]
             scores[str(vote.item)][vote.rater] = fmean(float(vote.answer[name]) for name in CRITERIA)
     summaries = []
     for rater in dict.fromkeys(vote.rater for vote in votes):
-        own = [vote for vote in first if vote.rater == rater]
+        rater_votes = [vote for vote in first if vote.rater == rater]
         biases = [
             by_rater[rater] - fmean(value for name, value in by_rater.items() if name != rater)
             for by_rater in scores.values()
             if rater in by_rater and len(by_rater) > 1
         ]
-        sides = [choice for vote in own for choice in (vote.answer or {}).values() if choice in _OPPOSITE]
-        agreements = [agreement for vote, again in repeats if vote.rater == rater for agreement in _equal(vote, again)]
+        sides = [choice for vote in rater_votes for choice in (vote.answer or {}).values() if choice in _OPPOSITE]
+        agreements = [
+            agreement for vote, repeat in repeats if vote.rater == rater for agreement in _equal(vote, repeat)
+        ]
         gold = [
             is_correct(vote, items[str(vote.item)])
             for vote in votes
             if vote.rater == rater and items[str(vote.item)].kind == "gold"
         ]
-        times = [vote.seconds for vote in own if vote.seconds is not None]
+        times = [vote.seconds for vote in rater_votes if vote.seconds is not None]
         summaries.append(
             RaterSummary(
                 rater,
-                len(own),
+                len(rater_votes),
                 fmean(biases) if biases else None,
                 fmean(side == "left" for side in sides) if sides else None,
                 fmean(agreements) if agreements else None,
@@ -94,14 +96,14 @@ def unswapped(vote: Event) -> dict[str, Any]:
 
 
 def is_correct(vote: Event, item: Item) -> bool:
-    """Whether a vote gives the known answers of an item. Known scores are upper limits."""
-    known, given = item.answer or {}, vote.answer or {}
+    """Return whether a vote gives the known answers of an item. Known scores are upper limits."""
+    known, answer = item.answer or {}, vote.answer or {}
     choices = unswapped(vote)
     return all(
-        choices[name] == value if isinstance(value, str) else given[name] <= value for name, value in known.items()
+        choices[name] == value if isinstance(value, str) else answer[name] <= value for name, value in known.items()
     )
 
 
-def _equal(vote: Event, again: Event) -> list[bool]:
-    first, second = unswapped(vote), unswapped(again)
+def _equal(vote: Event, repeat: Event) -> list[bool]:
+    first, second = unswapped(vote), unswapped(repeat)
     return [first[name] == second[name] for name in first if name != TOTAL]

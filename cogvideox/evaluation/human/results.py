@@ -28,10 +28,10 @@ class Results:
         strengths: pair mode: Bradley-Terry strengths by question, then model code.
         counts: pair mode: number of answers by question: each model's wins, "same" and "both_bad".
         agreement: Krippendorff's alpha by criterion or question.
-        raters: figures about each rater.
+        raters: statistics of each rater.
         num_votes, num_prompts, num_raters: numbers of votes on normal items without repeats, and of what they cover.
         complete: fraction of the planned votes.
-        warnings: what a reader has to know.
+        warnings: caveats for readers.
     """
 
     scores: dict[str, dict[str, Estimate]]
@@ -146,17 +146,17 @@ def format_results(results: Results, study: Study, names: Mapping[str, str]) -> 
         columns = (*CRITERIA, TOTAL)
         lines.append(f"{'':<18}" + "".join(f"{name:<24}" for name in columns))
         for code, row in results.scores.items():
-            lines.append(f"{names[code]:<18}" + "".join(f"{_show(row[name]):<24}" for name in columns))
+            lines.append(f"{names[code]:<18}" + "".join(f"{_format_estimate(row[name]):<24}" for name in columns))
         for model, values in PAPER_TABLE.items():
             lines.append(f"{f'{model} (paper)':<18}" + "".join(f"{values[name]:<24.3f}" for name in columns))
         for (a, b), row in results.differences.items():
             label = f"{names[a]} - {names[b]}"
-            lines.append(f"{label:<18}" + "".join(f"{_show(row[name]):<24}" for name in columns))
+            lines.append(f"{label:<18}" + "".join(f"{_format_estimate(row[name]):<24}" for name in columns))
     for question, row in results.strengths.items():
         lines.append(f"{question}: Bradley-Terry strength (log odds), by the lower end")
         counts = results.counts[question]
         for code, estimate in row.items():
-            lines.append(f"  {names[code]:<18}{_show(estimate):<26}{counts.get(code, 0)} wins")
+            lines.append(f"  {names[code]:<18}{_format_estimate(estimate):<26}{counts.get(code, 0)} wins")
         lines.append(f"  {'ties':<18}{counts.get('same', 0)} same, {counts.get('both_bad', 0)} both bad")
     lines += ["", "agreement (Krippendorff's alpha)"]
     for name, alpha in results.agreement.items():
@@ -165,16 +165,16 @@ def format_results(results: Results, study: Study, names: Mapping[str, str]) -> 
     lines += ["", f"{'rater':<20}{'votes':>6}{'bias':>8}{'left':>7}{'repeats':>9}{'gold':>7}{'seconds':>9}"]
     for rater in results.raters:
         cells = (rater.bias, rater.left, rater.self_agreement, rater.gold, rater.seconds)
-        forms = ("+.2f", ".0%", ".0%", ".0%", ".1f")
-        shown = ["-" if value is None else format(value, form) for value, form in zip(cells, forms)]
+        formats = ("+.2f", ".0%", ".0%", ".0%", ".1f")
+        texts = ["-" if value is None else format(value, format_spec) for value, format_spec in zip(cells, formats)]
         widths = (8, 7, 9, 7, 9)
         lines.append(
-            f"{rater.rater:<20}{rater.num_votes:>6}" + "".join(f"{cell:>{width}}" for cell, width in zip(shown, widths))
+            f"{rater.rater:<20}{rater.num_votes:>6}" + "".join(f"{cell:>{width}}" for cell, width in zip(texts, widths))
         )
     return "\n".join([*lines, *(f"note: {warning}" for warning in results.warnings)])
 
 
-def _show(estimate: Estimate) -> str:
+def _format_estimate(estimate: Estimate) -> str:
     if estimate.interval is None:
         return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"

@@ -5,7 +5,7 @@ A judge is described by a YAML file:
     model: {endpoint: {url: "http://127.0.0.1:8000/v1", model: NAME, price_prompt: 2.5, price_completion: 10}}
     budget: {cost: 5.0}
 
-Responses are stored in `OUT/responses.sqlite` at once, so that a call is never paid twice, also after an interruption.
+Responses are stored in `OUT/responses.sqlite` at once, so that no call is paid for twice, even after an interruption.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def spent(responses: Path) -> Spent:
 
 
 class Judge:
-    """Asks a model through the response file of an evaluation."""
+    """Client of a judge whose responses are stored in the folder of an evaluation."""
 
     def __init__(self, settings: JudgeSettings, responses: Path | None) -> None:
         self.settings = settings

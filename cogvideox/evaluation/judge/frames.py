@@ -1,4 +1,4 @@
-"""The eight frames that GPT4o-MTScore shows to the judge: equal to the published ones, pixel by pixel."""
+"""The eight frames that GPT4o-MTScore shows to the judge, equal in every pixel to those of the official script."""
 
 import numpy as np
 from jaxtyping import UInt8

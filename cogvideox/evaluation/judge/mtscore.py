@@ -58,7 +58,7 @@ class MTScore:
 
     @property
     def name(self) -> str:
-        """Name, which differs for other judges than that of published scores."""
+        """Name, which is different if the judge is not that of published scores."""
         return "gpt4o_mtscore" if self.is_official else "mtscore-variant"
 
     @property
@@ -68,20 +68,22 @@ class MTScore:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The mean score; for repeated questions, also how much the answers vary."""
+        """The mean score; with repeats, also the variation of the answers."""
         note = "" if self.is_official else "; variant with another judge, not comparable"
         metrics = [Metric(f"judge/{self.name}", MeanOfRuns(), f"amount of change, 1 to 5{note}", per_video="score")]
         if self.repeats > 1:  # otherwise, a video whose answer has no score is a failure
-            without = "answers without a score, about videos that have a score; the others are failures"
-            metrics.append(Metric("judge/answers_without_score", Ratio("unreadable", "asked"), without, "%", False))
+            without_score = "answers without a score, about videos that have a score; the others are failures"
+            metrics.append(
+                Metric("judge/answers_without_score", Ratio("unreadable", "asked"), without_score, "%", False)
+            )
             meaning = "standard deviation of the scores of one video, mean over videos"
             metrics.append(Metric("judge/repeat_deviation", Ratio("deviation"), meaning, "", False))
         return tuple(metrics)
 
     def settings(self) -> dict[str, Any]:
         """See `Scorer`."""
-        identified = identity(self.judge)
-        return {"rubric": f"{rubric.ID} {rubric.VERSION}", "repeats": self.repeats, **identified, "version": 1}
+        judge_settings = identity(self.judge)
+        return {"rubric": f"{rubric.ID} {rubric.VERSION}", "repeats": self.repeats, **judge_settings, "version": 1}
 
     def open(self, worker: int) -> Callable[[VideoFile, Item], Measurement]:
         """Connect to the judge."""

@@ -1,4 +1,4 @@
-"""Naturalness of a video in five levels, as DEVIL asks a model for it; the instructions are our own.
+"""Naturalness of a video in five levels, rated by a model as in DEVIL, with other instructions.
 
 The official ones and their judge (Gemini 1.5 Pro 001) are not available, so scores are a variant.
 """

@@ -1,4 +1,4 @@
-"""Reading of a judge's score, strictly, and as the official script reads it."""
+"""Parsers of a judge's score: a strict one, and that of the official script."""
 
 import re
 

@@ -125,7 +125,7 @@ class CLIP(nn.Module):
 
 
 def prepare(frames: UInt8[np.ndarray, "t h w 3"], side: int = 224) -> Float[Tensor, "t 3 _h _w"]:
-    """Resize (bicubic, shorter side), crop at the center, and normalize, as the original with Pillow."""
+    """Resize (bicubic, shorter side), crop at the center, and normalize, as the original does with Pillow."""
     images = []
     for frame in frames:
         height, width = frame.shape[:2]

@@ -23,7 +23,7 @@ _PATTERN = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 
 class CLIPTokenizer:
-    """Converts strings to tokens.
+    """Byte pair encoder of strings.
 
     Args:
         merges: pairs of strings, in the order in which they are merged.

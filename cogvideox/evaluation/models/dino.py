@@ -33,7 +33,7 @@ class DINO(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Return the embeddings. Sides that are no multiple of the patch are cut off at the end."""
+        """Return the embeddings. Sides are cropped at the end to multiples of the patch size."""
         height, width = images.shape[-2:]
         x = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self._positions(height, width)

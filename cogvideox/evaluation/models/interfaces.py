@@ -1,4 +1,4 @@
-"""What scorers ask of models, as functions.
+"""Types of the functions through which scorers call models.
 
 Axes: t frames, h w height and width in pixels.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped, UInt8
 Frames = UInt8[np.ndarray, "t h w 3"]
 
 ActionClassifier = Callable[[Frames, str], Mapping[str, float]]
-"""Maps 16 frames, and the action that is looked for, to probabilities of actions by lower-case name."""
+"""Maps 16 frames and the expected action to probabilities of actions by lower-case name."""
 Captioner = Callable[[Frames], Sequence[str]]
 """Maps frames to one caption each."""
 ObjectDetector = Callable[[Frames], Sequence[AbstractSet[str]]]

@@ -107,7 +107,7 @@ def clip_similarity(file: Path, merges: Path) -> ImageText:
 
 
 def clip_text_similarity(file: Path, merges: Path) -> ImageText:
-    """Load CLIP and its tokenizer; longer strings than CLIP reads are cut off."""
+    """Load CLIP and its tokenizer; strings are truncated to the number of tokens that CLIP reads."""
     return _clip(file, merges, truncate=True)
 
 

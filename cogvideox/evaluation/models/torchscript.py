@@ -29,7 +29,7 @@ _DTYPES = {
 
 
 def is_torchscript(file: str | Path) -> bool:
-    """Whether a file is a TorchScript archive."""
+    """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
@@ -63,11 +63,11 @@ def read_torchscript(file: str | Path) -> dict[str, Tensor]:
 
 
 class _ForbiddenError(Exception):
-    """The pickle asks for a function that is not allowed."""
+    """The pickle refers to a function that is not allowed."""
 
 
 class _Module:
-    """Stands for a module or another object of the archive; keeps its attributes."""
+    """Placeholder for a module or another object of the archive, which keeps its attributes."""
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}

@@ -30,7 +30,7 @@ NUM_FRAMES, SIDE = 17, 256
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Measures how well a VAE reconstructs the first frames of every video.
+    """Scorer of a VAE's reconstruction of the first frames of every video.
 
     Attributes:
         model: model folder or shipped model; not a setting, because it is the model under test.
@@ -60,7 +60,7 @@ class Reconstruction:
             _metric("ssim", "structural similarity"),
             _metric("flicker", "mean absolute difference of consecutive frames", "levels", better=None),
             _metric("flicker_original", "the same of the originals", "levels", better=None),
-            _metric("detail", "mean absolute Laplacian; less than the originals' is blur", better=None),
+            _metric("detail", "mean absolute Laplacian; below that of the originals means blur", better=None),
             _metric("detail_original", "the same of the originals", better=None),
         ]
         if min(self.height, self.width) >= MIN_SIDE:

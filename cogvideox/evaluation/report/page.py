@@ -109,8 +109,8 @@ def _published(results: Results, suite: Suite) -> str:
         cells = "".join(f"<td class='n'>{html.escape(values.get(metric.name, ''))}</td>" for metric in metrics)
         return f"<tr class='{style}'><td>{html.escape(name)}</td>{cells}</tr>"
 
-    own = {m.name: format_score(score, m.unit) for m in metrics if (score := results.score(m.name)) is not None}
-    rows = [row("this evaluation", own, "own")]
+    measured = {m.name: format_score(score, m.unit) for m in metrics if (score := results.score(m.name)) is not None}
+    rows = [row("this evaluation", measured, "own")]
     for published in suite.published:
         texts = {m.name: format_value(published.values[m.name], m.unit) for m in metrics if m.name in published.values}
         rows.append(row(published.model, texts))

@@ -35,8 +35,8 @@ def markdown(results: Results, published: Sequence[PublishedRow] = (), source: s
         columns = [metric for metric in results.metrics if any(metric.name in row.values for row in published)]
         lines += ["## Published results", "", source, ""]
         lines += [_row(["model", *(column.name for column in columns)]), _row(["---"] * (len(columns) + 1))]
-        own = [results.score(column.name) for column in columns]
-        cells = ["" if score is None else format_score(score, column.unit) for score, column in zip(own, columns)]
+        measured = [results.score(column.name) for column in columns]
+        cells = ["" if score is None else format_score(score, column.unit) for score, column in zip(measured, columns)]
         lines.append(_row(["**this evaluation**", *cells]))
         for row in published:
             values = [row.values.get(column.name) for column in columns]

@@ -44,7 +44,7 @@ class EmbeddedVideos:
                     if pair.is_file()
                     else self._embed(self.folder / video.file, video.info.get("start"), video.info.get("end"))
                 )
-            except UserError:  # the file is gone
+            except UserError:  # the file was removed
                 self.sources[video.id] = "", ""
         id = html.escape(video.id, quote=True)
         return f"<video data-id='{id}' controls loop muted playsinline preload='none'></video>"

@@ -72,7 +72,7 @@ def read_prompts(folder: Path, number: int | None) -> list[Item]:
             raise UserError(f"cannot read the prompts in {folder / grade}: {error}") from None
         lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
         if not lines:
-            raise UserError(f"{folder / grade} has no text files with prompts: give the folder prompts of DEVIL")
+            raise UserError(f"{folder / grade} has no text files with prompts: pass DEVIL's folder prompts")
         items += [Item("", line, info={"grade": index}) for line in lines[:number]]
     return items
 

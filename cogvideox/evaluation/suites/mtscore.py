@@ -22,7 +22,7 @@ def mtscore_suite(options: SuiteOptions) -> Suite:
     Args:
         options: `prompts` is a table with the columns `videoid` and `name` (the prompt), such as
             `Captions_ChronoMagic-Bench-150.csv`. `settings` has `judge`, the file of a judge's settings, and may have
-            `repeats`, how often it is asked about each video.
+            `repeats`, the number of requests for each video.
 
     Raises:
         UserError: unknown setting, or a damaged file.

@@ -1,4 +1,4 @@
-"""The toybox suite: held-out prompts of the built-in world. It needs no weights from elsewhere."""
+"""The toybox suite: held-out prompts of the built-in world. It needs no external weights."""
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.scorer import Item

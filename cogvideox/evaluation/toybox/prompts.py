@@ -50,7 +50,7 @@ def core_prompts(number: int, seed: int) -> list[FactPrompt]:
 def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
     """Return different prompts whose meaning depends on word order.
 
-    Each prompt names a held-out composition. A third are of one toy, but at most the 96 that there are.
+    Each prompt names a held-out composition. A third of the prompts, but at most 96, are of one toy.
     """
     rng = np.random.default_rng(seed)
 
@@ -65,14 +65,15 @@ def word_order_prompts(number: int, seed: int) -> list[FactPrompt]:
     ]
     prompts = {prompt: parse_prompt(prompt, "full") for prompt in pick(one_toy, -(-number // 3))}
     while len(prompts) < number:
-        (one, two), (this, that), (floor,) = pick(CORE.colors, 2), pick(CORE.shapes, 2), pick(CORE.backgrounds, 1)
-        here, there = pick(CORE.motions, 2)
+        colors, shapes = pick(CORE.colors, 2), pick(CORE.shapes, 2)
+        (floor,), motions = pick(CORE.backgrounds, 1), pick(CORE.motions, 2)
+        first, second = (f"a small {color} {shape}" for color, shape in zip(colors, shapes))
         if len(prompts) % 2:  # the colors could be swapped
-            moves = "stay still" if here == "still" else f"move {here}"
-            prompt = f"a small {one} {this} and a small {two} {that} {moves} on a {floor} floor"
+            verb = "stay still" if motions[0] == "still" else f"move {motions[0]}"
+            prompt = f"{first} and {second} {verb} on a {floor} floor"
         else:  # the motions could be swapped
-            first, second = ("stays still" if way == "still" else f"moves {way}" for way in (here, there))
-            prompt = f"a small {one} {this} {first} and a small {two} {that} {second} on a {floor} floor"
+            verbs = ["stays still" if motion == "still" else f"moves {motion}" for motion in motions]
+            prompt = f"{first} {verbs[0]} and {second} {verbs[1]} on a {floor} floor"
         facts = parse_prompt(prompt, "full")
         if names_held_out_toy(facts):
             prompts[prompt] = facts

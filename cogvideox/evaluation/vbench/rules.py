@@ -37,7 +37,7 @@ MIN_PAIRS = 4
 def human_action(
     frames: Frames, action: str, classify: ActionClassifier, *, official_bugs: bool = False
 ) -> dict[str, Any]:
-    """Whether the action is one of the five most probable ones, with a probability (4 digits) of 0.85 or more.
+    """Score 1 if the action is among the five most probable ones, with a probability (4 digits) of at least 0.85.
 
     Raises:
         UserError: the classifier does not know the action (not with `official_bugs`, where the score is 0).
@@ -51,7 +51,7 @@ def human_action(
 
 
 def scene(frames: Frames, name: str, describe: Captioner) -> dict[str, Any]:
-    """Count the frames whose caption contains every word of the scene's name, also inside of other words."""
+    """Count the frames whose caption contains every word of the scene's name, also inside other words."""
     captions = describe(frames[middle_frames(len(frames))])
     hits = sum(all(word in caption for word in name.split(" ")) for caption in captions)
     return {"hits": hits, "frames": len(captions), "score": hits / len(captions)}
@@ -79,7 +79,7 @@ def appearance_style(frames: Frames, style: str, compare: ImageText) -> dict[str
 def dynamic_degree(
     frames: Frames, fps: float, estimate: FlowEstimator, *, official_bugs: bool = False
 ) -> dict[str, Any]:
-    """Whether enough pairs of frames, sampled at about 8 fps, move.
+    """Score 1 if enough pairs of frames, sampled at about 8 fps, move.
 
     The required number grows with the number of frames. It is 0 for two frames in the official tool, which are always
     dynamic; here it is at least 1.

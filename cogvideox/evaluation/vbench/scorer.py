@@ -45,7 +45,7 @@ class VBenchDimension:
 
     Attributes:
         dimension: key of `ROLES`.
-        model: the model that measures it; the scores of variants do not compare with published ones.
+        model: the model that measures it; the scores of variants are not comparable with published ones.
         long: score pieces of two (human action: ten) seconds, and average first over pieces and then over videos;
             otherwise, frames of all videos are pooled.
         official_bugs: see the top of this file.

@@ -39,8 +39,8 @@ class Item:
         videos: names of files in `videos/`; one, or two for a pair.
         models: code of the model of each video; empty for training items.
         kind: normal; gold: an item with a known answer, mixed with the others; training: shown first and explained.
-        answer: known answers by question, of gold and training items; scores at most or choices.
-        explanation: why, shown after a training item.
+        answer: known answers by question, of gold and training items: upper limits of scores, or choices.
+        explanation: reason for the answer, shown after a training item.
     """
 
     id: str

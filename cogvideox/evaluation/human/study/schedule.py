@@ -1,7 +1,7 @@
 """The order in which a rater sees the items of a study.
 
-Training items come first. Then the rater's items follow in an order of their own, with the gold items among them, and
-some items once more with the sides swapped. The order is a function of the protocol and the rater, so that it survives
+Training items come first. Then the rater's items follow in a random order, mixed with the gold items, and some items
+are repeated with the sides swapped. The order is a function of the protocol and the rater, so that it survives
 a restart.
 """
 
@@ -22,7 +22,7 @@ class Task:
 
     Attributes:
         swapped: whether the second video is on the left.
-        repeat: whether the rater has had the item before.
+        repeat: whether the rater has seen the item before.
     """
 
     position: int
@@ -37,7 +37,7 @@ def tasks_of(study: Study, rater: str, rater_number: int) -> list[Task]:
     Args:
         rater: id of the rater, which determines the order.
         rater_number: number of the rater, from 0. If raters answer a part of the items, raters with successive numbers
-            have successive parts, so that all items get the same number of answers.
+            get successive parts, so that all items get the same number of answers.
     """
     rng = np.random.default_rng(_seed(study, rater))
     normal = study.items_of("normal")

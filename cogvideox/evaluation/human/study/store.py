@@ -127,7 +127,7 @@ class RatingStore:
         return list(valid_votes(self.events(rater)))
 
     def is_closed(self) -> bool:
-        """Whether the study has ended."""
+        """Return whether the study has ended."""
         return bool(self._connection.execute("SELECT count(*) FROM events WHERE kind = 'close'").fetchone()[0])
 
     def close(self) -> None:
