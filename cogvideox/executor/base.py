@@ -40,4 +40,4 @@ class Outcome:
 
 
 NextBatch = Callable[[], tuple[int, Sequence[Any]] | None]
-"""Returns the index of a task and its next batch; None if there is no batch until another result is handled."""
+"""Function that returns the index of a task and its next batch; None if there is none until a result is handled."""

@@ -20,7 +20,7 @@ def run_feed(
     """Yield the outcome of every batch. Handle each outcome, which may add batches, before requesting the next.
 
     Each worker opens a task at most once, for its first batch. At most two batches per worker are queued, so that
-    batches added by results come soon if `next_batch` returns them first (depth first).
+    batches added by results are processed soon if `next_batch` returns them first (depth first).
 
     Args:
         workers: number of processes; 0 means this process or, with Ray, one per GPU (or CPU) of the cluster.

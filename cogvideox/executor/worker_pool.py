@@ -1,4 +1,4 @@
-"""Worker processes that process batches of a task, each with a pipe of its own.
+"""Worker processes that process batches of a task, each with its own pipe.
 
 `concurrent.futures.ProcessPoolExecutor` shares queues between its workers, and a submission at the moment when a worker
 dies may be lost there: its future never completes. Here a dead worker affects only its own batches.
@@ -79,7 +79,7 @@ class _Worker:
 class WorkerPool:
     """Processes that open the same task. Use as a context manager; at its end, running batches are finished first.
 
-    Workers are started when there are batches for them, and replaced when they died. Ctrl-C interrupts only running
+    Workers are started when there are batches for them, and replaced if they die. Ctrl-C interrupts only running
     batches; idle workers exit with their parent.
 
     Args:
@@ -173,11 +173,11 @@ class WorkerPool:
     def _start(self) -> _Worker:
         used = {worker.index for worker in self._workers}
         index = next(index for index in itertools.count(self._first_index) if index not in used)
-        connection, theirs = self._context.Pipe()
-        arguments = theirs, self._task, index, self._threads
+        connection, child_connection = self._context.Pipe()
+        arguments = child_connection, self._task, index, self._threads
         process = self._context.Process(target=_run_worker, args=arguments, daemon=True)
         process.start()
-        theirs.close()  # so that the end of the worker closes the pipe
+        child_connection.close()  # so that the end of the worker closes the pipe
         worker = _Worker(index, process, connection)
         self._workers.append(worker)
         return worker

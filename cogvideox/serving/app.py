@@ -27,11 +27,11 @@ def create_app(
     limits: Limits | None = None,
     on_shutdown: Callable[[], None] | None = None,
 ) -> FastAPI:
-    """Return an application that serves a page of `pages/` at `/`, its administration at `/admin`, and the kit.
+    """Return an application that serves a page of `pages/` at `/`, its administration at `/admin`, and `pages/kit`.
 
     Args:
-        admin_key: key of the administration; "": no key, for a server on loopback.
-        hosts: accepted host names; None: any.
+        admin_key: administrator key; "" for none, on a loopback server.
+        hosts: accepted host names; None accepts any.
         on_shutdown: called when the server stops.
     """
     limits = limits or Limits()
@@ -83,8 +83,8 @@ def current_person(request: Request) -> Person:
 def require_admin(request: Request) -> None:
     """Check the administrator's key (a FastAPI dependency). Raises HTTPException if it is wrong."""
     key = request.app.state.admin_key
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if key and not secrets.compare_digest(given.encode(), key.encode()):
+    provided_key = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if key and not secrets.compare_digest(provided_key.encode(), key.encode()):
         raise HTTPException(401, "the key is wrong")
 
 

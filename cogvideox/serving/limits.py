@@ -117,7 +117,7 @@ class Guard:
 
 
 def is_same_origin(headers: MutableMapping[str, str]) -> bool:
-    """Whether a request comes from a page of this server, or from a program that is not a browser."""
+    """Return whether a request comes from a page of this server, or from a program other than a browser."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")

@@ -1,4 +1,4 @@
-"""Run an application with uvicorn: on loopback, or elsewhere if a key is set."""
+"""Run an application with uvicorn: on loopback, or on other addresses if a key is set."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ MIN_KEY = 16
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens.
+    """The address on which a server listens.
 
     Attributes:
-        key: key of the administration; required unless the host is loopback.
+        key: administrator key; required unless the host is loopback.
 
     Raises:
         UserError: no key, or a short one, for a host other than loopback.
@@ -31,13 +31,13 @@ class Address:
         if not 0 <= self.port <= 65535:
             raise UserError(f"port={self.port} must be from 0 to 65535")
         if self.host not in LOOPBACK and not self.key:
-            raise UserError(f"host {self.host} can be reached by others: set the key of the administration")
+            raise UserError(f"host {self.host} can be reached by others: set the administrator key")
         if self.key and len(self.key) < MIN_KEY:
-            raise UserError(f"the key of the administration must have at least {MIN_KEY} characters")
+            raise UserError(f"the administrator key must have at least {MIN_KEY} characters")
 
     @property
     def allowed_hosts(self) -> tuple[str, ...] | None:
-        """Host names that requests may have; None: any."""
+        """Host names that requests may have; None accepts any."""
         return LOOPBACK if self.host in LOOPBACK else None
 
     @property

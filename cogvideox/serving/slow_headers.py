@@ -1,4 +1,4 @@
-"""Closes connections whose request does not arrive in time. uvicorn limits only the time between requests."""
+"""Protocol that closes connections whose request arrives too slowly; uvicorn limits only pauses between requests."""
 
 import asyncio
 from typing import Any

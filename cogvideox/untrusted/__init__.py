@@ -1,1 +1,1 @@
-"""Reading of files that may be damaged or malicious: limits, errors of readers, and unknown text encodings."""
+"""Safe reading of files that may be damaged or malicious: limits, errors of readers, unknown text encodings."""

@@ -5,7 +5,7 @@ It is measured by the sizes of x264 files in bytes, after scaling to 128x128 and
     H(video) + H(key frames) - sum of H(each key frame) - H(first frame)
 
 The official script encodes three times, with losses: after scaling, after blurring, and for the measurement. Sizes
-depend on the build of x264, so only values of one build compare; `x264_build` names it.
+depend on the build of x264 (`x264_build`), so only values from the same build are comparable.
 
 Axes: t frames, h w height and width in pixels.
 """

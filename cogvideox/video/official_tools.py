@@ -38,7 +38,7 @@ def grayscale_pillow(frame: Frame, side: int) -> UInt8[np.ndarray, "_h _w"]:
 
 
 def read_opencv(path: Path, indices: Collection[int]) -> dict[int, UInt8[np.ndarray, "_h _w 3"]]:
-    """Decode a video with OpenCV, and return the frames with these indices. Missing indices are left out.
+    """Decode a video with OpenCV, and return the frames with these indices. Missing indices are omitted.
 
     Raises:
         UserError: OpenCV cannot open the file.

@@ -85,7 +85,7 @@ def _labels(labels: Sequence[str], width: int, font_size: int) -> UInt8[np.ndarr
 
 
 def _wrap(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Wrap a label into at most `MAX_LINES` lines of a width; dots replace the rest."""
+    """Wrap a label into at most `MAX_LINES` lines of a width; an ellipsis replaces the rest."""
     lines = [""]
     for word in label.split():
         longer = f"{lines[-1]} {word}".lstrip()

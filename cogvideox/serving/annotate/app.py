@@ -82,7 +82,7 @@ def annotation_app(session: AnnotationSession, address: Address) -> FastAPI:
 
 
 def admin_summary(session: AnnotationSession) -> dict[str, Any]:
-    """Return progress, agreement by label and figures of all annotators."""
+    """Return progress, agreement by label and statistics of all annotators."""
     people = {person.id: person for person in session.invites.people()}
     summary: dict[str, Any] = asdict(compute_progress(session.store))
     for row in summary["annotators"]:

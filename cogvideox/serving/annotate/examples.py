@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[tuple[str, Callable[[], Frames]], ...]] = {
     "editing": (
         ("A transition between two shots", lambda: edits.wipe(_toys(0), _toys(1), 10, 8)),
         ("A logo in the corner", lambda: edits.logo(_toys(2), 1, "top right")),
-        ("A picture in the picture", lambda: edits.picture_in_picture(_toys(3), _toys(4), "bottom left")),
+        ("Picture-in-picture", lambda: edits.picture_in_picture(_toys(3), _toys(4), "bottom left")),
     ),
     "static": (
         ("Frozen frames", lambda: np.repeat(_toys(5)[:1], _NUM_FRAMES, axis=0)),

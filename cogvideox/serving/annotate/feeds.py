@@ -2,15 +2,15 @@
 
 | feed | clips |
 |---|---|
-| `random` | in an order of the annotator's own |
+| `random` | random order, different for each annotator |
 | `uncertain` | nearest to a decision threshold of the label model first |
 | `likely` | likely positives of each label in turn, or of one label |
 | `disagreement` | annotated clips whose annotators disagree, or whose annotation the model contradicts |
 | `cluster` | clusters of similar clips with the fewest annotations first |
 | `mixed` | in turn: uncertain, random, uncertain, likely, disagreement; random without predictions |
 
-Every clip is for one annotator, and a fraction of the clips (`overlap`) for two; the feed `disagreement` brings a
-further one. Gold items are mixed in.
+Every clip goes to one annotator, and a fraction of the clips (`overlap`) to two; the feed `disagreement` adds another
+one. Gold items are mixed in.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class FeedSettings:
 
     Attributes:
         overlap: fraction of the clips that two people annotate.
-        gold: fraction of gold items among the clips of an annotator, while there are new ones.
+        gold: fraction of gold items among the clips of an annotator, while there are unanswered ones.
         seed: seed of the orders.
     """
 
@@ -53,7 +53,7 @@ class FeedSettings:
 
 @dataclass
 class Pool:
-    """What is known about the clips.
+    """Clips with their annotations and predictions.
 
     Attributes:
         ids: all clips.
@@ -79,7 +79,7 @@ class Pool:
         return self._orders[salt]
 
     def annotators(self, clip: str) -> int:
-        """Return how many people gave labels for a clip."""
+        """Return the number of people who labeled a clip."""
         return sum(labels is not None for labels in self.labels.get(clip, {}).values())
 
 
@@ -97,31 +97,31 @@ def next_clips(
     Args:
         reserved: clips that others are about to annotate, which count as annotated once more, and clips that this
             annotator already has.
-        label: label of the feed `likely`; "": all in turn.
+        label: label of the feed `likely`; "" uses all labels in turn.
     """
-    own = {clip for clip, answers in pool.labels.items() if annotator in answers}
+    answered = {clip for clip, answers in pool.labels.items() if annotator in answers}
     order = np.argsort(pool.units(f"{settings.seed} {annotator}"), kind="stable")
     required = np.where(pool.units(f"{settings.seed}") < settings.overlap, 2, 1)
     answers = np.array([pool.annotators(clip) for clip in pool.ids])
-    free = np.array([clip not in own and clip not in reserved and clip not in pool.gold for clip in pool.ids])
+    free = np.array([clip not in answered and clip not in reserved and clip not in pool.gold for clip in pool.ids])
     scores = {name: _scores(pool, name, label, answers) for name in FEEDS if name != "mixed"}
-    gold = [clip for clip in pool.ids if clip in pool.gold and clip not in own and clip not in reserved]
+    gold = [clip for clip in pool.ids if clip in pool.gold and clip not in answered and clip not in reserved]
     gold.sort(key=lambda clip: _unit(f"gold {settings.seed} {annotator} {clip}"))
     chosen: list[str] = []
-    for step in range(len(own), len(own) + count):
+    for step in range(len(answered), len(answered) + count):
         if gold and _unit(f"gold {settings.seed} {annotator} {step}") < settings.gold:
             chosen.append(gold.pop(0))
             continue
         name = _MIXED[step % len(_MIXED)] if feed == "mixed" and pool.probabilities else feed
-        turns: tuple[Feed, ...] = (name, "random") if feed == "mixed" else (name,)
-        for turn in turns:
-            score = scores["random" if turn == "mixed" else turn]
-            if turn == "likely" and not label and len(score):
+        feeds: tuple[Feed, ...] = (name, "random") if feed == "mixed" else (name,)
+        for current_feed in feeds:
+            score = scores["random" if current_feed == "mixed" else current_feed]
+            if current_feed == "likely" and not label and len(score):
                 score = score[step % len(score)]
-            elif turn == "likely" and len(score):
+            elif current_feed == "likely" and len(score):
                 score = score[0]
-            wanted = answers < (MAX_ANNOTATORS if turn == "disagreement" else required)
-            allowed = order[(free & wanted & np.isfinite(score))[order]] if len(score) else order[:0]
+            needs_answer = answers < (MAX_ANNOTATORS if current_feed == "disagreement" else required)
+            allowed = order[(free & needs_answer & np.isfinite(score))[order]] if len(score) else order[:0]
             if len(allowed):
                 index = int(allowed[np.argmax(score[allowed])])
                 free[index] = False

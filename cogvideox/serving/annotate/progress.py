@@ -10,19 +10,19 @@ from cogvideox.curation.labels.definitions import LABELS
 from cogvideox.evaluation.human.agreement import Alpha, dawid_skene, krippendorff_alpha
 
 PAUSE_SECONDS = 120.0
-"""Longer times on one clip are pauses."""
+"""Minimum time on one clip, in seconds, that counts as a pause."""
 
 
 @dataclass(frozen=True)
 class AnnotatorProgress:
-    """Figures about an annotator; None without data.
+    """Statistics of an annotator; None without data.
 
     Attributes:
         num_clips: annotated clips.
         num_unsure: clips that the annotator could not decide.
-        num_undone: answers that were taken back.
+        num_undone: undone answers.
         clips_per_minute: pace, without pauses.
-        gold: fraction of correct labels of gold items: mean over labels of the fraction of right yes or no.
+        gold: fraction of correct yes/no answers to gold items, over all labels.
         sensitivity, specificity: from the model of Dawid and Skene, by label; empty with fewer than two annotators.
     """
 
@@ -38,7 +38,7 @@ class AnnotatorProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """Figures about a store: agreement by label, and annotators."""
+    """Statistics of a store: agreement by label, and annotators."""
 
     num_clips: int
     num_shared: int
@@ -47,7 +47,7 @@ class Progress:
 
 
 def compute_progress(store: AnnotationStore) -> Progress:
-    """Compute the figures from all valid annotations."""
+    """Compute the statistics from all valid annotations."""
     events, gold = store.annotations(skipped=True), store.gold()
     labeled = [event for event in events if event.kind == "annotation"]
     by_clip: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
@@ -56,38 +56,45 @@ def compute_progress(store: AnnotationStore) -> Progress:
     agreement, accuracy = {}, {}
     shared = {clip: row for clip, row in by_clip.items() if len(row) > 1}
     for name in LABELS:
-        answers = {clip: {who: float(name in labels) for who, labels in row.items()} for clip, row in by_clip.items()}
+        answers = {
+            clip: {annotator: float(name in labels) for annotator, labels in row.items()}
+            for clip, row in by_clip.items()
+        }
         agreement[name] = krippendorff_alpha(answers)
         if shared:
             accuracy[name] = dawid_skene(
-                {clip: {who: name in labels for who, labels in row.items()} for clip, row in shared.items()}
+                {clip: {annotator: name in labels for annotator, labels in row.items()} for clip, row in shared.items()}
             )
     undone: dict[str, int] = defaultdict(int)
     for event in store.events():
         undone[event.annotator] += event.kind == "undo"
     annotators = []
-    for who in dict.fromkeys(event.annotator for event in events):
-        own = [event for event in labeled if event.annotator == who]
-        times = [event.seconds for event in own if event.seconds is not None and event.seconds < PAUSE_SECONDS]
-        known = [(event.labels, gold[event.clip_id]) for event in own if event.clip_id in gold]
-        right = [(name in given) == (name in true) for given, true in known for name in LABELS]
+    for annotator in dict.fromkeys(event.annotator for event in events):
+        own_events = [event for event in labeled if event.annotator == annotator]
+        times = [event.seconds for event in own_events if event.seconds is not None and event.seconds < PAUSE_SECONDS]
+        known = [(event.labels, gold[event.clip_id]) for event in own_events if event.clip_id in gold]
+        is_correct = [(name in labels) == (name in true_labels) for labels, true_labels in known for name in LABELS]
         annotators.append(
             AnnotatorProgress(
-                who,
-                len(own),
-                sum(event.annotator == who and event.kind == "skip" for event in events),
-                undone[who],
+                annotator,
+                len(own_events),
+                sum(event.annotator == annotator and event.kind == "skip" for event in events),
+                undone[annotator],
                 60 / max(median(times), 1e-3) if times else None,
-                fmean(right) if right else None,
-                {name: model.sensitivity[who] for name, model in accuracy.items() if who in model.sensitivity},
-                {name: model.specificity[who] for name, model in accuracy.items() if who in model.specificity},
+                fmean(is_correct) if is_correct else None,
+                _values_of(annotator, {name: model.sensitivity for name, model in accuracy.items()}),
+                _values_of(annotator, {name: model.specificity for name, model in accuracy.items()}),
             )
         )
     return Progress(len(by_clip), len(shared), agreement, annotators)
 
 
+def _values_of(annotator: str, values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: row[annotator] for name, row in values.items() if annotator in row}
+
+
 def format_progress(progress: Progress, names: Mapping[str, str]) -> str:
-    """Format the figures as text.
+    """Format the statistics as text.
 
     Args:
         names: name of each annotator by id.

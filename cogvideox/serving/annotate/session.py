@@ -1,4 +1,4 @@
-"""The answers of annotators, kept in the annotation store, and the clips that are handed out."""
+"""The answers of annotators, kept in the annotation store, and the clips that are assigned to them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from cogvideox.serving.invites import Invites, Person
 PREDICTIONS = "labels.parquet"
 MAX_SECONDS = 3600.0
 IDLE_SECONDS = 600.0
-"""Clips that were handed out to a person are free again after this time without an answer."""
+"""Seconds after which clips without an answer are released for other annotators."""
 
 
 @dataclass
@@ -83,7 +83,7 @@ class AnnotationSession:
         self._consented.add(person.id)
 
     def next(self, person: Person, count: int, feed: Feed = "mixed", label: str = "") -> list[dict[str, Any]]:
-        """Return the clips that a person annotates next, with the person's own earlier answer after an undo."""
+        """Return the next clips of a person, with the person's earlier answer after an undo."""
         self._check_consent(person)
         if label and label not in LABELS:
             raise UserError(f"unknown label {label}")
@@ -106,7 +106,7 @@ class AnnotationSession:
         """Store an answer durably, and return the progress.
 
         Raises:
-            UserError: the clip was not handed out to this person, or a label is unknown.
+            UserError: the clip was not assigned to this person, or a label is unknown.
         """
         self._check_consent(person)
         queue = self._queues.get(person.id)
@@ -122,7 +122,7 @@ class AnnotationSession:
         return self._progress(person)
 
     def undo(self, person: Person) -> dict[str, Any]:
-        """Cancel a person's last answer. The clip comes next again, with the labels that were cancelled."""
+        """Cancel a person's last answer. The clip is shown next, with the cancelled labels."""
         self._check_consent(person)
         event = self.store.undo(person.id)
         if event is None:
@@ -138,7 +138,7 @@ class AnnotationSession:
         return {**self._progress(person), "clip": event.clip_id, "labels": event.labels}
 
     def may_see(self, person: Person, clip: str) -> bool:
-        """Whether a clip was handed out to a person, or was answered by this person."""
+        """Return whether a clip was assigned to a person, or answered by this person."""
         queue = self._queues.get(person.id)
         return (queue is not None and clip in queue.clips) or person.id in self.pool.labels.get(clip, {})
 

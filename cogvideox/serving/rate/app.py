@@ -75,7 +75,7 @@ def rating_app(folder: Path, address: Address) -> FastAPI:
 
 
 def admin_summary(session: RatingSession) -> dict[str, Any]:
-    """Return progress and figures of all raters, without models."""
+    """Return progress and statistics of all raters, without models."""
     votes = session.store.votes()
     figures = {row.rater: asdict(row) for row in summarize_raters(session.study, votes)}
     return {

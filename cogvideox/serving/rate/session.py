@@ -1,4 +1,4 @@
-"""What a rater gets: tasks without names or kinds, and files under names that only this rater has."""
+"""Tasks of a rater without model names or item kinds, and video files under names unique to the rater."""
 
 import hashlib
 import hmac
@@ -25,7 +25,7 @@ from cogvideox.evaluation.human.study.store import Event, RatingStore
 from cogvideox.serving.invites import Invites, Person
 
 MAX_SECONDS = 3600.0
-"""Longer times between display and answer are recorded as this."""
+"""Maximum time between display and answer that is recorded, in seconds."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class RatingSession:
             state.consented = True
 
     def tasks(self, person: Person, count: int) -> list[dict[str, Any]]:
-        """Return a rater's next tasks. Nothing tells gold items and repeats from others."""
+        """Return a rater's next tasks. They do not reveal gold items and repeats."""
         state = self._open(person)
         upcoming = [task for task in state.tasks[state.position :] if task.position not in state.votes][:count]
         return [

@@ -78,7 +78,7 @@ def parse_full_prompt(prompt: str) -> dict[str, str]:
 
 
 class _Parser:
-    """Assigns the phrases of a prompt to the toys and the scene, phrase by phrase."""
+    """Parser state: assigns the phrases of a prompt to the toys and the scene, one by one."""
 
     def __init__(self) -> None:
         self.scene: dict[str, str] = {}

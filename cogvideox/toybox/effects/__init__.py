@@ -12,8 +12,8 @@ a seed.
 | `text` | titles, subtitles, watermarks, tickers, text in the scene |
 | `scenes` | slides, screen recordings, talking heads |
 | `screens` | terminals, scrolled pages, footage in a window, screens before a camera |
-| `pages` | credits that roll, title cards, large captions |
-| `people` | a drawn presenter, photographs whose faces talk |
-| `edits` | pictures in the picture, split screens, logos, frames, wipes, color effects |
+| `pages` | rolling credits, title cards, large captions |
+| `people` | a drawn presenter, talking photographs |
+| `edits` | picture-in-picture, split screens, logos, frames, wipes, color effects |
 | `degradation` | compression, blur, noise, exposure, borders, moire |
 """

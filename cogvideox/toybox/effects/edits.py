@@ -1,4 +1,4 @@
-"""Edits of footage: pictures in the picture, split screens, logos, frames, wipes and color effects.
+"""Edits of footage: picture-in-picture, split screens, logos, frames, wipes and color effects.
 
 Axes: `t` frames, `h w` pixels, `c` RGB.
 """

@@ -1,4 +1,4 @@
-"""Clips that text dominates: credits that roll, title cards, lyrics over footage.
+"""Text-dominated clips: rolling credits, title cards, lyrics over footage.
 
 Sizes are fractions of the frame's height. Axes: `t` frames, `h w` pixels, `c` RGB.
 """

@@ -1,4 +1,4 @@
-"""People who talk: a presenter who is drawn, and a photograph of a face whose mouth and head move.
+"""Talking people: a drawn presenter, and a photograph of a face whose mouth and head move.
 
 Axes: `t` frames, `h w` pixels, `c` RGB.
 """

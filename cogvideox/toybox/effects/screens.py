@@ -156,7 +156,7 @@ def filmed_screen(
     """Film a screen with a hand-held camera: bezel, perspective, moire, a glare and a dark surrounding.
 
     Args:
-        period: of the moire stripes, in pixels.
+        period: period of the moire stripes, in pixels.
         sway: motion of the hand, as a fraction of the frame's height.
         tilt: largest displacement of the screen's corners, as a fraction of the frame's size.
     """

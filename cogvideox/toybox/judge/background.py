@@ -1,4 +1,4 @@
-"""Reads background, light, pattern and camera of a full-grammar scene from pixels. Used only by `judge.full`.
+"""Reading of background, light, pattern and camera of a full-grammar scene from pixels. Used only by `judge.full`.
 
 - background and light: the pair of background and light with the closest color; shadows and toys cover too few pixels
   to matter.

@@ -82,16 +82,16 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
     index[selected] = torch.arange(len(selected))
     component = index[label]  # [n pixels], -1 on the background
     on = component >= 0
-    which = component[on]
+    component_on = component[on]
 
     def total(values: Tensor) -> Float[Tensor, " p"]:
-        return torch.zeros(len(selected)).index_add_(0, which, values)
+        return torch.zeros(len(selected)).index_add_(0, component_on, values)
 
     distance_on = distance.view(b * t, -1)[on]
     # Typical distance of a toy's interior from the floor. The toy's edge is at half of it, with or without blur.
     strong = torch.where(distance_on > FLOOR_DISTANCE, distance_on, 0.0)
     typical = total(strong.pow(3)) / total(strong.pow(2)).clamp(min=1e-6)
-    relative = distance_on / typical[which].clamp(min=FLOOR_DISTANCE)
+    relative = distance_on / typical[component_on].clamp(min=FLOOR_DISTANCE)
     mask = ((relative - 0.3) / 0.4).clamp(0.0, 1.0)
     interior = ((relative - 0.6) / 0.2).clamp(0.0, 1.0)
     xs, ys = pixel_grid(h, w)
@@ -103,11 +103,11 @@ def _blobs(white: Video, distance: Map, components: Int[Tensor, "b t h w"]) -> t
     area = area / unit**2
 
     reference = color.clamp(min=MIN_COLOR)
-    shade = (pixels * reference[which]).sum(dim=-1) / reference.square().sum(dim=-1)[which]
+    shade = (pixels * reference[component_on]).sum(dim=-1) / reference.square().sum(dim=-1)[component_on]
     planes = torch.zeros(len(selected), 2, h * w)
     where = on.nonzero()[:, 1]
-    planes[which, 0, where] = mask
-    planes[which, 1, where] = mask * shade
+    planes[component_on, 0, where] = mask
+    planes[component_on, 1, where] = mask * shade
     patches = _patches(planes.view(-1, 2, h, w), x, y, area)
     blobs: list[list[list[Blob]]] = [[[] for _ in range(t)] for _ in range(b)]
     for p, frame in enumerate((selected // size).tolist()):

@@ -40,7 +40,7 @@ SIZES = {"small": 0.112, "large": 0.200}
 MOTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0), "still": (0.0, 0.0)}
 """Straight motions and their directions. For the other motions see `render.motion`."""
 PANS = {"pan left": (-1.0, 0.0), "pan right": (1.0, 0.0), "pan up": (0.0, -1.0), "pan down": (0.0, 1.0)}
-"""Direction of the camera; the image moves the opposite way."""
+"""Direction of the camera; the image moves in the opposite direction."""
 ZOOMS = ("zoom in", "zoom out")
 COUNTS = ("one", "two", "three")
 
@@ -51,7 +51,7 @@ BOX_HALF_SIDE = 1.08
 """Half the side of a toy's bounding box, in radii."""
 
 SPIN_TURNS = {"cube": 0.40, "star": 0.31}
-"""Turns of a spinning toy per clip. They are no multiple of its symmetry (1/4, 1/5), so that first and last frame
+"""Turns of a spinning toy per clip. They are not a multiple of its symmetry (1/4, 1/5), so that first and last frame
 differ."""
 CLASHING_COLORS = {
     "white": ("white",),

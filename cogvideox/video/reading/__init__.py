@@ -1,1 +1,1 @@
-"""Reading videos, images and sound as players show them: containers, times, geometry and color."""
+"""Readers of videos, images and sound as players show them: containers, times, geometry and color."""

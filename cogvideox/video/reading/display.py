@@ -43,13 +43,13 @@ _MATRICES = {
 }
 _UNSPECIFIED_TRANSFER = 2
 _DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
-"""Codec tags of Dolby Vision. Other profiles than 5 specify a transfer characteristic that other players understand."""
+"""Codec tags of Dolby Vision. Profiles other than 5 specify a transfer characteristic that other players understand."""
 
 _TRANSFERS = {8: "linear", 9: "logarithmic", 10: "logarithmic", 17: "SMPTE 428"}
 
 
 class Display:
-    """Converts the frames of one video to RGB, with the size and orientation of the first frame.
+    """Converter of the frames of one video to RGB, with the size and orientation of the first frame.
 
     Args:
         matrix: display matrix of the first frame of the file; by default that of the first frame to be converted.

@@ -41,7 +41,7 @@ class Header:
 
 
 def read_header(path: str | Path, stream: VideoStream) -> Header:
-    """Return the properties of a stream. What is damaged or not known has its default."""
+    """Return the properties of a stream. Damaged or unknown properties have their defaults."""
     container = stream.container.format.name
     with Path(path).open("rb") as file:
         try:

@@ -1,4 +1,4 @@
-"""Limits on files of other people, and readers that fail in one way, whatever the file holds."""
+"""Limits on untrusted files, and readers that raise UserError for any malformed content."""
 
 import random
 from contextlib import suppress

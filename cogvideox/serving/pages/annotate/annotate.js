@@ -13,7 +13,7 @@ const stage = new Stage(byId("stage"), prefetch, () => {});
 let overview;
 let queue = [];
 let chosen = new Set();
-let restored = null; // labels of an answer that was taken back
+let restored = null; // labels of an undone answer
 let shownAt = 0;
 
 async function start() {
@@ -68,7 +68,7 @@ async function next() {
     byId("message").hidden = true;
   } catch (error) {
     byId("message").hidden = false;
-    byId("message").textContent = `${error.message} Press U to go on.`;
+    byId("message").textContent = `${error.message} Press U to continue.`;
   }
   byId("work").dataset.clip = queue[0].clip;
   shownAt = performance.now();
@@ -109,10 +109,10 @@ function save() {
 const undo = exclusive(async () => {
   const result = await api("/api/undo", {});
   Object.assign(overview, { done: result.done });
-  if (result.clip === null) return toast("There is nothing to take back.");
+  if (result.clip === null) return toast("There is nothing to undo.");
   restored = result.labels;
   await next();
-  toast("The last answer was taken back.");
+  toast("The last answer was undone.");
 });
 
 function showDefinition(index) {

@@ -1,4 +1,4 @@
-// Videos that are loaded ahead, start together and repeat together.
+// Videos that are prefetched, and start and loop in sync.
 
 import { element } from "./kit.js";
 

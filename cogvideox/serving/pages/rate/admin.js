@@ -1,4 +1,4 @@
-// Progress and figures of raters, for the administrator. It shows no models.
+// Progress and statistics of raters, for the administrator, without models.
 
 import { byId, element } from "/static/kit/kit.js";
 import { adminPage, percent, table } from "/static/kit/admin.js";

@@ -51,7 +51,7 @@ function introduction() {
     : "Choose a level of each criterion with the keys 1 to 3, then a total from 0 to 5, and press Enter.";
   return [
     element("p", {}, "Judge what you see. Answers are locked until you have watched each video to its end once. ", keys),
-    element("p", {}, "Backspace takes back the last answer, and ? shows the criteria. The first items are training."),
+    element("p", {}, "Backspace undoes the last answer, and ? shows the criteria. The first items are training."),
   ];
 }
 
@@ -63,7 +63,7 @@ function rubric() {
     (level) => element("th", { scope: "col" }, level),
   ));
   const total = isPair() ? null : element(
-    "p", {}, `The total from 0 to 5 is a score of its own, not a sum. It is at most ${study.max_total} if instruction following is 0.`,
+    "p", {}, `The total from 0 to 5 is a separate score, not a sum. It is at most ${study.max_total} if instruction following is 0.`,
   );
   return element("div", {}, element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows)), total);
 }
@@ -197,7 +197,7 @@ const send = exclusive(async () => {
 const undo = exclusive(async () => {
   Object.assign(study, await api("/api/undo", {}));
   await next();
-  toast("The last answer was taken back.");
+  toast("The last answer was undone.");
 });
 
 async function showFeedback(training) {
