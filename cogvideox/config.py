@@ -1,4 +1,4 @@
-"""Configuration as frozen dataclasses, with strict parsing of YAML, JSON and the command line. Does not import torch.
+"""Configuration as frozen dataclasses, with strict parsing of YAML, JSON and the command line.
 
 Types of fields are bool, int, float, str, Path, Literal, Any, optionals and unions of these, tuples, lists and dicts of
 them, and other dataclasses. Files contain tuples as lists. The only coercions are int to float and list to tuple.

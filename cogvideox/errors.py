@@ -1,4 +1,4 @@
-"""The exception for invalid user input, and detection of out-of-memory errors. Does not import torch."""
+"""The exception for invalid user input, and detection of out-of-memory errors."""
 
 
 class UserError(ValueError):

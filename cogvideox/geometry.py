@@ -1,4 +1,4 @@
-"""Size arithmetic: valid frame counts and sizes, latent shapes, VAE chunks, resizing. Does not import torch.
+"""Size arithmetic: valid frame counts and sizes, latent shapes, VAE chunks, resizing.
 
 The VAE encodes the first frame as one latent frame and each following `FRAME_RATIO` frames as another, so a video has
 4k+1 frames. In space, it encodes `PIXEL_RATIO` x `PIXEL_RATIO` pixels as one latent (paper section 2.1), and the

@@ -1,4 +1,4 @@
-"""Options declared once, as annotated fields of dataclasses. Does not import torch.
+"""Options declared once, as annotated fields of dataclasses.
 
     @dataclass(frozen=True, kw_only=True)
     class Request:

@@ -40,7 +40,9 @@ WITHOUT_TORCH = re.compile(
     r"|^evaluation/(dynamics/(aggregate|regression)|frechet/distances|judge/parsing|models/interfaces)\.py$"
     r"|^evaluation/(report/tables|suites/paper_tables|vbench/pieces)\.py$"
     r"|^generation/(long_video|workload|request/\w+)\.py$"
-    r"|^pretrained/detect_variant\.py$"
+    r"|^options\.py$"
+    r"|^pretrained/(detect_variant|model_settings|model_spec)\.py$"
+    r"|^pretrained/offload/(hardware|memory_planner|plan|transformer_cost|vae_cost)\.py$"
     r"|^training/(config_file|metrics/curves|optim/lr_schedule)\.py$"
     r"|^transformer/lora/locate\.py$"
 )  # imported by commands before torch is needed, or on machines without it

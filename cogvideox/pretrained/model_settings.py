@@ -1,4 +1,4 @@
-"""`cogvideox.json`: default sampling settings of a model folder. Does not import torch.
+"""`cogvideox.json`: default sampling settings of a model folder.
 
 The diffusers layout contains networks but no settings for sampling, such as frame rate, size, number of steps and null
 prompt. These are in `cogvideox.json`. Missing keys, or all of them if the file is missing, have the official values of

@@ -1,4 +1,4 @@
-"""Configs and settings of a model folder, read without loading weights. Does not import torch.
+"""Configs and settings of a model folder, read without loading weights.
 
 model_index.json    diffusers class of every component
 cogvideox.json      sampling settings (`model_settings`); optional

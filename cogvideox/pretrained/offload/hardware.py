@@ -1,4 +1,4 @@
-"""Hardware properties for memory planning: free memory and approximate speed. Does not import torch at import time.
+"""Hardware properties for memory planning: free memory and approximate speed.
 
 Rates are estimates: those of GPUs come from a table (`gpus.py`), the rate of the CPU is measured for 0.1 s.
 """

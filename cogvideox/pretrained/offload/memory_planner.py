@@ -1,4 +1,4 @@
-"""Memory planning: choose the fastest placement of a model's networks that fits in free memory. Does not import torch.
+"""Memory planning: choose the fastest placement of a model's networks that fits in free memory.
 
 A plan is computed from the model's configs, the size of the request and the free memory, before any weights are loaded.
 It does not change the output beyond rounding. Quantization does, and is never chosen automatically.

@@ -1,4 +1,4 @@
-"""The inputs (model, workload) and the result (`MemoryPlan`) of memory planning. Does not import torch."""
+"""The inputs (model, workload) and the result (`MemoryPlan`) of memory planning."""
 
 from dataclasses import dataclass
 

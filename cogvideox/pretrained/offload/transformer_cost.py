@@ -1,4 +1,4 @@
-"""Memory and FLOPs of the transformer and the text encoder, computed from their configs. Does not import torch.
+"""Memory and FLOPs of the transformer and the text encoder, computed from their configs.
 
 Parameter counts are exact. Activation memory is the size of the tensors that are alive at the peak of a forward pass.
 It is derived from the networks' code; `tests/unit/pretrained/offload/test_costs.py` checks it on the meta device, by

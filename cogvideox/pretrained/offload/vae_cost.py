@@ -1,4 +1,4 @@
-"""Memory and FLOPs of the VAE, computed from its config. Does not import torch.
+"""Memory and FLOPs of the VAE, computed from its config.
 
 Nearly all memory of a chunk is used by feature maps at full resolution: the input, intermediate and output feature maps
 of a ResNet block, the padded input of a convolution, and the two frames that each convolution caches for the next
