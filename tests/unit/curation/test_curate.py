@@ -50,8 +50,8 @@ def rows(output: Path) -> dict[tuple[str, int | None], dict]:
 
 
 def test_every_file_ends_as_clips_or_with_a_reason(output):
-    found = rows(output)
-    verdicts = {key: (row["status"], row["stage"], row["reason"]) for key, row in found.items()}
+    manifest_rows = rows(output)
+    verdicts = {key: (row["status"], row["stage"], row["reason"]) for key, row in manifest_rows.items()}
     assert {key for key, (status, _, _) in verdicts.items() if status == "ok"} == {
         ("edited.mp4", 0),
         ("edited.mp4", 1),
@@ -68,7 +68,7 @@ def test_every_file_ends_as_clips_or_with_a_reason(output):
         assert reason in text
     assert verdicts["short.mp4", 0] == ("dropped", "split", "shorter than 1 s")
     assert verdicts["small.mp4", 0] == ("dropped", "duplicates", "a near-duplicate of one.mp4")
-    assert found["small.mp4", 0]["duplicate_of"] == found["one.mp4", 0]["id"]
+    assert manifest_rows["small.mp4", 0]["duplicate_of"] == manifest_rows["one.mp4", 0]["id"]
 
 
 def test_clips_of_an_edited_film_have_exact_times(output):
@@ -249,14 +249,17 @@ def test_a_clip_within_bounds_is_kept_of_near_duplicates(raw, output, tmp_path):
     preferred = rows(output)["one.mp4", 0]["id"]
     recipe = replace(RECIPE, keep=Policy((Bound("width", at_most=48.0),)))
     curate(raw, output, recipe)
-    found = rows(output)
-    kept = found["small.mp4", 0]
+    manifest_rows = rows(output)
+    kept = manifest_rows["small.mp4", 0]
     assert (kept["status"], kept["duplicate_of"]) == ("ok", None)
-    assert (found["one.mp4", 0]["status"], found["one.mp4", 0]["duplicate_of"]) == ("dropped", kept["id"])
-    assert found["long.mp4", 0]["reason"] == "width is out of bounds"
+    assert (manifest_rows["one.mp4", 0]["status"], manifest_rows["one.mp4", 0]["duplicate_of"]) == (
+        "dropped",
+        kept["id"],
+    )
+    assert manifest_rows["long.mp4", 0]["reason"] == "width is out of bounds"
     curate(raw, output, replace(RECIPE, keep=Policy((Bound("width", at_most=40.0),))))
-    found = rows(output)  # no clip of the group is within bounds
-    assert (found["one.mp4", 0]["stage"], found["small.mp4", 0]["duplicate_of"]) == ("keep", preferred)
+    manifest_rows = rows(output)  # no clip of the group is within bounds
+    assert (manifest_rows["one.mp4", 0]["stage"], manifest_rows["small.mp4", 0]["duplicate_of"]) == ("keep", preferred)
     curate(raw, output, RECIPE)
 
 
@@ -306,11 +309,11 @@ def test_killed_runs_resume_to_the_same_manifest(raw, output, tmp_path):
     folder = next(folders)
     while interrupted < 10:
         process = subprocess.Popen([sys.executable, str(program), str(raw), str(folder)], stderr=subprocess.DEVNULL)
-        wanted = num_results(folder) + int(rng.integers(1, 6))
+        target = num_results(folder) + int(rng.integers(1, 6))
         deadline = time.monotonic() + 120
         while process.poll() is None:
             with suppress(OSError, ArrowInvalid):  # files come and go
-                if num_results(folder) >= wanted or time.monotonic() > deadline:
+                if num_results(folder) >= target or time.monotonic() > deadline:
                     time.sleep(float(rng.uniform(0, 0.2)))
                     process.kill()
         assert time.monotonic() < deadline

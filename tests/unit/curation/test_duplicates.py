@@ -37,12 +37,12 @@ def test_clips_of_other_length_and_flat_clips_are_no_duplicates():
 
 
 def test_embeddings_confirm_candidates_and_find_more():
-    one, other = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+    first, second = "0123456789abcdef" * 4, "fedcba9876543210" * 4
     apart, near = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.01]]
-    assert find([one, one], apart) == [0, 1]
-    assert find([one, other], near) == [0, 0]
-    assert find([one, other], near, same_cosine=2.0) == [0, 1]
-    assert find([one, one], [[1.0, 0.0], [0.0, 0.0]]) == [0, 0]
+    assert find([first, first], apart) == [0, 1]
+    assert find([first, second], near) == [0, 0]
+    assert find([first, second], near, same_cosine=2.0) == [0, 1]
+    assert find([first, first], [[1.0, 0.0], [0.0, 0.0]]) == [0, 0]
 
 
 def test_flat_clips_of_any_level_are_no_duplicates():

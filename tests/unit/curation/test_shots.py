@@ -46,15 +46,15 @@ def score(seeds: range, make_finder: Callable[[], Any] = lambda: Split().finder(
     hits = {"cut": 0, "dissolve": 0}
     total = {"cut": 0, "dissolve": 0}
     for film, truth in films(seeds):
-        found = find(film, make_finder)
-        for boundary in found:
+        boundaries = find(film, make_finder)
+        for boundary in boundaries:
             total[boundary.kind] += 1
         for transition in truth:
             kind = "dissolve" if transition.num_frames else "cut"
             total[kind] += 1
             first = transition.frame - transition.num_frames // 2
             last = first + max(transition.num_frames, 1)
-            for boundary in found:
+            for boundary in boundaries:
                 if kind == "cut":
                     hit = boundary.kind == "cut" and boundary.first == transition.frame
                 else:
@@ -65,17 +65,17 @@ def score(seeds: range, make_finder: Callable[[], Any] = lambda: Split().finder(
 
 
 def test_cuts_and_dissolves_are_found():
-    found = score(range(3))
-    assert found["cut"] >= 0.97
-    assert found["dissolve"] >= 0.85
+    scores = score(range(3))
+    assert scores["cut"] >= 0.97
+    assert scores["dissolve"] >= 0.85
 
 
 @pytest.mark.slow
 def test_cuts_and_dissolves_of_many_films_are_found(record_property):
-    found = score(range(50, 70))
-    print(found)
-    assert found["cut"] >= 0.97
-    assert found["dissolve"] >= 0.85
+    scores = score(range(50, 70))
+    print(scores)
+    assert scores["cut"] >= 0.97
+    assert scores["dissolve"] >= 0.85
 
 
 def test_a_flash_and_a_moving_object_are_no_boundaries():

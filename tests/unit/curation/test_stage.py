@@ -54,10 +54,10 @@ def test_manifest_keeps_types_units_and_records(tmp_path):
 
     table = pa.Table.from_pylist([{"id": "a", "seconds": 1.5}], schema=schema(Length.columns, {"length": {"limit": 3}}))
     write_table(table, tmp_path / "manifest.parquet")
-    found = read_manifest(tmp_path)
-    assert found.equals(table)
-    assert found.schema.field("seconds").metadata[b"unit"] == b"s"
-    assert stage_records(found) == {"length": {"limit": 3}}
+    loaded = read_manifest(tmp_path)
+    assert loaded.equals(table)
+    assert loaded.schema.field("seconds").metadata[b"unit"] == b"s"
+    assert stage_records(loaded) == {"length": {"limit": 3}}
 
 
 def test_other_files_are_not_manifests(tmp_path):

@@ -74,12 +74,12 @@ def test_only_clips_that_were_handed_out_can_be_answered(session):
 def test_agreement_equals_a_hand_calculation(session):
     (ann, _), (bo, _) = invite(session, "Ann", "Bo")
     clips = [task["clip"] for task in session.next(ann, 4)]
-    given = {clips[0]: "11", clips[1]: "00", clips[2]: "10", clips[3]: "11"}
-    for who, index in ((ann, 0), (bo, 1)):
-        while tasks := session.next(who, 8):
+    expected = {clips[0]: "11", clips[1]: "00", clips[2]: "10", clips[3]: "11"}
+    for person, index in ((ann, 0), (bo, 1)):
+        while tasks := session.next(person, 8):
             for task in tasks:
-                labels = ["editing"] if given.get(task["clip"], "..")[index] == "1" else []
-                session.annotate(who, task["clip"], labels, task["clip"] not in given, 3.0)
+                labels = ["editing"] if expected.get(task["clip"], "..")[index] == "1" else []
+                session.annotate(person, task["clip"], labels, task["clip"] not in expected, 3.0)
     progress = compute_progress(session.store)
     assert progress.agreement["editing"].value == pytest.approx(1 - (1 / 4) / (15 / 28))
     assert progress.num_shared == 4 and [row.num_unsure for row in progress.annotators] == [4, 4]

@@ -1,4 +1,4 @@
-// What the administration pages share: the key, tables, refresh.
+// Shared code of the administration pages: key, tables, refresh.
 
 import { api, byId, element } from "./kit.js";
 

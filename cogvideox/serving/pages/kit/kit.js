@@ -1,4 +1,4 @@
-// The kit of all pages: requests, elements, keys, notices, dialogs.
+// Shared code of all pages: requests, elements, keys, notices, dialogs.
 
 /** Send a request and return the JSON of the response. Throws Error with the server's message. */
 export async function api(path, body, headers = {}) {

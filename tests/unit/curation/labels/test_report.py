@@ -40,12 +40,12 @@ def test_metrics_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     truth = (rng.random(500) < 0.3).astype(np.float64)
     probability = np.clip(0.4 * truth + 0.6 * rng.random(500), 0, 1).round(2)  # with ties
-    found = compute_metrics(probability, truth, 0.5)
+    metrics = compute_metrics(probability, truth, 0.5)
     predicted = probability > 0.5
-    assert found.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, predicted))
-    assert found.mcc == pytest.approx(reference.matthews_corrcoef(truth, predicted))
-    assert found.average_precision == pytest.approx(reference.average_precision_score(truth, probability))
-    assert found.brier == pytest.approx(reference.brier_score_loss(truth, probability))
+    assert metrics.balanced_accuracy == pytest.approx(reference.balanced_accuracy_score(truth, predicted))
+    assert metrics.mcc == pytest.approx(reference.matthews_corrcoef(truth, predicted))
+    assert metrics.average_precision == pytest.approx(reference.average_precision_score(truth, probability))
+    assert metrics.brier == pytest.approx(reference.brier_score_loss(truth, probability))
 
 
 def test_constant_prediction():
@@ -110,8 +110,8 @@ def test_report_compares_classifiers(tmp_path):
 def test_predictions_round_trip(tmp_path):
     probabilities = {"text": np.array([0.1, np.nan, 0.7])}
     write_predictions(["a", "b", "c"], probabilities, {"text": 0.4}, tmp_path / "p.parquet")
-    found, thresholds = read_predictions(tmp_path / "p.parquet", ["c", "x", "a", "b"])
-    np.testing.assert_array_equal(found["text"], [0.7, np.nan, 0.1, np.nan])
+    loaded, thresholds = read_predictions(tmp_path / "p.parquet", ["c", "x", "a", "b"])
+    np.testing.assert_array_equal(loaded["text"], [0.7, np.nan, 0.1, np.nan])
     assert thresholds == {"text": 0.4}
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="not a table of predicted labels"):

@@ -46,8 +46,8 @@ def test_missing_and_changed_files_are_named(tmp_path: Path, monkeypatch):
     (tmp_path / "brisque_model_live.yml").write_text("other")
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     assert "differs from the published file" in brisque.Brisque().missing_requirements()[0]
-    given = brisque.Brisque(model=str(tmp_path / "brisque_model_live.yml"), range=str(tmp_path / "none.yml"))
-    assert len(given.missing_requirements()) == 1 and "none.yml is not a file" in given.missing_requirements()[0]
+    signal = brisque.Brisque(model=str(tmp_path / "brisque_model_live.yml"), range=str(tmp_path / "none.yml"))
+    assert len(signal.missing_requirements()) == 1 and "none.yml is not a file" in signal.missing_requirements()[0]
 
 
 @pytest.mark.parametrize("content", ["", "%YAML:1.0\n---\nrange: 3\n", "not a model"])

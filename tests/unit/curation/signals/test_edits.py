@@ -30,8 +30,8 @@ def test_cuts_are_counted():
 def test_prominence_of_one_change():
     changes = np.full(20, 1.5)
     changes[7] = 15.5
-    found = prominence(changes)
-    assert found[7] == pytest.approx(3.0) and np.delete(found, 7).max() == 0.0
+    values = prominence(changes)
+    assert values[7] == pytest.approx(3.0) and np.delete(values, 7).max() == 0.0
 
 
 def test_dissolves_are_mixed():

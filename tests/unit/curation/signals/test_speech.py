@@ -16,8 +16,8 @@ from cogvideox.video.reading.audio import read_audio
 
 def write_tone(path: Path, seconds: float, frequencies: list[float], rate: int = 44100) -> None:
     """Write a stereo sound file of equally long tones."""
-    each = round(seconds * rate / len(frequencies))
-    tones = [0.5 * np.sin(2 * np.pi * frequency * np.arange(each) / rate) for frequency in frequencies]
+    num_samples = round(seconds * rate / len(frequencies))
+    tones = [0.5 * np.sin(2 * np.pi * frequency * np.arange(num_samples) / rate) for frequency in frequencies]
     sound = np.concatenate(tones).astype(np.float32)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=rate, layout="stereo")

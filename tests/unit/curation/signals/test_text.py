@@ -88,11 +88,11 @@ def test_boxes_are_classified_by_their_motion():
 def test_95_percent_of_overlays_are_detected_and_no_scene_text_is_classified_as_overlay(read):
     overlays = [measure(overlay_clip(seed), read) for seed in range(100, 120)]
     signs = [measure(sign_clip(seed), read) for seed in range(200, 220)]
-    found = sum(values["text.overlay_area"] > 0.002 for values in overlays)
-    mistaken = sum(values["text.overlay_area"] > 0.002 for values in signs)
-    print(f"overlays found: {found} of 20; scene text classified as overlay: {mistaken} of 20")
-    assert found >= 19
-    assert mistaken == 0
+    num_detected = sum(values["text.overlay_area"] > 0.002 for values in overlays)
+    num_mistaken = sum(values["text.overlay_area"] > 0.002 for values in signs)
+    print(f"overlays found: {num_detected} of 20; scene text classified as overlay: {num_mistaken} of 20")
+    assert num_detected >= 19
+    assert num_mistaken == 0
 
 
 @pytest.mark.slow

@@ -118,16 +118,16 @@ def vote_all(study, store, answer):
     """Let three raters answer all items; `answer(rater, task)` returns what is answered for the unswapped item."""
     for number in range(3):
         for task in tasks_of(study, f"r{number}", number):
-            given = answer(number, task)
+            choices = answer(number, task)
             if task.swapped:
-                given = {k: {"left": "right", "right": "left"}.get(v, v) for k, v in given.items()}
+                choices = {k: {"left": "right", "right": "left"}.get(v, v) for k, v in choices.items()}
             store.append(
                 "vote",
                 f"r{number}",
                 position=task.position,
                 item=task.item.id,
                 swapped=task.swapped,
-                answer=given,
+                answer=choices,
                 seconds=4.0,
             )
 
