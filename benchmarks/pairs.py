@@ -21,6 +21,7 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.position import Positions, positions_for
 from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.inference.sliced import use_channels_last_weights
 from cogvideox.vae.model import CausalVAE
 
 HAS_DIFFUSERS = find_spec("diffusers") is not None
@@ -94,6 +95,8 @@ def vaes(
             diffusers = AutoencoderKLCogVideoX.from_config(config.to_diffusers()).eval().requires_grad_(False)
         diffusers.load_state_dict(state, assign=True)
     load_strict(cogvideox, state, where="random weights", rules=diffusers_keymap(config))
+    if device == "cpu":
+        use_channels_last_weights(cogvideox)  # as `load_network` does
     return cogvideox, diffusers
 
 

@@ -12,23 +12,24 @@ from cogvideox.errors import UserError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_dtype(name: str | torch.dtype, device: torch.device, default: str) -> torch.dtype:
+def choose_dtype(
+    name: str | torch.dtype, device: torch.device, default: str, *, cpu_default: str = "float32"
+) -> torch.dtype:
     """Return a model's compute dtype on a device.
 
     Args:
-        name: "float32", "bfloat16", "float16" or "auto", which is float32 on a CPU, otherwise `default`.
+        name: "float32", "bfloat16", "float16" or "auto", which is `cpu_default` on a CPU, otherwise `default`.
         default: the model's own dtype.
+        cpu_default: the dtype of "auto" on a CPU (`pretrained.offload.cpu_dtype`).
 
     Raises:
-        UserError: unknown dtype, or a 16-bit dtype on a CPU, where it is slow.
+        UserError: unknown dtype.
     """
     name = dtype_name(name)
     if name == "auto":
-        return torch.float32 if device.type == "cpu" else DTYPES[default]
+        return DTYPES[cpu_default if device.type == "cpu" else default]
     if name not in DTYPES:
         raise UserError(f"unknown dtype {name!r}: use one of auto, {', '.join(DTYPES)}")
-    if device.type == "cpu" and name != "float32":
-        raise UserError(f"dtype {name} is many times slower than float32 on a CPU: use float32 or auto")
     return DTYPES[name]
 
 

@@ -1,7 +1,7 @@
 """Linear layers with oneDNN on x86 CPUs and an optional fused GELU. Results equal `nn.Linear` up to rounding.
 
-`nn.Linear` uses MKL, which has no AVX-512 kernels for AMD processors. oneDNN has, and applies GELU while the product is
-in cache.
+`nn.Linear` uses MKL in float32, which has no AVX-512 kernels for AMD processors. oneDNN has, and applies GELU while the
+product is in cache. In bfloat16, GELU as a separate pass takes as long as a third of the product.
 
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.autograd.function import once_differentiable
 
-_X86 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+from cogvideox.hardware.onednn import IS_X86, onednn_linear, onednn_supports
 
 
 class Linear(nn.Linear):
@@ -32,29 +32,34 @@ def linear(
     gelu: bool = False,
 ) -> Float[Tensor, "*n d_out"]:
     """Compute x @ weight.T + bias, optionally followed by GELU (tanh approximation)."""
-    if not (_X86 and _is_plain_float32(x) and _is_plain_float32(weight)) or torch.is_autocast_enabled("cpu"):
+    if not _fits_onednn(x, weight, bias) or torch.is_autocast_enabled("cpu"):
         out = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, weight, bias)):
         out = F.linear(x, weight, bias) if torch.compiler.is_compiling() else _Linear.apply(x, weight, bias)
     else:
-        return (_opaque_product if torch.compiler.is_compiling() else _product)(x, weight, bias, gelu)
+        if torch.compiler.is_compiling():
+            return _opaque_product(x, weight, bias, gelu)
+        return onednn_linear(x, weight, bias, gelu=gelu)
     return F.gelu(out, approximate="tanh") if gelu else out
 
 
-def _is_plain_float32(x: Tensor) -> bool:
-    """Return whether x is a non-empty float32 CPU tensor and not an instance of a tensor subclass."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in (Tensor, nn.Parameter) and x.numel() > 0
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
-    activation = ("gelu", [], "tanh") if gelu else ("none", [], "")
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *activation)
+def _fits_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether all tensors are plain CPU tensors of one dtype that oneDNN supports, and x is not empty."""
+    return (
+        IS_X86
+        and x.numel() > 0
+        and onednn_supports(x.dtype)
+        and all(
+            y is None or (y.device.type == "cpu" and y.dtype == x.dtype and type(y) in (Tensor, nn.Parameter))
+            for y in (x, weight, bias)
+        )
+    )
 
 
 @library.custom_op("cogvideox::linear", mutates_args=())
 def _opaque_product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-    """`_product` as an opaque operator, because the compiler supports oneDNN only with prepacked weights."""
-    return _product(x, weight, bias, gelu)
+    """`onednn_linear` as an opaque operator, because the compiler supports oneDNN only with prepacked weights."""
+    return onednn_linear(x, weight, bias, gelu=gelu)
 
 
 @_opaque_product.register_fake
@@ -66,7 +71,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -74,6 +79,6 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         rows = grad.reshape(-1, len(weight))
-        grad_x = _product(grad, weight.t(), None) if needs_x else None
-        grad_weight = _product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if needs_weight else None
+        grad_x = onednn_linear(grad, weight.t()) if needs_x else None
+        grad_weight = onednn_linear(rows.t(), x.reshape(-1, x.shape[-1]).t()) if needs_weight else None
         return grad_x, grad_weight, rows.sum(0) if needs_bias else None

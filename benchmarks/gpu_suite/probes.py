@@ -167,7 +167,7 @@ def measure_attention(run: Run) -> None:
         def choose(shape: tuple[Any, ...] = shape) -> dict[str, Any]:
             selected = []
             for _ in range(2):
-                attention_backends._fastest.cache_clear()
+                attention_backends._timed.cache_clear()
                 selected.append(attention_backends.fastest_backend(*shape))
             heads, tokens, batch = shape[:3]
             q, k, v = (_random(run, batch, tokens, heads, 64) for _ in range(3))

@@ -63,6 +63,7 @@ def run(arguments: list[str]) -> None:
     show("libraries", _libraries)
     has_torch = show("torch", _torch)
     if has_torch:
+        show("speed", _cpu_speed)
         show("devices", _devices)
     can_write = show("video", _video)
     has_model = show("model", _model)
@@ -160,6 +161,14 @@ def _torch() -> Finding:
     threads = torch.get_num_threads()
     values = {"version": torch.__version__, "cuda": cuda, "num_threads": threads}
     return Finding(f"{torch.__version__}, {threads} thread{'' if threads == 1 else 's'} on the CPU", values)
+
+
+def _cpu_speed() -> Finding:
+    """Report the speed of the CPU by dtype, measured on the first use."""
+    from cogvideox.hardware.cpu_probe import cpu_probe
+
+    probe = cpu_probe()
+    return Finding(f"{probe.cpu}: {probe}", asdict(probe))
 
 
 def _devices() -> Finding:

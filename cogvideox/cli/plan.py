@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> None:
         return
     model = read_model(options.model)
     try:
-        machine = choose_hardware(options, model[0])
+        machine = choose_hardware(options, *model)
         fits = _generate(model, overrides, machine, options) if options.task == "generate" else None
         fits = _train(model[0], overrides, machine, options) if fits is None else fits
     except UserError as error:
@@ -131,7 +131,7 @@ def _shipped() -> list[str]:
     return shipped_models()
 
 
-def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
+def choose_hardware(options: PlanOptions, spec: "ModelSpec", profile: "ModelProfile") -> "Hardware":
     """Return the GPU that the options describe, with all of its memory free, or the hardware of this machine.
 
     Raises:
@@ -141,11 +141,13 @@ def choose_hardware(options: PlanOptions, spec: "ModelSpec") -> "Hardware":
         if options.ram is not None:
             raise UserError("--ram needs a GPU: pass --vram or --gpu too, or leave --ram out to plan for this machine")
         from cogvideox.device import choose_device
-        from cogvideox.dtype import choose_dtype, dtype_name
+        from cogvideox.generation.workload import default_workload
+        from cogvideox.pretrained.offload.cpu_dtype import cpu_dtype
         from cogvideox.pretrained.offload.hardware import detect_hardware
 
         device = choose_device("auto")
-        return detect_hardware(device, dtype_name(choose_dtype("auto", device, spec.settings.dtype)))
+        is_cpu = device.type == "cpu"
+        return detect_hardware(device, cpu_dtype(profile, default_workload(spec)) if is_cpu else spec.settings.dtype)
     gibibytes = None if options.vram is None else _parse_size("--vram", options.vram) / 2**30
     if gibibytes is None:
         gibibytes = gpu_memory(str(options.gpu))
@@ -208,7 +210,12 @@ def _generate(
         if changes:
             print("each of these is enough to fit:", *changes, sep="\n  ")
         return False
-    print(f"{plan}\n{plan.table()}\nfits")
+    print(f"{plan}\n{plan.table()}")
+    if machine.device_type == "cpu":
+        from cogvideox.hardware.cpu_probe import cpu_probe
+
+        print(f"  {'speed':<8}{cpu_probe()}")
+    print("fits")
     if machine.rates == UNKNOWN_GPU:
         print("the time assumes a slow GPU; pass --gpu NAME for a better estimate")
     return True

@@ -109,8 +109,8 @@ class CogVideoX:
         Args:
             model: a shipped model's name, a folder in the diffusers layout, or a name on the Hugging Face hub.
             device: "auto" (CUDA if a GPU is available, otherwise the CPU) or any torch device.
-            dtype: "auto" (the model's dtype; float32 on a CPU, where 16-bit types are slow), "float32", "bfloat16" or
-                "float16".
+            dtype: "auto" (the model's dtype; on a CPU float32 or, for large models where it is faster, bfloat16),
+                "float32", "bfloat16" or "float16".
             memory: placement of the weights for a video of the model's default size
                 (`pretrained.offload.memory_planner`): "auto" selects the fastest placement that fits in free memory,
                 "12GB" or a number of bytes is a limit, "speed" keeps all weights on the device, and "low" minimizes

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.workload import default_workload, largest_workload
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.pretrained.offload.cpu_dtype import cpu_dtype, slow_dtype_note
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory
 from cogvideox.pretrained.offload.placement import PlacedModel, place_model, profile_model
@@ -61,14 +63,14 @@ def choose_setup(
         requests: requests that must fit in memory; defaults to a video of the model's size.
         plan: an existing `MemoryPlan`, used instead of `options.memory` and `options.weights`.
         ranks: processes that generate each video together; the device is then that of this rank.
-        benchmark: time the CPU for 0.1 s, to improve the estimated duration.
+        benchmark: measure the speed of the CPU if it is not known yet, to improve the estimated duration.
 
     Raises:
         UserError: device or dtype not available; no placement fits in memory; `compile` or `float8` not supported
             here; a prompt is longer than the model's text length.
     """
     device = choose_device(options.device) if ranks is None else ranks.device
-    dtype = choose_dtype(options.dtype, device, spec.settings.dtype)
+    dtype = _choose_dtype(spec, options.dtype, device, ranks)
     if plan is None:
         hardware = detect_hardware(device, dtype_name(dtype), measured=benchmark)
         workload = largest_workload(requests, spec) if requests else default_workload(spec)
@@ -77,6 +79,22 @@ def choose_setup(
     _check_acceleration(setup)
     check_prompts(requests, spec)
     return setup
+
+
+def _choose_dtype(spec: ModelSpec, name: str, device: torch.device, ranks: Ranks | None) -> torch.dtype:
+    """Return the compute dtype, and warn if it is slow on this CPU."""
+    if device.type != "cpu":
+        return choose_dtype(name, device, spec.settings.dtype)
+    cpu_default = "float32"
+    if dtype_name(name) == "auto":
+        choose = partial(cpu_dtype, profile_model(spec), default_workload(spec))
+        # Measurements differ between ranks, but their dtype must not.
+        cpu_default = choose() if ranks is None else ranks.run_on_rank_zero(choose)
+    dtype = choose_dtype(name, device, spec.settings.dtype, cpu_default=cpu_default)
+    note = slow_dtype_note(dtype_name(dtype))
+    if note is not None:
+        warnings.warn(note, stacklevel=3)
+    return dtype
 
 
 def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:

@@ -32,6 +32,7 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae import checkpoint_keys as vae_keys
 from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.inference.sliced import use_channels_last_weights
 from cogvideox.vae.model import CausalVAE
 
 Network = Transformer | CausalVAE | T5Encoder
@@ -134,6 +135,8 @@ def load_network(
     network, component = build_network(config), component_name(config)
     state, file = open_component(Path(folder) / component, component)
     load_strict(network, state, where=str(file), rules=diffusers_keymap(config), dtype=dtype, device=device)
+    if isinstance(network, CausalVAE) and torch.device(device).type == "cpu":
+        use_channels_last_weights(network)
     return network.requires_grad_(False)
 
 

@@ -62,9 +62,20 @@ def test_strided_inputs_and_missing_bias():
 def test_other_dtypes_and_empty_inputs(layers, dtype):
     layer, reference = (copy.deepcopy(layer).to(dtype) for layer in layers)
     x = torch.randn(3, 7, dtype=dtype)
-    assert torch.equal(layer(x), reference(x))
+    torch.testing.assert_close(layer(x), reference(x))
     assert layer(x[:0]).shape == (0, 5)
     assert layers[0](torch.randn(0, 7)).shape == (0, 5)
+
+
+@torch.no_grad()
+def test_bfloat16_with_gelu_is_rounded_once_at_most_twice(layers):
+    layer, reference = (copy.deepcopy(layer).bfloat16() for layer in layers)
+    x = torch.randn(50, 7).bfloat16()
+    exact = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double()), approximate="tanh")
+    error, pytorch_error = (
+        (out.double() - exact).norm() for out in (layer(x, gelu=True), F.gelu(reference(x), approximate="tanh"))
+    )
+    assert error <= 1.1 * pytorch_error
 
 
 def test_autocast_sets_the_dtype(layers):

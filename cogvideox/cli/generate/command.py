@@ -71,16 +71,20 @@ def _generate(batch: JobBatch, ranks: "Ranks | None" = None) -> list[int]:
     # Importing torch and rich takes seconds, so they are imported after the arguments have been checked.
     from cogvideox.generation.pipeline import CogVideoX
     from cogvideox.generation.setup import choose_setup, load_model
+    from cogvideox.hardware.cpu_probe import cpu_probe
     from cogvideox.transformer.lora.io import read_lora
 
     start, is_first_rank = time.perf_counter(), ranks is None or ranks.rank == 0
     jobs, failed = _check_prompts(batch, show=is_first_rank)
     requests = [job.request for job in jobs]
     loras = [(read_lora(checked_path(adapter.source, "LoRA")), adapter) for adapter in batch.loras]
-    setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=is_first_rank)
+    with _warnings_as_notes(is_first_rank):
+        setup = choose_setup(batch.spec, batch.load, requests=requests, ranks=ranks, benchmark=is_first_rank)
     if batch.plan_only:
         if is_first_rank:
             print(f"{setup.plan}\n{setup.plan.table()}")
+            if setup.device.type == "cpu":
+                print(f"  {'speed':<8}{cpu_probe()}")
         return failed
     if is_first_rank and not setup.plan.is_trivial:
         print_message(f"plan: {setup.plan}")

@@ -172,7 +172,7 @@ class LoadOptions:
     dtype: Annotated[
         str,
         Option(
-            "compute dtype; auto is float32 on CPUs and the model's dtype on GPUs",
+            "compute dtype; auto is the model's dtype on GPUs, and float32 or, if faster, bfloat16 on CPUs",
             "model",
             "auto|float32|bfloat16|...",
         ),

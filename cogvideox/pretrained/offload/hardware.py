@@ -1,9 +1,9 @@
 """Hardware properties for memory planning: free memory and approximate speed.
 
-Rates are estimates: those of GPUs come from a table (`gpus.py`), the rate of the CPU is measured for 0.1 s.
+Rates are estimates: those of GPUs come from a table (`gpus.py`), those of the CPU are measured once and cached
+(`hardware.cpu_probe`).
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from cogvideox.pretrained.offload.gpus import Rates, gpu_rates
 
 if TYPE_CHECKING:
     import torch
+
+    from cogvideox.hardware.cpu_probe import CPUProbe
 
 DISK_BANDWIDTH = 1.0e9
 """Read bandwidth of an average SSD without the page cache, in bytes per second."""
@@ -48,7 +50,7 @@ class Hardware:
 
 
 def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
-    """Detect the hardware of this machine. Without `measured`, low rates are assumed for a CPU."""
+    """Detect the hardware of this machine. Without `measured`, low rates are assumed for a CPU that was not probed."""
     import torch
 
     _, host_free = main_memory()
@@ -58,7 +60,12 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
         free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         name = torch.cuda.get_device_name(device)
         return Hardware("cuda", name, free_bytes, host_free, dtype, gpu_rates(name, dtype))
-    rates = _measure_cpu() if measured else UNKNOWN_CPU
+    rates = UNKNOWN_CPU
+    if device.type == "cpu":
+        from cogvideox.hardware.cpu_probe import cpu_probe, known_probe
+
+        probe = cpu_probe() if measured else known_probe()
+        rates = UNKNOWN_CPU if probe is None else cpu_rates(dtype, probe)
     return Hardware(device.type, device.type.upper(), host_free, host_free, dtype, rates)
 
 
@@ -123,15 +130,12 @@ def _read_number(file: Path, prefix: str = "") -> int | None:
     return int(numbers[0]) if numbers and numbers[0].isdigit() else None
 
 
-def _measure_cpu() -> Rates:
-    """Measure float32 matrix products for 0.1 s and derive the CPU's rates."""
-    import torch
-
-    matrix = torch.ones(512, 512)
-    torch.mm(matrix, matrix)
-    start, count = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < 0.1:
-        torch.mm(matrix, matrix)
-        count += 1
-    rate = 2 * 512**3 * count / seconds
-    return Rates(0.8 * rate, 0.5 * rate, 0.8 * rate, UNKNOWN_CPU.transfer)
+def cpu_rates(dtype: str, probe: "CPUProbe") -> Rates:
+    """Return the rates of networks on a CPU, somewhat below those of single kernels."""
+    kernels = probe.rates.get(dtype)
+    if kernels is None:  # no fast kernels: at best a tenth of the speed of float32
+        slow = probe.rates["float32"]
+        rates = (slow.linear / 10, slow.best_attention, slow.convolution / 20)
+    else:
+        rates = (kernels.linear, kernels.best_attention, kernels.convolution)
+    return Rates(0.85 * rates[0], 0.85 * rates[1], 0.7 * rates[2], UNKNOWN_CPU.transfer)

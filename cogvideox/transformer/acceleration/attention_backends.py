@@ -17,6 +17,9 @@ from time import perf_counter
 import torch
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_flash_attention_impls, sdpa_kernel
 
+from cogvideox.dtype import dtype_name
+from cogvideox.hardware.blocked_attention import blocked_attention
+from cogvideox.hardware.cpu_probe import cpu_probe
 from cogvideox.transformer.attention import Attend, Heads, StreamLayout, dense_attention
 
 _BACKENDS = {
@@ -24,6 +27,12 @@ _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
 }
+
+BLOCKED = "blocked"
+"""Name of `hardware.blocked_attention`, for CPUs on which it is faster than PyTorch's kernel."""
+MIN_PROBED_WIDTH = 1024
+"""Minimum width of a model for which the CPU's speed selects the kernel in float32. Smaller models, such as the shipped
+one, always use PyTorch's kernel, so that their results never depend on a measurement."""
 
 _WARM_UP = 0.1
 """Duration of the warm-up in seconds."""
@@ -46,6 +55,8 @@ class AttentionBackend:
     @property
     def attend(self) -> Attend:
         """Dense attention with this kernel."""
+        if self.name == BLOCKED:
+            return attend_in_blocks
         return attend_with(self.name) if self.name in _BACKENDS else dense_attention
 
     def __str__(self) -> str:
@@ -71,7 +82,8 @@ def fastest_backend(
 ) -> AttentionBackend:
     """Return the fastest kernel for a shape. The first call for a shape times the kernels, synchronizing the GPU.
 
-    Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU the result is "default".
+    Kernels that do not support the GPU, the PyTorch version or the shape are skipped. On a CPU, the cached probe
+    decides between "default" and "blocked", in float32 only for large models.
     """
     backend = _fastest(num_heads, num_tokens, batch, dtype, device, head_dim)
     if (names := _recorded.get(None)) is not None:
@@ -79,13 +91,22 @@ def fastest_backend(
     return backend
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode()
 def _fastest(
     num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, head_dim: int
 ) -> AttentionBackend:
-    if device.type != "cuda":
-        return AttentionBackend("default", {})
+    if device.type == "cuda":
+        return _timed(num_heads, num_tokens, batch, dtype, device, head_dim)
+    if device.type == "cpu" and (dtype != torch.float32 or num_heads * head_dim >= MIN_PROBED_WIDTH):
+        rates = cpu_probe().rates.get(dtype_name(dtype))
+        return AttentionBackend(BLOCKED if rates is not None and rates.prefers_blocks else "default", {})
+    return AttentionBackend("default", {})
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode()
+def _timed(
+    num_heads: int, num_tokens: int, batch: int, dtype: torch.dtype, device: torch.device, head_dim: int
+) -> AttentionBackend:
     flash = _activate_flash_attention(torch.cuda.get_device_capability(device)[0])
     heads = torch.randn(batch, num_tokens, num_heads, head_dim, dtype=dtype, device=device)
     calls = {name: partial(_milliseconds, attend_with(name), heads) for name in _BACKENDS}
@@ -102,6 +123,13 @@ def attend_with(name: str) -> Attend:
             return dense_attention(q, k, v, layout)
 
     return attend
+
+
+def attend_in_blocks(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+    """Dense attention on a CPU as explicit matrix products; PyTorch's kernel for compiled code and gradients."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or v.device.type != "cpu":
+        return dense_attention(q, k, v, layout)
+    return blocked_attention(q, k, v)
 
 
 @lru_cache(maxsize=1)

@@ -38,11 +38,11 @@ def group_moments(strips: Iterable[Strip], num_groups: int) -> tuple[Float[Tenso
 
 def _channel_moments(x: Strip) -> tuple[Float[Tensor, " n"], Float[Tensor, "n b c"], Float[Tensor, "n b c"]]:
     """Return the number of pixels, the mean and the variance of each block of x."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:
-        # For this layout, `var_mean` is 25 times slower.
+    if x.device.type == "cpu" and x.dtype != torch.float64:
+        # For this layout, `var_mean` is 25 times slower. Blocks of 16-bit values are cast while they are in cache.
         blocks = rearrange(x, "b c t h w -> b (t h w) c").split(_BLOCK, dim=1)
         moments = [
-            torch.batch_norm_update_stats(pixels.T[None, :, None], None, None, 0.0)
+            torch.batch_norm_update_stats(pixels.float().T[None, :, None], None, None, 0.0)
             for block in blocks
             for pixels in block
         ]

@@ -41,7 +41,6 @@ VALUES = {
     "a missing device": (["--device", "cuda:99"], "cuda:99"),
     "an unknown dtype": (["--dtype", "float64"], "float64"),
     "an unknown storage": (["--weights", "int4"], "exact, int8, fp8"),
-    "a dtype that is slow on a CPU": (["--device", "cpu", "--dtype", "bfloat16"], "float32"),
     "a negative prompt without guidance": (["--guidance-scale", "1", "--negative-prompt", "x"], "no effect"),
     "a misspelt option": (["--heigth", "32"], "did you mean --height?"),
     "an abbreviated option": (["--num-inf", "3"], "--num-inf"),

@@ -203,7 +203,6 @@ def test_sizes_outside_of_training_are_a_warning(pipes):
 @pytest.mark.parametrize("variant", tiny.TRANSFORMERS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_hardly_changes_the_video(pipes, folders, variant, dtype):
-    """Half precision is for GPUs; on a CPU the constructor accepts it, but `from_pretrained` does not."""
     exact, cpu = pipes[variant], torch.device("cpu")
     half_precision = CogVideoX(exact.spec, load(folders[variant], dtype=dtype), cpu, dtype)
     for values in ({}, {"guidance_scale": 1.0}):
@@ -240,9 +239,10 @@ def test_choosing_device_and_dtype(pipes):
         == torch.float16
     )
     assert choose_device("cpu") == choose_device(cpu) == cpu
-    for name, device in (("bfloat16", cpu), ("float64", gpu)):
-        with pytest.raises(UserError, match=name):
-            choose_dtype(name, device, settings.dtype)
+    assert choose_dtype("auto", cpu, settings.dtype, cpu_default="bfloat16") == torch.bfloat16
+    assert choose_dtype("bfloat16", cpu, settings.dtype) == torch.bfloat16
+    with pytest.raises(UserError, match="float64"):
+        choose_dtype("float64", gpu, settings.dtype)
     for name in ("warp", "cuda:99", "xpu", "meta"):
         with pytest.raises(UserError, match=name):
             choose_device(name)

@@ -5,10 +5,14 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 
+from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
 from cogvideox.generation.request.request import LoadOptions
+from cogvideox.generation.request.sidecar import Sidecar, repeat_with_changes
+from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, fixed_probe
 from cogvideox.transformer.acceleration.float8 import to_float8
 
 
@@ -23,6 +27,21 @@ def test_compile_on_a_cpu_needs_a_compiler(pipes, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="no-such-compiler"):
         CogVideoX.from_pretrained(pipes["2b"].spec, "cpu", compile=True)
+
+
+def test_an_explicit_dtype_is_used_and_recorded_on_a_cpu(pipes):
+    spec, slow = pipes["2b"].spec, KernelRates(*[1e10] * 4)
+    fast = KernelRates(*[1e11] * 4)
+    with fixed_probe(CPUProbe("test", {"float32": fast, "bfloat16": slow})), pytest.warns(match="bfloat16 is slower"):
+        pipe = CogVideoX.from_pretrained(spec, "cpu", "bfloat16")
+    video = pipe.generate("a red ball", seed=1)
+    assert video.metadata["dtype"] == "bfloat16" and pipe.dtype == torch.bfloat16
+    assert np.array_equal(video.frames, pipe.generate("a red ball", seed=1).frames)
+    exact = CogVideoX.from_pretrained(spec, "cpu").generate("a red ball", seed=1)
+    assert exact.metadata["dtype"] == "float32"
+    assert 0 < np.abs(exact.frames.astype(int) - video.frames).mean() < 5
+    sidecar = config.from_dict(Sidecar, video.metadata)
+    assert repeat_with_changes(sidecar, {}, {})[1].dtype == "bfloat16"
 
 
 def test_float8_needs_a_gpu_and_unchanged_weights(pipes):

@@ -6,6 +6,7 @@ from unittest.mock import MagicMock
 import torch
 from torch._subclasses import FakeTensorMode
 
+from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, fixed_probe
 from cogvideox.transformer.acceleration import attention_backends
 from cogvideox.transformer.acceleration.attention_backends import (
     attend_with,
@@ -26,6 +27,20 @@ def test_cpu_has_the_default_backend_and_no_graphs():
 
     graphed = GraphedFunction(double)
     assert torch.equal(graphed(torch.ones(3)), torch.full((3,), 2.0)) and not graphed.graphs
+
+
+def test_the_probe_selects_the_kernel_of_large_models_on_a_cpu():
+    """In float32, small models such as the shipped one do not depend on a measurement."""
+    cpu = torch.device("cpu")
+    rates = {"float32": KernelRates(1e11, 1e11, 1e11, 2e11), "bfloat16": KernelRates(1e11, 1e11, 2e11, 1e11)}
+    with fixed_probe(CPUProbe("test", rates)), torch.inference_mode():
+        assert str(fastest_backend(2, 16, 1, torch.float32, cpu)) == "default"
+        assert str(fastest_backend(30, 16, 1, torch.bfloat16, cpu)) == "default"
+        assert str(fastest_backend(30, 16, 1, torch.float16, cpu)) == "default"
+        kernel = fastest_backend(30, 16, 1, torch.float32, cpu)
+        assert str(kernel) == "blocked"
+        heads, layout = [torch.randn(1, 6, 2, 16) for _ in range(3)], StreamLayout((2, 4))
+        torch.testing.assert_close(kernel.attend(*heads, layout), dense_attention(*heads, layout))
 
 
 def test_named_backend_equals_dense_attention():

@@ -42,6 +42,33 @@ def test_moments_are_accurate_in_every_dtype(dtype):
     torch.testing.assert_close(variance, groups.var(-1, correction=0), rtol=1e-5, atol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("chunk_frames", [1, 2])
+def test_bfloat16_is_rounded_once_after_norm_and_activation(chunk_frames, monkeypatch):
+    """Norm, modulation and SiLU are computed in float32, in blocks of any size."""
+    monkeypatch.setattr(sliced, "_CACHED_VALUES", 100)
+    x = (channels_last(2, 4, chunk_frames, 6, 8) + 3).bfloat16()
+    for scale_shape in ((2, 4, chunk_frames, 3, 4), (2, 4, 1, 1, 1)):
+        scale, shift = channels_last(*scale_shape), channels_last(*scale_shape)
+        out, exact = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
+        sliced._write_activated(x, scale, shift, out)
+        sliced._write_activated(x.float(), scale, shift, exact)
+        assert torch.equal(out, exact.bfloat16())
+
+
+@torch.no_grad()
+def test_bfloat16_in_strips_equals_whole_frames():
+    vae = CausalVAE(SMALL).requires_grad_(False).bfloat16()
+    sliced.use_channels_last_weights(vae)
+    latents = torch.randn(1, 4, 3, 4, 4).bfloat16()
+    whole = vae.decode(latents)
+    torch.testing.assert_close(vae.decode(latents, strips=3), whole, rtol=0.05, atol=0.05)
+    exact = CausalVAE(SMALL).requires_grad_(False)
+    exact.load_state_dict({name: tensor.float() for name, tensor in vae.state_dict().items()})
+    error = (exact.decode(latents.float()) - whole.float()).norm() / whole.float().norm()
+    assert 0 < error < 0.03
+
+
 @pytest.mark.parametrize("layer", [Upsample, Downsample])
 @pytest.mark.parametrize("compress_time", [False, True])
 @pytest.mark.parametrize("is_first", [False, True])
