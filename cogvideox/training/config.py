@@ -16,6 +16,8 @@ from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.vae.config import DiscriminatorConfig, LossWeights, VAEConfig
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
 HELD_OUT_SEED = 1_000_000_000
 """Scenes with this seed or a higher one are used for validation only."""
 
@@ -30,11 +32,11 @@ class OptimSettings:
 
     name: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of transformer blocks; other weights use AdamW
     lr: float = 1e-3  # peak learning rate
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 1e-4
-    warmup_steps: int = 100
-    schedule: Literal["constant", "cosine"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.95)  # decay rates of the two moments
+    eps: float = 1e-8  # added to the root of the second moment
+    weight_decay: float = 1e-4  # decoupled, as in AdamW
+    warmup_steps: int = 100  # optimizer steps of linear warm-up
+    schedule: Literal["constant", "cosine"] = "cosine"  # learning rate after the warm-up
     final_lr: float = 0.0  # final learning rate as a fraction of `lr`
     grad_clip: float = 1.0  # maximum norm of the whole gradient
     moments: Literal["float32", "8bit"] = "float32"  # AdamW's moments; 8bit uses a quarter of the memory, needs torchao
@@ -58,20 +60,21 @@ class RunSettings:
         UserError: a value is out of range.
     """
 
-    num_steps: int
-    batch_size: int
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_steps: int  # optimizer steps of the whole run
+    batch_size: int  # clips, or packed rows, of an optimizer step, over all processes and accumulated micro-batches
+    seed: int = 0  # determines the order of the data, noise, timesteps and initial weights
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: mixed precision with float32 weights
     deterministic: bool = False  # deterministic GPU kernels: bit-exact reruns and resumes, but slower
     compile: bool = False  # torch.compile: the first step takes minutes, later steps are faster
     workers: int = 0  # prefetch processes; without a GPU, they compete with training for the CPU
-    ema_decay: float = 0.999
-    log_interval: int = 20
-    save_interval: int = 500
-    validate_interval: int = 500
-    keep_checkpoints: int = 2
+    ema_decay: float = 0.999  # of the averaged weights, which are validated and exported; 0: no averaging
+    log_interval: int = 20  # steps between log lines
+    save_interval: int = 500  # steps between checkpoints
+    validate_interval: int = 500  # steps between validations
+    keep_checkpoints: int = 2  # number of checkpoints that are kept
     max_skipped: int = 10  # number of consecutive non-finite steps that are skipped before the run ends
+    trackers: tuple[TrackerName, ...] = ()  # experiment trackers, in addition to metrics.jsonl; extra `trackers`
 
     def __post_init__(self) -> None:
         _check_minimum(self, "run.", num_steps=1, batch_size=1, log_interval=1, keep_checkpoints=1, max_skipped=0)
@@ -88,9 +91,9 @@ class ToyboxSampling:
         UserError: a value is out of range.
     """
 
-    num_inference_steps: int = 25
-    guidance_scale: float = 4.0
-    sampler: Sampler = "ddim"
+    num_inference_steps: int = 25  # denoising steps
+    guidance_scale: float = 4.0  # classifier-free guidance; 1: none
+    sampler: Sampler = "ddim"  # default sampler of the model, too
     num_prompts: int = 16  # number of samples on a sheet
     interval: int = 1000  # steps between sample sheets; 0: none
 
@@ -114,7 +117,7 @@ class VAETraining:
     loss: LossWeights
     crop_steps: int  # number of initial steps on square crops of clips, which are several times faster
     crop_size: int  # in pixels
-    crop_batch_size: int
+    crop_batch_size: int  # clips of a step on crops
     encoder_steps: int  # number of steps after which the encoder is frozen and only the decoder is trained
     image_interval: int  # steps between batches of single frames; 0: none
     images_per_clip: int  # a batch of single frames has this many times the batch size
@@ -205,9 +208,9 @@ class ToyboxTraining(CaptionDropout):
     schedule: ScheduleConfig
     image_interval: int = 0  # steps between batches of images (first frames of clips); 0: none
     images_per_clip: int = 2  # a batch of images has this many times the batch size
-    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")
+    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")  # repeated styles are more frequent
     train_text_encoder: bool = False  # a small text encoder trained with the transformer encodes the background only
-    timestep_sampling: Literal["explicit_uniform", "random"] = "explicit_uniform"
+    timestep_sampling: Literal["explicit_uniform", "random"] = "explicit_uniform"  # stratified, or independent
     export_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # dtype of the exported weights
     examples: tuple[str, ...] = ()  # example prompts of the exported model
 

@@ -28,6 +28,7 @@ from cogvideox.training.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from cogvideox.training.fault_tolerance.preemption import PreemptionHandler, TrainingStopped
 from cogvideox.training.fault_tolerance.run_lock import run_lock
 from cogvideox.training.metrics import throughput
+from cogvideox.training.metrics.experiment_trackers import check_packages, open_trackers
 from cogvideox.training.metrics.tracker import Tracker, print_above_heartbeat
 
 Batch = TypeVar("Batch")
@@ -81,8 +82,9 @@ class TrainingRun:
             interval=config.log_interval,
             peak=throughput.peak_flops(self.device),
             silent=not self.is_main,
+            open_trackers=lambda: open_trackers(config.trackers, self.out, self.start, self.settings),
         )
-        self._stack.callback(self.tracker.close)
+        self._stack.push(lambda error, *_: self.tracker.close(failed=error is not None))
         self.guard = NonFiniteGuard(self.tracker, self.checkpoints, config.max_skipped)
 
     def prefetch(self, make_batch: Callable[[int], Batch]) -> Generator[Batch, None, None]:
@@ -152,8 +154,9 @@ def training_run(
 
     Raises:
         UserError: the folder is in use or not writable; the device is not available; `sequence` does not divide the
-            number of ranks.
+            number of ranks; the package of an experiment tracker is missing.
     """
+    check_packages(settings.run.trackers)
     with ExitStack() as stack:
         preemption = stack.enter_context(PreemptionHandler(max_seconds))
         if settings.run.deterministic:

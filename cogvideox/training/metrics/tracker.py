@@ -1,11 +1,11 @@
-"""Metrics of a run: `metrics.jsonl`, the heartbeat line, and TensorBoard if it is installed."""
+"""Metrics of a run: `metrics.jsonl`, the heartbeat line, and experiment trackers."""
 
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
+from cogvideox.training.metrics.experiment_trackers import ExperimentTracker
 from cogvideox.untrusted.files import read_bytes
 
 Scalar = float | int | Tensor
@@ -43,6 +44,7 @@ class Tracker:
         interval: steps between two heartbeats.
         peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None: no MFU.
         silent: do not write or print; for all ranks except 0.
+        open_trackers: opens the experiment trackers; closed with this one.
 
     Raises:
         UserError: a file cannot be written, here or later.
@@ -58,17 +60,18 @@ class Tracker:
         interval: int = 20,
         peak: float | None = None,
         silent: bool = False,
+        open_trackers: Callable[[], Sequence[ExperimentTracker]] = tuple,
     ) -> None:
         self.path = Path(folder) / "metrics.jsonl"
         self.num_steps, self.samples, self.interval, self.peak, self.silent = num_steps, samples, interval, peak, silent
         if not silent:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._drop_after(start)
+                self._repeated = self._drop_after(start)
                 self._file = self.path.open("a", buffering=1, encoding="utf-8")
             except OSError as error:
                 raise cannot_write(self.path, error) from error
-            self._board = _tensorboard(self.path.parent / "tensorboard", start)
+            self._trackers = open_trackers()
         self.restart()
 
     def restart(self) -> None:
@@ -124,9 +127,15 @@ class Tracker:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        new = {name: value for name, value in values.items() if (step, name) not in self._repeated}
+        for tracker in self._trackers:
+            tracker.log(step, values if tracker.purges_repeated_steps else new)
+
+    def write_samples(self, step: int, sheet: Path) -> None:
+        """Pass a sample sheet and its video (`sample_sheet`) to the experiment trackers, if it exists."""
+        if not self.silent and sheet.exists():
+            for tracker in self._trackers:
+                tracker.log_samples(step, sheet, sheet.with_suffix(".mp4"))
 
     def print(self, text: str) -> None:
         """Print a line that the heartbeat does not overwrite."""
@@ -140,14 +149,15 @@ class Tracker:
         yield
         self._clock += time.monotonic() - start
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
+        """Close the files and the experiment trackers, which record whether the run failed."""
         if self.silent:
             return
         if sys.stderr.isatty():
             print(file=sys.stderr)
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.close(failed=failed)
 
     def _print_heartbeat(self, line: str) -> None:
         if sys.stderr.isatty():  # a line wider than the window could not be overwritten
@@ -156,16 +166,20 @@ class Tracker:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def _drop_after(self, start: int) -> None:
-        """Drop the lines of steps after `start`."""
-        kept = []
+    def _drop_after(self, start: int) -> set[tuple[int, str]]:
+        """Drop the lines of steps after `start`, and return the steps and metrics that they had."""
+        kept, dropped = [], set()
         for line in _read_lines(self.path):
             try:
-                if json.loads(line)["step"] <= start:
+                values = json.loads(line)
+                if values["step"] <= start:
                     kept.append(line)
+                else:
+                    dropped |= {(values["step"], name) for name in values}
             except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete line of a killed run
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
+        return dropped
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -211,11 +225,3 @@ def format_duration(seconds: float) -> str:
 
 def _rounded(value: float | int) -> float | int:
     return value if isinstance(value, int) else float(f"{value:.7g}")
-
-
-def _tensorboard(folder: Path, start: int):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # pip install cogvideox[train]
-        return None
-    return SummaryWriter(str(folder), purge_step=start + 1)

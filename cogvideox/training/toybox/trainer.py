@@ -117,6 +117,7 @@ def train(
                     with ema.swapped():
                         accuracies = write_samples(pipeline(model, vae, data), data, run.sample_path)
                         run.tracker.write(run.done, accuracies)
+                        run.tracker.write_samples(run.done, run.sample_path)
                 run.save()
 
         with ema.swapped():
