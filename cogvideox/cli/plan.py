@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cogvideox import config, geometry
 from cogvideox.cli.common.arguments import Parser, add_options, nearest, parse_options
@@ -287,9 +287,12 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     from cogvideox.training.fit import check_fit, suggest_changes
     from cogvideox.training.resource_estimate import estimate, format_estimate
 
-    if options.weights != "exact":
-        raise UserError(f"{options.task} trains with exact weights only: remove --weights {options.weights}")
     settings = training_settings(options.task, spec, overrides)
+    if options.weights == "int8" and settings.lora is not None:
+        settings = replace(settings, lora=replace(settings.lora, base_weights="int8"))
+    elif options.weights != "exact":
+        supported = "a LoRA trains on exact or int8 weights" if settings.lora else "sft trains exact weights"
+        raise UserError(f"{supported}: remove --weights {options.weights}")
     machine = replace(machine, dtype=settings.run.precision)
     resources = estimate(settings, machine)
     assert resources is not None  # the model is known
@@ -317,8 +320,6 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
 def fit_table() -> str:
     """Format a Markdown table: generation and LoRA training of the official models on GPUs of 8 to 24 GiB."""
     from cogvideox.pretrained.presets import preset_profile, preset_spec
-    from cogvideox.training.fit import check_fit
-    from cogvideox.training.resource_estimate import estimate
 
     lines = [
         "| model | task | " + " | ".join(f"{size} GiB ({gpu})" for size, gpu in TABLE_GPUS.items()) + " |",
@@ -328,15 +329,28 @@ def fit_table() -> str:
         spec = preset_spec(name)
         model, settings = (spec, preset_profile(spec)), training_settings("lora", spec, {})
         machines = [hypothetical_gpu(gpu, size) for size, gpu in TABLE_GPUS.items()]
-        resources = estimate(settings, machines[-1])
-        assert resources is not None
-        verdicts = [check_fit(resources, machine) for machine in machines]
         rows = {
             "generate": [_generation_cell(model, machine) for machine in machines],
-            "lora": ["fits" if verdict.fits else f"no: needs {format_gib(verdict.needed)}" for verdict in verdicts],
+            "lora": [_lora_cell(settings, machine) for machine in machines],
         }
         lines += [f"| {name} | {task} | " + " | ".join(cells) + " |" for task, cells in rows.items()]
     return "\n".join(lines)
+
+
+def _lora_cell(settings: "DiffusionTraining", machine: "Hardware") -> str:
+    from cogvideox.training.fit import check_fit
+    from cogvideox.training.resource_estimate import estimate
+    from cogvideox.transformer.lora.config import BaseWeights
+
+    assert settings.lora is not None
+    needed = 0
+    for base_weights in get_args(BaseWeights):
+        resources = estimate(replace(settings, lora=replace(settings.lora, base_weights=base_weights)), machine)
+        assert resources is not None  # the model is known
+        if (verdict := check_fit(resources, machine)).fits:
+            return "fits" if base_weights == "exact" else f"fits with lora.base_weights={base_weights}"
+        needed = verdict.needed
+    return f"no: needs {format_gib(needed)}"
 
 
 def _generation_cell(model: "tuple[ModelSpec, ModelProfile]", machine: "Hardware") -> str:

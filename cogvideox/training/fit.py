@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from cogvideox.formatting import format_gib
 from cogvideox.geometry import FRAME_RATIO
@@ -9,6 +10,7 @@ from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate, clip_tokens, estimate
+from cogvideox.transformer.lora.config import BaseWeights
 
 NUM_RANKS = (2, 4, 8)
 """Numbers of GPUs that are suggested for a run that does not fit on one."""
@@ -58,6 +60,13 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
 
     if settings.checkpointing != "full" and fits(replace(settings, checkpointing="full")):
         yield "checkpointing=full"
+    lora = settings.lora
+    if lora is not None:
+        formats = get_args(BaseWeights)  # from large to small
+        smaller = (replace(lora, base_weights=name) for name in formats[formats.index(lora.base_weights) + 1 :])
+        enough = next((lora for lora in smaller if fits(replace(settings, lora=lora))), None)
+        if enough is not None:
+            yield f"lora.base_weights={enough.base_weights} (changes the result slightly)"
     smaller_moments = replace(settings, optim=replace(settings.optim, moments="8bit"))
     if settings.optim.name == "adamw" and settings.optim.moments != "8bit" and fits(smaller_moments):
         yield "optim.moments=8bit (needs the extra `quant`)"
@@ -78,7 +87,8 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
         runs = [run for run in map(with_frames, counts) if run.row_tokens <= most_tokens]
         if (shorter := next(filter(fits, runs[:3]), None)) is not None:
             yield f"target.num_frames={shorter.target.num_frames} row_tokens={shorter.row_tokens}"
-    is_sharded = settings.optim.name == "adamw" and settings.optim.moments == "float32"
+    is_exact = lora is None or lora.base_weights == "exact"
+    is_sharded = settings.optim.name == "adamw" and settings.optim.moments == "float32" and is_exact
     for num_ranks in NUM_RANKS if is_sharded else ():
         if fits(settings, num_ranks):
             yield f"{num_ranks} such devices (torchrun --nproc-per-node {num_ranks})"

@@ -27,6 +27,7 @@ from cogvideox.pretrained.offload.vae_cost import vae_flops, vae_parameters
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import OptimSettings, ToyboxTraining, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.diffusion.quantized_base import BYTES_PER_WEIGHT
 from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
@@ -145,6 +146,10 @@ def _estimate_diffusion(
     elif dtype != "float32":  # a bfloat16 copy of trained weights; frozen ones are bfloat16 themselves
         frozen = 0 if all_weights else parameters.num_blocks * block
         memory["weights"] += ITEMSIZE[dtype] * trained - (FLOAT32 - ITEMSIZE[dtype]) * frozen
+    if settings.lora is not None and settings.lora.base_weights != "exact":
+        stored = BYTES_PER_WEIGHT[settings.lora.base_weights] * parameters.num_blocks * block
+        largest_matrix = parameters.block_matrices // 3  # the one that is dequantized
+        memory["weights"] += round(stored) - ITEMSIZE[dtype] * (parameters.num_blocks * block - largest_matrix)
     memory["activations"] = activations // settings.sequence
     recomputed = {"none": (0, 0), "full": (1, 1), "selective": (1, 0)}[settings.checkpointing]
     linear, attention = step_flops(config, row * run.batch_size, all_weights=all_weights)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cogvideox.training.diffusion.quantized_base import quantize_base
 from cogvideox.transformer.lora import inject
+from cogvideox.transformer.lora.config import BaseWeights
 from cogvideox.transformer.lora.io import read_lora, write_lora
 from cogvideox.transformer.model import Transformer
 from tests.parity.test_transformer import (
@@ -149,15 +151,19 @@ def random_lora(model: Transformer, rank: int, targets: list[str], **options) ->
     return lora
 
 
+@pytest.mark.parametrize("base_weights", ["exact", "int8", "nf4"])
 @pytest.mark.parametrize("keep_alpha", [False, True])
 @torch.no_grad()
-def test_written_lora_files_load_in_diffusers(keep_alpha: bool, tmp_path: Path) -> None:
-    """Layers with different ranks and alphas; files with alpha = rank also load without metadata."""
+def test_written_lora_files_load_in_diffusers(keep_alpha: bool, base_weights: BaseWeights, tmp_path: Path) -> None:
+    """Layers with different ranks and alphas; files with alpha = rank also load without metadata. The weights of the
+    model on which the LoRA is trained may be quantized."""
     model, reference = model_pair(small_config("2b", base=(9, 8, 12)))
     inputs = random_inputs(model.config, SIZE)
     wide, narrow = random_lora(model, 4, ALL, alpha=2.0), random_lora(model, 2, ["to_q", "proj_out"], alpha=3.0)
     inject.add_lora(model, inject.LoRA({**wide.layers, **narrow.layers}))
     expected = model(**inputs)
+    if base_weights != "exact":
+        quantize_base(model, base_weights)
     file = tmp_path / "lora.safetensors"
     write_lora(inject.extract_lora(model), file, keep_alpha=keep_alpha)
 

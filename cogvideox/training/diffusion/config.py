@@ -31,13 +31,13 @@ class SampleSettings:
         UserError: a value is out of range, or not a valid size or frame count.
     """
 
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()  # one sample video for each
     images: tuple[str, ...] = ()  # image files, one for each prompt, for an image-to-video model
     interval: int = 500  # steps between sample sheets; 0: only after the last step
     num_inference_steps: int | None = None  # for this and the fields below, None is the model's default
-    num_frames: int | None = None
-    height: int | None = None
-    width: int | None = None
+    num_frames: int | None = None  # 4k+1
+    height: int | None = None  # in pixels
+    width: int | None = None  # in pixels
 
     def __post_init__(self) -> None:
         for name, minimum in (("interval", 0), ("num_inference_steps", 1)):
@@ -81,9 +81,9 @@ class DiffusionTraining(CaptionDropout):
     norm_statistics: NormStatistics | None = None  # for encoding folders; None: as the model's training clips
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
-    timestep_sampling: TimestepSampling = "explicit_uniform"
+    timestep_sampling: TimestepSampling = "explicit_uniform"  # stratified, or independent
     # Number of ranks for explicit_uniform_ranks; None: the data-parallel world size.
-    timestep_ranks: int | None = field(default=None, metadata=VARIANT)
+    timestep_ranks: int | None = field(default=None, metadata=VARIANT)  # for "explicit_uniform_ranks"; None: this run's
     packing: Packing = field(default="frame_pack", metadata=VARIANT)  # clips of a row: of all lengths, or of one length
     # Noise schedule and prediction type; None: the model's.
     schedule: ScheduleConfig | None = field(default=None, metadata=VARIANT)
@@ -103,6 +103,8 @@ class DiffusionTraining(CaptionDropout):
             raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
         if self.lora is not None and self.schedule is not None:
             raise UserError("a LoRA file has no noise schedule: remove schedule, or train all weights")
+        if self.lora is not None and self.lora.base_weights != "exact" and self.run.compile:
+            raise UserError(f"run.compile does not support lora.base_weights={self.lora.base_weights}: set it to false")
         if self.sequence < 1:
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.toybox_validation is not None and self.validation is not None:

@@ -32,6 +32,7 @@ from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.export import export
 from cogvideox.training.diffusion.latent_stores import TrainingStores, open_stores
 from cogvideox.training.diffusion.loss import clip_losses
+from cogvideox.training.diffusion.quantized_base import quantize_base
 from cogvideox.training.diffusion.validation import validation_loss, write_samples
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
@@ -130,8 +131,10 @@ def train(
                         if held_out is not None:
                             losses = validation_loss(model, held_out, spec, schedule, run.config.seed, rule)
                             run.tracker.write(run.done, losses)
-                        if sampling and (accuracies := write_samples(model, spec, settings, run)):
-                            run.tracker.write(run.done, accuracies)
+                        if sampling:
+                            if accuracies := write_samples(model, spec, settings, run):
+                                run.tracker.write(run.done, accuracies)
+                            run.tracker.write_samples(run.done, run.sample_path)
                 run.save()
         with ema.swapped():
             return export(model, spec, settings, run, loader)
@@ -168,6 +171,8 @@ def build_transformer(settings: DiffusionTraining, spec: ModelSpec) -> tuple[Tra
     lora = settings.lora
     factors = inject.create_lora(model, generator, rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
     inject.add_lora(model, factors, trainable=True)
+    if lora.base_weights != "exact":
+        quantize_base(model, lora.base_weights)
     return model.train(), inject.lora_parameters(model)
 
 
@@ -175,7 +180,7 @@ def cast_frozen_weights(model: Transformer) -> None:
     """Cast the frozen matrices to bfloat16 in place, to halve the memory of the base model in LoRA training. Results do
     not change, because autocast multiplies in bfloat16 anyway."""
     for layer in model.modules():
-        if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
+        if isinstance(layer, nn.Linear) and not layer.weight.requires_grad and layer.weight.is_floating_point():
             layer.weight.data = layer.weight.data.bfloat16()
 
 
@@ -234,6 +239,11 @@ def _check_processes(settings: DiffusionTraining) -> None:
             raise UserError("optim.name=muon supports a single process only: use adamw and a lower optim.lr")
         if settings.optim.moments == "8bit":  # quantization blocks are not aligned with shards
             raise UserError("optim.moments=8bit supports a single process only: use float32, which ranks shard anyway")
+        if settings.lora is not None and settings.lora.base_weights != "exact":
+            raise UserError(
+                f"lora.base_weights={settings.lora.base_weights} supports a single process only: use exact, which "
+                "ranks shard anyway"
+            )
     elif settings.sequence > 1:
         raise UserError(
             f"sequence={settings.sequence} needs at least {settings.sequence} processes: start them with torchrun"

@@ -9,14 +9,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import DataSource
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.gpus import UNKNOWN_GPU
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import build_transformer
+from cogvideox.training.fit import check_fit, suggest_changes
 from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.resource_estimate import _transformer_activations, estimate, format_estimate
 from cogvideox.training.vae.trainer import reconstruct
+from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 from tests import tiny, tiny_runs
@@ -140,3 +143,25 @@ def test_lora_training_of_the_5b_model_fits_in_24_gb():
     resources = estimate(RECIPES["lora"](), H100)
     assert resources.memory["weights"] == pytest.approx(2 * resources.parameters + 6 * resources.trained, rel=0.05)
     assert sum(resources.memory.values()) < 22e9
+
+
+@pytest.mark.parametrize(("base_weights", "gibibytes"), [("int8", 16), ("nf4", 12)])
+def test_lora_training_of_the_5b_model_on_quantized_weights_fits_on_smaller_gpus(base_weights, gibibytes):
+    settings = RECIPES["lora"]()
+    assert settings.lora is not None
+    smaller = replace(settings, lora=replace(settings.lora, base_weights=base_weights))
+    machine = hypothetical_gpu("", gibibytes, "bfloat16")
+    for run, fits in ((settings, False), (smaller, True)):
+        resources = estimate(run, machine)
+        assert resources is not None and check_fit(resources, machine).fits == fits
+    assert any(base_weights in change for change in suggest_changes(settings, machine))
+
+
+@pytest.mark.parametrize("base_weights", ["int8", "nf4"])
+def test_the_estimated_weights_are_those_of_the_quantized_model(base_weights):
+    settings = replace(RECIPES["toybox-lora"](), lora=LoRASettings(base_weights=base_weights))
+    model, _ = build_transformer(settings, read_spec("toybox"))
+    stored = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()) if tensor.dtype != torch.int64)
+    dequantized = 4 * 4 * model.config.width**2  # the largest matrix, in float32
+    resources = estimate(settings, None)
+    assert resources is not None and resources.memory["weights"] == pytest.approx(stored + dequantized, rel=0.03)
