@@ -39,6 +39,9 @@ class ToyboxClips:
     mention no motion.
 
     Attributes:
+        num_clips: number of clips.
+        first_seed: seed of the first scene.
+        grammar: world and captions: one toy in a small world (core), one toy (full), one or two toys (pair).
         num_frames: number of frames per clip, 4k+1.
         height, width: size in pixels.
         fps: frames per second.
@@ -89,7 +92,7 @@ class ToyboxSource:
 
     clips: ToyboxClips
     weight: float = 1.0  # sampling weight
-    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
+    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")  # one per use
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:

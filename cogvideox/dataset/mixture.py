@@ -46,8 +46,8 @@ class DataSource:
         UserError: the weight is not positive.
     """
 
-    store: str
-    weight: float = 1.0
+    store: str  # a latent store, or for training a folder of clips
+    weight: float = 1.0  # relative sampling weight
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:

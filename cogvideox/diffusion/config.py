@@ -49,7 +49,7 @@ class ScheduleConfig:
         UserError: a value is out of range.
     """
 
-    num_train_timesteps: int = 1000
+    num_train_timesteps: int = 1000  # timesteps of the noise schedule
     beta_start: float = 0.00085
     """Variance added at the first timestep, before shift and rescaling."""
     beta_end: float = 0.012
@@ -58,7 +58,7 @@ class ScheduleConfig:
     """Divisor of the signal-to-noise ratio at every timestep; 1.0 is no shift."""
     rescale_betas_zero_snr: bool = True
     """Zero terminal SNR: the last timestep is pure noise (Lin et al. 2023)."""
-    prediction_type: PredictionType = field(default="v_prediction", metadata=VARIANT)
+    prediction_type: PredictionType = field(default="v_prediction", metadata=VARIANT)  # what the network predicts
 
     def __post_init__(self) -> None:
         if self.num_train_timesteps < 2:

@@ -151,11 +151,11 @@ class LossWeights:
     Reconstruction terms are means over pixels, and `kl` is a mean over latent elements.
     """
 
-    l1: float = 1.0
-    l2: float = 1.0
+    l1: float = 1.0  # absolute error of pixels
+    l2: float = 1.0  # squared error of pixels
     perceptual: float = 0.0
     """Weight of the perceptual term: LPIPS or, without its weight files, random features (`losses.perceptual`)."""
-    kl: float = 2e-4
+    kl: float = 2e-4  # KL divergence of the latents from a normal distribution
     gan: float = 0.0
     """Weight of the GAN loss, multiplied by the adaptive weight (`losses.discriminator.adaptive_weight`)."""
 

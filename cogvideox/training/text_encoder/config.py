@@ -19,7 +19,7 @@ class TextEncoderTraining:
 
     model: T5Config
     text_length: int  # tokens of a prompt, padding included, as in the transformer
-    num_decoder_layers: int
+    num_decoder_layers: int  # layers of the decoder, which is discarded after training
     optim: OptimSettings
     run: RunSettings
     num_sentinels: int = 16  # number of tokens that mark removed spans
@@ -29,7 +29,14 @@ class TextEncoderTraining:
     paraphrase_fraction: float = 0.25  # fraction of documents of two captions, the second of which is removed
     paired_fraction: float = 0.5  # fraction of documents of two captions, with single tokens of the second removed
     paired_corruption_rate: float = 0.3  # fraction of the second caption's tokens that are removed
-    caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")
+    caption_styles: tuple[CaptionStyle, ...] = (
+        "short",
+        "plain",
+        "dense",
+        "free",
+        "free",
+        "free",
+    )  # repeated: more frequent
     num_held_out: int = 256  # number of documents for validation
 
     def __post_init__(self) -> None:
