@@ -150,8 +150,12 @@ class Trackio:
         self.run.log(media, step=step)
 
     def close(self, *, failed: bool) -> None:
+        from trackio import context_vars
+
         with redirect_stdout(sys.stderr):
             self.run.finish()
+        if context_vars.current_run.get() is self.run:  # Trackio would finish it again, and print, when Python exits
+            context_vars.current_run.set(None)
 
 
 def check_packages(names: Collection[TrackerName]) -> None:
