@@ -9,22 +9,51 @@ import torch
 
 from cogvideox.errors import UserError
 
+_GPU_KINDS = ("cuda", "xpu", "mps")
+"""Kinds of GPUs, in the order of preference."""
+
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """Return the device with this name; "auto" selects CUDA if there is a GPU, otherwise the CPU.
+    """Return the device with this name; "auto" selects the first available of CUDA, XPU (Intel), MPS (Apple) and CPU.
 
     Raises:
         UserError: the device is not available; the message lists the available ones.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(next((kind for kind in _GPU_KINDS if _is_available(kind)), "cpu"))
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # fails on "meta", which allocates tensors without values
     except (RuntimeError, AssertionError):  # AssertionError: torch was built without CUDA
-        available = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        others = (kind for kind in _GPU_KINDS if kind != "cuda" and _is_available(kind))
+        available = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *others])
         raise UserError(f"device {str(name)!r} is not available; use one of {available}") from None
     return device
+
+
+def _is_available(kind: str) -> bool:
+    module: Any = torch.backends.mps if kind == "mps" else getattr(torch, kind)
+    return module.is_available()
+
+
+def free_device_memory(device: torch.device) -> int | None:
+    """Return the free memory of a GPU in bytes, including memory cached by torch, which it reuses; None for a CPU.
+
+    The memory of Apple's GPUs is part of main memory.
+    """
+    if device.type in ("cuda", "xpu"):
+        module: Any = getattr(torch, device.type)
+        free_bytes, _ = module.mem_get_info(device)
+        return free_bytes + module.memory_reserved(device) - module.memory_allocated(device)
+    if device.type == "mps":
+        return max(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory(), 0)
+    return None
+
+
+def empty_device_cache(device: torch.device) -> None:
+    """Free memory of a GPU that torch has cached but does not use."""
+    if device.type in _GPU_KINDS:
+        getattr(torch, device.type).empty_cache()
 
 
 def device_context(device: torch.device) -> AbstractContextManager:

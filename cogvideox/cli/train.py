@@ -97,15 +97,17 @@ def train(
         SystemExit: with `dry_run`, the run does not fit in the memory of this machine (status 1).
     """
     from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.precision import with_precision
 
     settings = with_data(resolve_settings(recipe, overrides or {}, config_file), data)
     if policy is not None:
         settings = with_policy(settings, policy)
     if dry_run:
-        _dry_run(settings)
+        _dry_run(with_precision(settings))
         return True
     if out is None:
         out = _default_folder(recipe, config_file)
+    settings = with_precision(settings, out, resume=resume)
     first = os.environ.get("RANK", "0") == "0"
     if first and isinstance(settings, DiffusionTraining):
         print("\n".join(resource_summary(settings)), file=sys.stderr, flush=True)

@@ -55,7 +55,8 @@ class VideoSet:
             return False
         assert self.load is not None
         path, request = self.paths[item.id], self.requests[item.id]
-        model = {"model": self.protocol.model, "weights": self.load.weights, "float8": self.load.float8}
+        model = {"model": self.protocol.model}
+        model |= {name: getattr(self.load, name) for name in ("weights", "float8", "int8_compute")}
         return not (path.is_file() and is_sidecar_of(sidecar_path(path), request, model))
 
 
@@ -205,7 +206,7 @@ def _other_options(values: Mapping[str, Any], load: LoadOptions | Sidecar) -> st
         for name, value in values.items()
         if name in defaults and name not in _DIFFERENT and value not in (defaults[name], "", None, False)
     }
-    for name in ("dtype", "weights", "float8", "loras"):
+    for name in ("dtype", "weights", "float8", "int8_compute", "loras"):
         if (value := getattr(load, name, ())) not in ("auto", "exact", False, ()):
             others[name] = config.to_dict(value)
     return ", ".join(f"{name}={value}" for name, value in others.items()) or "defaults"

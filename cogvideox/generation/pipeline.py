@@ -47,6 +47,7 @@ from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.records import Video
 from cogvideox.transformer.acceleration.attention_backends import record_backends
 from cogvideox.transformer.acceleration.float8 import is_float8
+from cogvideox.transformer.acceleration.int8 import is_int8
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.inject import LoRA
 from cogvideox.transformer.lora.io import read_lora
@@ -101,6 +102,7 @@ class CogVideoX:
         memory: int | str | MemoryPlan = "auto",
         weights: str = "exact",
         compile: bool = False,
+        int8_compute: bool = False,
         float8: bool = False,
         ranks: Ranks | None = None,
     ) -> "CogVideoX":
@@ -108,7 +110,7 @@ class CogVideoX:
 
         Args:
             model: a shipped model's name, a folder in the diffusers layout, or a name on the Hugging Face hub.
-            device: "auto" (CUDA if a GPU is available, otherwise the CPU) or any torch device.
+            device: "auto" (CUDA, XPU or MPS if available, otherwise the CPU) or any torch device.
             dtype: "auto" (the model's dtype; on a CPU float32 or, for large models where it is faster, bfloat16),
                 "float32", "bfloat16" or "float16".
             memory: placement of the weights for a video of the model's default size
@@ -118,6 +120,8 @@ class CogVideoX:
             weights: "int8" or "fp8" to store weight matrices in 8 bits, which changes the output.
             compile: compile the transformer's blocks with `torch.compile`. The first step at each size takes a few
                 seconds longer; later steps are faster.
+            int8_compute: compute the blocks' large matrix products in int8, on CPUs that support it: faster, but
+                changes the output.
             float8: compute the blocks' large matrix products in FP8, on GPUs with FP8 support: faster, but changes the
                 output.
             ranks: processes that generate each video together (`parallel.mesh.init_ranks`). Every rank must make the
@@ -125,7 +129,8 @@ class CogVideoX:
 
         Raises:
             UserError: unknown model; incomplete or damaged folder; device or dtype not available; no placement fits in
-                memory; `compile` or `float8` not supported here; attention heads not divisible among the `ranks`.
+                memory; `compile`, `float8` or `int8_compute` not supported here; attention heads not divisible among
+                the `ranks`.
         """
         spec = model if isinstance(model, ModelSpec) else read_spec(model)
         plan = memory if isinstance(memory, MemoryPlan) else None
@@ -136,6 +141,7 @@ class CogVideoX:
             "memory": memory if plan is None else None,
             "weights": weights,
             "compile": compile,
+            "int8_compute": int8_compute,
             "float8": float8,
         }
         options = LoadOptions(**check_values(LoadOptions, values))
@@ -253,6 +259,7 @@ class CogVideoX:
             loras=tuple(self._loras.values()),
             weights=self.model.plan.weight_format if isinstance(self.model, PlacedModel) else "exact",
             float8=is_float8(self.model.transformer),
+            int8_compute=is_int8(self.model.transformer),
         )
 
     def load_lora(

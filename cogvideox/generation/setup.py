@@ -26,6 +26,7 @@ from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
 from cogvideox.transformer.acceleration.float8 import has_float8_arithmetic, to_float8
+from cogvideox.transformer.acceleration.int8 import has_int8_arithmetic, to_int8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
 """Advice in error messages: settings that keep the transformer's weights on the device and unquantized."""
@@ -38,7 +39,7 @@ class Setup:
     Attributes:
         dtype: the networks' compute dtype.
         plan: placement of the weights and slicing of the VAE with which the model fits in memory.
-        compile, float8: see `LoadOptions`.
+        compile, float8, int8_compute: see `LoadOptions`.
     """
 
     device: torch.device
@@ -46,6 +47,7 @@ class Setup:
     plan: MemoryPlan
     compile: bool = False
     float8: bool = False
+    int8_compute: bool = False
 
 
 def choose_setup(
@@ -66,8 +68,8 @@ def choose_setup(
         benchmark: measure the speed of the CPU if it is not known yet, to improve the estimated duration.
 
     Raises:
-        UserError: device or dtype not available; no placement fits in memory; `compile` or `float8` not supported
-            here; a prompt is longer than the model's text length.
+        UserError: device or dtype not available; no placement fits in memory; `compile`, `float8` or `int8_compute` not
+            supported here; a prompt is longer than the model's text length.
     """
     device = choose_device(options.device) if ranks is None else ranks.device
     dtype = _choose_dtype(spec, options.dtype, device, ranks)
@@ -75,7 +77,7 @@ def choose_setup(
         hardware = detect_hardware(device, dtype_name(dtype), measured=benchmark)
         workload = largest_workload(requests, spec) if requests else default_workload(spec)
         plan = plan_memory(profile_model(spec), workload, hardware, parse_memory(options.memory), options.weights)
-    setup = Setup(device, dtype, plan, options.compile, options.float8)
+    setup = Setup(device, dtype, plan, options.compile, options.float8, options.int8_compute)
     _check_acceleration(setup)
     check_prompts(requests, spec)
     return setup
@@ -108,6 +110,8 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
         raise UserError(f"out of memory while loading the model: {suggest_setting(setup.plan)}")
     if setup.float8:
         to_float8(model.transformer)
+    if setup.int8_compute:
+        to_int8(model.transformer)
     if setup.compile:
         compile_blocks(model.transformer)
     return model
@@ -115,7 +119,8 @@ def load_model(spec: ModelSpec, setup: Setup) -> PlacedModel:
 
 def _check_acceleration(setup: Setup) -> None:
     device = setup.device
-    for name, enabled in (("compile", setup.compile), ("float8", setup.float8)):
+    options = {"compile": setup.compile, "float8": setup.float8, "int8_compute": setup.int8_compute}
+    for name, enabled in options.items():
         if enabled and not setup.plan.transformer_is_resident:
             raise UserError(
                 f"{name} needs unquantized weights that stay on the device: leave it out, or {RESIDENT_HINT}"
@@ -124,6 +129,12 @@ def _check_acceleration(setup: Setup) -> None:
     if setup.compile and device.type == "cpu" and shutil.which(compiler) is None:
         raise UserError(
             f"compile needs a C++ compiler on a CPU, and {compiler!r} is not installed: install it or set CXX"
+        )
+    if setup.int8_compute and (device.type != "cpu" or not has_int8_arithmetic()):
+        raise UserError(
+            "int8_compute needs a CPU with 8-bit dot products (VNNI or AMX), and "
+            f"{'this CPU' if device.type == 'cpu' else f'device={str(device)!r}'} has none: leave it out "
+            "(--no-int8-compute)"
         )
     if setup.float8 and not has_float8_arithmetic(device):
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"device={str(device)!r}"

@@ -63,8 +63,8 @@ class RunSettings:
     num_steps: int  # optimizer steps of the whole run
     batch_size: int  # clips, or packed rows, of an optimizer step, over all processes and accumulated micro-batches
     seed: int = 0  # determines the order of the data, noise, timesteps and initial weights
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU if there is one
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: mixed precision with float32 weights
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = "auto"  # auto: a GPU if there is one
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"  # bfloat16: mixed precision with float32 weights
     deterministic: bool = False  # deterministic GPU kernels: bit-exact reruns and resumes, but slower
     compile: bool = False  # torch.compile: the first step takes minutes, later steps are faster
     workers: int = 0  # prefetch processes; without a GPU, they compete with training for the CPU

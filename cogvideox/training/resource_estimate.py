@@ -381,7 +381,7 @@ def _has_rates(machine: Hardware | None, precision: str) -> bool:
     """Return whether the machine's compute rates are known: measured for a CPU in float32, listed for GPUs."""
     if machine is None:
         return False
-    return precision == "float32" if machine.device_type == "cpu" else machine.rates.peak is not None
+    return machine.dtype == precision if machine.device_type == "cpu" else machine.rates.peak is not None
 
 
 def _step_seconds(

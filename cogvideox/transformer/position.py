@@ -126,8 +126,9 @@ def rotate(x: Float[Tensor, "b n k c"], rope: Float[Tensor, "n p 2"]) -> Float[T
     """Apply RoPE: rotate each pair of channels (2i, 2i+1) of queries or keys by its token's angle, in float32."""
     pairs = x.float().unflatten(-1, (-1, 2))
     rotation = rope[:, None]
-    if torch.compiler.is_compiling():
-        # The compiler fuses real arithmetic into one pass, but does not support complex numbers.
+    if torch.compiler.is_compiling() or x.device.type == "mps":
+        # The compiler fuses real arithmetic into one pass, but does not support complex numbers; nor do old versions of
+        # PyTorch on Apple GPUs.
         (real, imag), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         rotated = torch.stack((real * cos - imag * sin, imag * cos + real * sin), dim=-1)
     else:

@@ -7,10 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cogvideox.device import deterministic_algorithms, full_precision_convolutions
+from cogvideox.device import choose_device, deterministic_algorithms, full_precision_convolutions
 from cogvideox.dtype import widest_float
+from cogvideox.errors import UserError
 from cogvideox.text.encoder import position_buckets
-from cogvideox.transformer.position import positions_for
+from cogvideox.transformer.position import positions_for, rotate
 from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.inference import group_stats
 
@@ -24,6 +25,24 @@ class NoFloat64(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and tensor.device == META and tensor.dtype == torch.float64:
                 raise TypeError(f"{func} creates float64")
         return created
+
+
+@pytest.mark.parametrize("kinds", [("cuda", "mps"), ("xpu", "mps"), ("mps",), ()])
+def test_auto_selects_the_first_available_kind_of_gpu(kinds, monkeypatch):
+    """No such device is needed: only the selection is tested."""
+    for kind, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.backends.mps)):
+        monkeypatch.setattr(module, "is_available", lambda kind=kind: kind in kinds)
+    assert choose_device("auto").type == (*kinds, "cpu")[0]
+    with pytest.raises(UserError, match=", ".join(["cpu", *(kind for kind in kinds if kind != "cuda")])):
+        choose_device("warp")
+
+
+def test_rotary_positions_without_complex_numbers(monkeypatch):
+    """Apple GPUs use the real arithmetic of compiled code."""
+    x, rope = torch.randn(1, 5, 2, 8), torch.randn(5, 4, 2)
+    expected = rotate(x, rope)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rotate(x, rope), expected)
 
 
 def test_float32_convolutions_are_not_tf32():

@@ -88,7 +88,8 @@ def build_jobs(arguments: Arguments) -> JobBatch:
     requests = [request for request, _, _ in planned]
     outputs = name_outputs(command.output, requests, command.sheet, from_file=from_file)
     jobs = [Job(request, inputs, output, line) for (request, inputs, line), output in zip(planned, outputs)]
-    model = {"model": spec.name, "loras": loras, "weights": load.weights, "float8": load.float8}
+    model = {"model": spec.name, "loras": loras}
+    model |= {name: getattr(load, name) for name in ("weights", "float8", "int8_compute")}
     if from_file and not command.plan:
         jobs = [job for job in jobs if not is_complete(job.output, job.request, model)]
         if len(jobs) < len(requests):

@@ -168,7 +168,9 @@ class LoadOptions:
         str,
         Option("a shipped model (toybox), a model folder or a Hugging Face hub name", "model", "MODEL", common=True),
     ] = "toybox"
-    device: Annotated[str, Option("device; auto is CUDA if a GPU is available", "model", "auto|cpu|cuda")] = "auto"
+    device: Annotated[
+        str, Option("device; auto is a GPU (CUDA, XPU or MPS) if available", "model", "auto|cpu|cuda|...")
+    ] = "auto"
     dtype: Annotated[
         str,
         Option(
@@ -191,6 +193,9 @@ class LoadOptions:
     ] = "exact"
     compile: Annotated[
         bool, Option("compile the transformer's blocks: the first step is slower, later steps are faster", "model")
+    ] = False
+    int8_compute: Annotated[
+        bool, Option("large matrix products in int8, on CPUs that support it: faster, but changes the output", "model")
     ] = False
     float8: Annotated[
         bool, Option("large matrix products in FP8, on GPUs that support it: faster, but changes the output", "model")

@@ -36,6 +36,7 @@ class Sidecar(Request):
     loras: tuple[AppliedLoRA, ...] = ()
     weights: WeightFormat = "exact"
     float8: bool = False
+    int8_compute: bool = False
     attention: str = "default"
     """The attention kernel, for information only: every generation selects the fastest kernel."""
 

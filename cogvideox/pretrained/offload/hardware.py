@@ -53,13 +53,17 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
     """Detect the hardware of this machine. Without `measured`, low rates are assumed for a CPU that was not probed."""
     import torch
 
+    from cogvideox.device import free_device_memory
+
     _, host_free = main_memory()
-    if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        # Include memory cached by torch's allocator, which it reuses.
-        free_bytes += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free_bytes = free_device_memory(device)
+    if free_bytes is not None and device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return Hardware("cuda", name, free_bytes, host_free, dtype, gpu_rates(name, dtype))
+    if free_bytes is not None:
+        return Hardware(
+            device.type, device.type.upper(), min(free_bytes, host_free), host_free, dtype, gpu_rates("", dtype)
+        )
     rates = UNKNOWN_CPU
     if device.type == "cpu":
         from cogvideox.hardware.cpu_probe import cpu_probe, known_probe

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
+from cogvideox.device import empty_device_cache
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.pretrained.components import (
     Network,
@@ -210,7 +211,7 @@ class GroupOffload:
 
 def free_cached_memory(device: torch.device) -> None:
     """Free memory that torch or the C library has cached but does not use."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    else:
+    if device.type == "cpu":
         release_memory()
+    else:
+        empty_device_cache(device)

@@ -31,6 +31,7 @@ from cogvideox.training.config import HELD_OUT_SEED
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim.optimizers import build_optimizer, clip_grad_norm, optimizer_step
+from cogvideox.training.precision import with_precision
 from cogvideox.training.run import training_run
 
 TOKENIZER_STEPS = 16
@@ -54,6 +55,7 @@ def train(
         UserError: several processes; the device is not available; a model or the data cannot be loaded; `out` contains
             a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     if world_size() > 1:
         raise UserError("captioner training runs in a single process: start it without torchrun")
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:

@@ -28,6 +28,7 @@ from cogvideox.training.captioner.summarizer_data import PairBatch, PairData, ch
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim.optimizers import build_optimizer, clip_grad_norm, optimizer_step
+from cogvideox.training.precision import with_precision
 from cogvideox.training.run import training_run
 
 MAX_SUMMARY_TOKENS = 200
@@ -50,6 +51,7 @@ def train(
         UserError: several processes; the device is not available; the model or the data cannot be loaded; `out`
             contains a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     if world_size() > 1:
         raise UserError("summarizer training runs in a single process: start it without torchrun")
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:

@@ -39,6 +39,7 @@ from cogvideox.training.metrics import throughput, timestep_bins
 from cogvideox.training.metrics.tracker import Scalar, StepWork
 from cogvideox.training.optim import optimizers
 from cogvideox.training.optim.adamw_8bit import import_torchao_adamw
+from cogvideox.training.precision import with_precision
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.transformer.config import PositionRule
@@ -67,6 +68,7 @@ def train(
         UserError: no data, or the data does not match the model; `out` contains a run and `resume` is false; the disk
             is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     _check_processes(settings)
     spec = read_spec(settings.model)
     spec = replace(spec, schedule=settings.schedule or spec.schedule)

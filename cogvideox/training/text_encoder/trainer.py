@@ -16,6 +16,7 @@ from cogvideox.pretrained.components import save_network
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim.optimizers import build_optimizer, clip_grad_norm, optimizer_step
+from cogvideox.training.precision import with_precision
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.training.text_encoder.config import TextEncoderTraining
@@ -40,6 +41,7 @@ def train(
         UserError: several processes; the device is not available; the vocabulary is too small; `out` contains a run and
             `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     if world_size() > 1:
         raise UserError("text encoder training runs in a single process: start it without torchrun")
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:

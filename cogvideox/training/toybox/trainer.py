@@ -38,6 +38,7 @@ from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim import optimizers
+from cogvideox.training.precision import with_precision
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import TrainingRun, training_run
 from cogvideox.training.toybox.data import ToyboxBatch, ToyboxData
@@ -68,6 +69,7 @@ def train(
         UserError: the VAE does not exist or has a different number of latent channels; the device is not available;
             `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     if world_size() > 1:
         raise UserError("toybox training runs in a single process: start it without torchrun")
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:

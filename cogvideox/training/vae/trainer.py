@@ -23,6 +23,7 @@ from cogvideox.training.config import VAETraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics.tracker import StepWork
 from cogvideox.training.optim.optimizers import build_adamw, clip_grad_norm, optimizer_step
+from cogvideox.training.precision import with_precision
 from cogvideox.training.rng import torch_generator
 from cogvideox.training.run import training_run
 from cogvideox.training.vae.clip_sources import Pixels, open_sources
@@ -73,6 +74,7 @@ def train(
         UserError: the device is not available; a file or folder in the settings cannot be read or does not match;
             `out` contains a run and `resume` is false; the disk is full; too many consecutive steps are skipped.
     """
+    settings = with_precision(settings, out, resume=resume)
     sequence = settings.context_parallel or world_size()
     with training_run(settings, out, resume=resume, max_seconds=max_seconds, sequence=sequence) as run:
         device, ranks, mean = run.device, run.ranks, mean_over_ranks(run.ranks)

@@ -11,6 +11,8 @@ error.
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -39,6 +41,18 @@ def to_float8(model: Transformer) -> None:
     Raises:
         UserError: the weights of the blocks are offloaded.
     """
+    replace_linears(model, Float8Linear, "float8")
+
+
+def replace_linears(model: Transformer, layer_class: Callable[[nn.Linear], nn.Linear], option: str) -> None:
+    """Replace the `LAYERS` of all blocks, in place. Merged LoRAs become part of the weights.
+
+    Args:
+        option: name of the option, for messages.
+
+    Raises:
+        UserError: the weights of the blocks are offloaded.
+    """
     for layer in model.modules():
         if isinstance(layer, LoRALinear):
             make_merge_permanent(layer)
@@ -47,8 +61,8 @@ def to_float8(model: Transformer) -> None:
             layer = block.get_submodule(name)
             assert isinstance(layer, nn.Linear)
             if layer.weight.numel() == 0:
-                raise UserError("float8 needs all blocks on the device, but they are offloaded: use memory='speed'")
-            block.set_submodule(name, Float8Linear(layer))
+                raise UserError(f"{option} needs all blocks on the device, but they are offloaded: use memory='speed'")
+            block.set_submodule(name, layer_class(layer))
 
 
 def is_float8(model: Transformer) -> bool:

@@ -91,12 +91,12 @@ def add_lora(
 
     Raises:
         UserError: the model lacks some of the layers, or their shapes differ; the name is already in use; the strength
-            is not finite; or `merge` is used with float8 weights.
+            is not finite; or `merge` is used with float8 or int8 weights.
     """
     if merge and trainable:
         raise ValueError("a trainable LoRA cannot be merged: pass one of merge and trainable")
     if merge and not all(layer.can_merge for _, layer in _lora_linears(model)):
-        raise UserError("a LoRA cannot be merged into float8 weights: leave merge out")
+        raise UserError("a LoRA cannot be merged into 8-bit weights: leave merge out")
     _check_strength(strength)
     if name in lora_strengths(model):
         raise UserError(f"a LoRA called {name!r} is already loaded: choose a different name, or remove that LoRA first")

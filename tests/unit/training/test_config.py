@@ -20,7 +20,7 @@ NAN = float("nan")
         ("toybox", {"run.save_interval": -1}, "run.save_interval=-1 must be at least 0"),
         ("toybox", {"run.batch_size": 0}, "run.batch_size=0 must be at least 1"),
         ("toybox", {"run.workers": -1}, "run.workers=-1 must be at least 0"),
-        ("toybox", {"run.precision": "float16"}, "run.precision must be one of float32, bfloat16"),
+        ("toybox", {"run.precision": "float16"}, "run.precision must be one of auto, float32, bfloat16"),
         ("toybox", {"run.ema_decay": 1.0}, "run.ema_decay=1.0 must be in [0, 1)"),
         ("toybox", {"optim.lr": 0.0}, "optim.lr=0.0 must be above 0"),
         ("toybox", {"optim.lr": NAN}, "optim.lr=nan"),

@@ -1,13 +1,16 @@
-"""Diffusion training in bfloat16 in one process: casting the frozen weights does not change the results."""
+"""Precision of training: `auto`, and the cast of frozen weights, which does not change the results."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
+from cogvideox import config
+from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, fixed_probe
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import accumulate_gradients, build_transformer, cast_frozen_weights, train
+from cogvideox.training.precision import with_precision
 from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
@@ -34,6 +37,26 @@ def test_casting_frozen_matrices_to_bfloat16_does_not_change_the_lora(settings, 
         assert torch.equal(factors.down, cast.layers[name].down) and torch.equal(factors.up, cast.layers[name].up)
     assert history(tmp_path / "cast") == history(tmp_path / "full")
     assert (tmp_path / "cast/samples/step-00000002.mp4").is_file()
+
+
+def probe(speedup: float) -> CPUProbe:
+    return CPUProbe("test", {"float32": KernelRates(*[1e11] * 4), "bfloat16": KernelRates(*[speedup * 1e11] * 4)})
+
+
+def test_auto_precision_is_chosen_by_the_probe_and_kept_on_resume(settings, tmp_path):
+    auto = replace(settings, run=replace(settings.run, precision="auto", device="cpu", num_steps=1))
+    for speedup, precision in ((4.0, "bfloat16"), (1.2, "float32"), (0.1, "float32")):
+        with fixed_probe(probe(speedup)):
+            assert with_precision(auto).run.precision == precision
+    with fixed_probe(CPUProbe("test", {"float32": KernelRates(*[1e11] * 4)})):
+        assert with_precision(auto, tmp_path / "missing", resume=True).run.precision == "float32"
+    with fixed_probe(probe(4.0)):
+        train(auto, tmp_path / "run")
+    assert config.read_data(tmp_path / "run/settings.yaml")["run"]["precision"] == "bfloat16"
+    with fixed_probe(probe(0.1)):
+        assert with_precision(auto, tmp_path / "run", resume=True).run.precision == "bfloat16"
+        assert with_precision(auto, tmp_path / "run").run.precision == "float32"
+    assert with_precision(settings) is settings
 
 
 def test_only_frozen_matrices_are_cast(settings):
