@@ -283,6 +283,8 @@ def training_settings(recipe: str, spec: "ModelSpec", overrides: dict[str, Any])
 
 def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions) -> bool:
     """Print the estimate of a training run, and return whether it fits."""
+    from cogvideox.device import choose_device
+    from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.diffusion.recipes import FINE_TUNING
     from cogvideox.training.fit import check_fit, suggest_changes
     from cogvideox.training.resource_estimate import estimate, format_estimate
@@ -293,6 +295,8 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     elif options.weights != "exact":
         supported = "a LoRA trains on exact or int8 weights" if settings.lora else "sft trains exact weights"
         raise UserError(f"{supported}: remove --weights {options.weights}")
+    if machine.device_type == "cpu":
+        machine = detect_hardware(choose_device("cpu"), settings.run.precision)
     machine = replace(machine, dtype=settings.run.precision)
     resources = estimate(settings, machine)
     assert resources is not None  # the model is known
