@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,12 +28,13 @@ def with_precision(settings: Settings, out: str | Path | None = None, *, resume:
         settings: a training config, whose field `run` is a `RunSettings`.
         out: the run folder, whose `settings.yaml` records the precision of a run to resume.
     """
-    run = settings.run  # pyrefly: ignore[missing-attribute]
+    config_with_run: Any = settings
+    run = config_with_run.run
     if run.precision != "auto":
         return settings
     precision = _recorded_precision(Path(out)) if resume and out is not None else None
     changed = replace(run, precision=precision or choose_precision(run.device))
-    return replace(settings, run=changed)  # pyrefly: ignore[bad-argument-type]
+    return replace(config_with_run, run=changed)
 
 
 def choose_precision(device_name: str) -> str:

@@ -180,7 +180,7 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
         text_length=settings.transformer.max_text_seq_length,
         position_rule=settings.transformer.position_rule,
         norm_statistics="chunk",
-        dtype=settings.run.precision,
+        dtype="bfloat16" if settings.run.precision == "bfloat16" else "float32",
         trained=TrainedRange(
             num_frames=(clips.num_frames, clips.num_frames),
             frame_step=max(clips.num_frames - 1, 1),  # a single length
