@@ -181,7 +181,7 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether no process writes to a temporary folder; without locks, whether nothing was written for an hour."""
+    """Return whether no process writes to a temporary folder; without locks, whether it is unchanged for an hour."""
     try:
         descriptor = _lock_folder(folder)
     except OSError:

@@ -122,9 +122,9 @@ class CaptionPipeline:
                 facts = self.measurer.clip(row, frames)
             except UserError:
                 raise
-            except Exception as problem:  # a library error on one clip must not stop the run
+            except Exception as error:  # a library error on one clip must not stop the run
                 for name in todo:
-                    on_result(Result(f"caption_{name}", row["id"], {}, f"{type(problem).__name__}: {problem}"[:500]))
+                    on_result(Result(f"caption_{name}", row["id"], {}, f"{type(error).__name__}: {error}"[:500]))
                 return
             values["caption.facts"] = json.dumps(config.to_dict(facts), ensure_ascii=False)
             on_result(Result("caption_facts", row["id"], {"caption.facts": values["caption.facts"]}))

@@ -155,7 +155,7 @@ def histogram_change(frames: UInt8[np.ndarray, "n h w c"]) -> float:
 
 
 def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
-    """Return how much of the frame has edges that stay in place, while their surroundings change in every frame.
+    """Return the fraction of the frame with edges that stay in place while their surroundings change in every frame.
 
     With a still camera there are none, because the surroundings of a still edge do not change.
     """
@@ -169,13 +169,13 @@ def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
     deviation = np.sqrt(x.var(0) + y.var(0))
     pinned = (strength > _EDGE / 2) & (deviation < 0.4 * strength)
     changes = np.abs(np.diff(smooth, axis=0))
-    near = (2 * (height // 16) + 1,) * 2
-    free = (~cv2.dilate(pinned.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).astype(np.float32)
-    around = cv2.blur(free, near)
+    window = (2 * (height // 16) + 1,) * 2
+    unpinned = (~cv2.dilate(pinned.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)).astype(np.float32)
+    coverage = cv2.blur(unpinned, window)
     # Mean change around a pixel, without pinned edges, in the quietest third of the pairs of frames.
-    nearby = np.stack([cv2.blur(change * free, near) for change in changes]) / np.maximum(around, 0.05)
-    lively = np.quantile(nearby, 0.33, axis=0) > _MIN_CHANGE / 2
-    mask = cv2.dilate((pinned & lively).astype(np.uint8), np.ones((5, 5), np.uint8))
+    mean_changes = np.stack([cv2.blur(change * unpinned, window) for change in changes]) / np.maximum(coverage, 0.05)
+    is_moving = np.quantile(mean_changes, 0.33, axis=0) > _MIN_CHANGE / 2
+    mask = cv2.dilate((pinned & is_moving).astype(np.uint8), np.ones((5, 5), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
     largest = int(stats[1:, cv2.CC_STAT_AREA].max()) if count > 1 else 0
     return {
@@ -186,7 +186,7 @@ def pinned_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
 
 
 def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
-    """Return the fraction of edge pixels that stay in place over these frames; nearly 1 if nothing moves."""
+    """Return fractions of edge pixels that stay in place over these frames; nearly 1 if nothing moves."""
     import cv2
 
     gradients = []
@@ -203,7 +203,7 @@ def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
     corners = [(slice(None, rows), slice(None, columns)), (slice(None, rows), slice(-columns, None))]
     corners += [(slice(-rows, None), slice(None, columns)), (slice(-rows, None), slice(-columns, None))]
 
-    def share(part: np.ndarray | tuple[slice, slice]) -> float:
+    def still_fraction(part: np.ndarray | tuple[slice, slice]) -> float:
         edges = int(any_edge[part].sum())
         return min(1.0, float(still[part].sum() / edges)) if edges > 8 else 0.0
 
@@ -216,8 +216,8 @@ def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
             if cv2.erode(closed, kernel, borderValue=0).any():
                 longest = max(longest, fraction)
     return {
-        "still_edges": share((slice(None), slice(None))),
-        "still_border": share(border),
-        "still_corner": max(share(corner) for corner in corners),
+        "still_edges": still_fraction((slice(None), slice(None))),
+        "still_border": still_fraction(border),
+        "still_corner": max(still_fraction(corner) for corner in corners),
         "still_line": longest,
     }

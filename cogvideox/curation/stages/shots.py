@@ -100,18 +100,18 @@ class ShotFinder:
     def _is_cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> bool:
         """Return whether the frames before and after a change differ, unlike around a flash."""
         before, after = max(0, cut - 3), min(len(changes) - 1, cut + 2)
-        across = _distance(self._thumbnails[before], self._thumbnails[after])
-        return bool(across > 0.5 * changes[cut] and changes[cut] > 2.0)
+        distance = _distance(self._thumbnails[before], self._thumbnails[after])
+        return bool(distance > 0.5 * changes[cut] and changes[cut] > 2.0)
 
     def _cut(self, cut: int, changes: Float64[np.ndarray, " n"]) -> Boundary:
         """Return the boundary at a cut, without a frame in which both shots are mixed (interlaced or blended)."""
-        nearby = [number for number in (cut - 1, cut + 1) if 0 < number < len(changes)]
-        second = max(nearby, key=lambda number: changes[number], default=cut)
-        around = [changes[number] for number in (cut - 3, cut - 2, cut + 2, cut + 3) if 0 < number < len(changes)]
-        mixed = second != cut and changes[second] > max(0.25 * changes[cut], 4 * max(around, default=0.0))
+        neighbors = [number for number in (cut - 1, cut + 1) if 0 < number < len(changes)]
+        neighbor = max(neighbors, key=lambda number: changes[number], default=cut)
+        surrounding = [changes[number] for number in (cut - 3, cut - 2, cut + 2, cut + 3) if 0 < number < len(changes)]
+        mixed = neighbor != cut and changes[neighbor] > max(0.25 * changes[cut], 4 * max(surrounding, default=0.0))
         if not mixed:
             return Boundary(cut - 1, cut, "cut")
-        return Boundary(min(cut, second) - 1, max(cut, second), "cut")
+        return Boundary(min(cut, neighbor) - 1, max(cut, neighbor), "cut")
 
     def _dissolves(self, cuts: list[int]) -> Iterator[tuple[int, int]]:
         """Yield (last frame before, first frame after) of each dissolve between two cuts."""
@@ -153,20 +153,20 @@ def find_dissolves(
 
 
 def _dissolve_error(
-    thumbnails: Thumbnails, start: int, length: int, apart: Float32[np.ndarray, " d"], energy: float
+    thumbnails: Thumbnails, start: int, length: int, difference: Float32[np.ndarray, " d"], energy: float
 ) -> float:
     """Return the deviation of a stretch from a dissolve; below 1 the stretch counts as a dissolve."""
     first, last = thumbnails[start], thumbnails[start + length]
     inner = thumbnails[start + 1 : start + length] - first
-    weights = inner @ apart / energy
+    weights = inner @ difference / energy
     expected = np.arange(1, length) / length
     linear = float(np.abs(weights - expected).max(initial=0.0)) / 0.2
     if linear > 1:
         return linear
-    rest = inner - weights[:, None] * apart
-    rest_fraction = float(np.einsum("nd,nd->n", rest, rest).max(initial=0.0)) / energy
+    residual = inner - weights[:, None] * difference
+    residual_fraction = float(np.einsum("nd,nd->n", residual, residual).max(initial=0.0)) / energy
     dip = _dip_error(inner + first, first, last, expected) / 0.12
-    mixed = min(rest_fraction / 0.15, max(rest_fraction / 0.5, dip))
+    mixed = min(residual_fraction / 0.15, max(residual_fraction / 0.5, dip))
     if mixed > 1:
         return mixed
     # Before and after a dissolve the weights are constant. If they keep growing, the camera moves slowly, or this is
@@ -180,7 +180,7 @@ def _dissolve_error(
             if np.std(picture) > 6:
                 return math.inf
         else:
-            steady = max(steady, float(np.abs(near @ apart / energy).max()) / 0.28)
+            steady = max(steady, float(np.abs(near @ difference / energy).max()) / 0.28)
             inside.append(float(np.linalg.norm(side[0 if side is before else -1])))
     if steady > 1 or not inside or _similarity(first, last) > 0.73:
         return math.inf
@@ -207,8 +207,8 @@ def _dip_error(
     If both shots move, mixed frames are not weighted means of the first and the last, but still have less contrast.
     """
     first, last = first - first.mean(), last - last.mean()
-    before, after, both = float(first @ first), float(last @ last), float(first @ last)
-    expected = (1 - weights) ** 2 * before + weights**2 * after + 2 * weights * (1 - weights) * both
+    before, after, product = float(first @ first), float(last @ last), float(first @ last)
+    expected = (1 - weights) ** 2 * before + weights**2 * after + 2 * weights * (1 - weights) * product
     if expected.min(initial=math.inf) > 0.75 * min(before, after):
         return math.inf
     centered = inner - inner.mean(axis=1, keepdims=True)

@@ -43,7 +43,7 @@ def scene_facts(scene: Scene) -> dict[str, str]:
 
 
 def usable(caption: str, checks: CheckConfig, max_words: int, cut_off: bool = False) -> bool:
-    """Whether a caption passes the checks that need no measurements, after its opener is removed."""
+    """Return whether a caption passes the checks that need no measurements, after its opener is removed."""
     reason = "length" if cut_off else "stop"
     return not check_caption(
         remove_opener(caption),
