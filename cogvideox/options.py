@@ -92,12 +92,12 @@ def takes_options(cls: type, *, except_for: tuple[str, ...] = ()) -> Callable[[F
     options = [option for name, option in list_options(cls).items() if name not in except_for]
 
     def decorate(function: Function) -> Function:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
         keywords = [
             inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(option))
             for option in options
         ]
-        function.__signature__ = inspect.Signature([*own, *keywords])  # type: ignore[attr-defined]
+        function.__signature__ = inspect.Signature([*parameters, *keywords])  # type: ignore[attr-defined]
         lines = "\n".join(f"    {option.name}: {option.help}" for option in options)
         function.__doc__ = f"{inspect.getdoc(function)}\n\nOptions:\n{lines}\n"
         return function

@@ -189,13 +189,13 @@ def sidecar_path(video: Path) -> Path:
     """
     from cogvideox.video.io import FORMATS  # importing PyAV is slow
 
-    shared, own = video.with_suffix(".json"), video.with_name(f"{video.name}.json")
+    shared, full_name = video.with_suffix(".json"), video.with_name(f"{video.name}.json")
     exists = os.path.exists  # unlike Path.exists, it accepts names that are too long
-    if exists(own):
-        return own
+    if exists(full_name):
+        return full_name
     others = (video.with_suffix(suffix) for suffix in FORMATS if suffix != video.suffix)
     owners = [other for other in others if exists(other) and not exists(other.with_name(f"{other.name}.json"))]
-    return own if owners else shared
+    return full_name if owners else shared
 
 
 def check_sidecar(video: Path, names: Iterable[str]) -> None:

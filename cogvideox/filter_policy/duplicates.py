@@ -46,8 +46,8 @@ class DuplicateGroups:
     def best(self, values: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
         """Return the values with all but the highest of each group replaced by -inf."""
         values = values.copy()
-        own = values[self.members]
-        order = np.lexsort((-own, self.group))
+        member_values = values[self.members]
+        order = np.lexsort((-member_values, self.group))
         is_first = np.r_[True, self.group[order][1:] != self.group[order][:-1]] if len(order) else order.astype(bool)
         values[self.members[order[~is_first]]] = -np.inf
         return values

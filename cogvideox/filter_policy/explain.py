@@ -183,9 +183,9 @@ def _kept_duplicate(selector: Selector, kept: np.ndarray, row: int) -> str:
     """Return the id of the kept clip of a row's group of near-duplicates."""
     groups, ids = selector.groups, selector.rows.ids
     assert groups is not None
-    place = np.flatnonzero(groups.members == row)
-    if not len(place):
+    positions = np.flatnonzero(groups.members == row)
+    if not len(positions):
         return ""
-    members = groups.members[groups.group == groups.group[place[0]]]
+    members = groups.members[groups.group == groups.group[positions[0]]]
     others = members[kept[members]]
     return "" if not len(others) else str(others[0] if ids is None else ids[others[0]])

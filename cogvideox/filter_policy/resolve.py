@@ -97,9 +97,9 @@ def _adaptive_bounds(target: Target, fixed: Policy, rows: Rows, knots: tuple[int
         passing = np.where(eligible, strictness, -np.inf)
         if groups is not None:
             passing = groups.best(passing)
-        wanted = math.ceil(value_at(target.fraction, step) * rows.num_rows - _ROUNDING)
+        num_target = math.ceil(value_at(target.fraction, step) * rows.num_rows - _ROUNDING)
         candidates = np.sort(passing[passing > -np.inf])
-        level = candidates[-min(wanted, len(candidates))] if len(candidates) else 0.0
+        level = candidates[-min(num_target, len(candidates))] if len(candidates) else 0.0
         levels.append(min(float(level), 1.0))
     bounds = []
     for name, ordered in known.items():

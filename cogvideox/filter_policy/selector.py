@@ -77,7 +77,7 @@ class Selector:
             hashes[name] = hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
         if self.groups is not None and len(self.groups.members):
             groups = (self.groups.members, self.groups.group, self.groups.clip)
-            hashes["near-duplicates"] = hashlib.sha256(b"".join(each.tobytes() for each in groups)).hexdigest()
+            hashes["near-duplicates"] = hashlib.sha256(b"".join(array.tobytes() for array in groups)).hexdigest()
         record = json.dumps([to_dict(self.policy), rows.num_rows, hashes], sort_keys=True)
         return hashlib.sha256(record.encode()).hexdigest()[:16]
 
@@ -111,9 +111,9 @@ class Clusters:
         cluster = self.cluster[rows]
         starts = np.flatnonzero(np.r_[True, cluster[1:] != cluster[:-1]]) if len(rows) else np.zeros(0, dtype=int)
         lengths = np.diff(np.r_[starts, len(rows)])
-        place = np.arange(len(rows)) - np.repeat(starts, lengths)
+        position = np.arange(len(rows)) - np.repeat(starts, lengths)
         kept = kept.copy()
-        kept[rows[place >= cap]] = False
+        kept[rows[position >= cap]] = False
         return kept
 
     def cap(self, kept: Bool[np.ndarray, " rows"]) -> int:

@@ -94,6 +94,11 @@ def _size(clip: Clip, target: ClipFormat) -> tuple[int, int]:
 
 
 def _crop(clip: Clip, height: int, width: int) -> tuple[int, int, int, int]:
-    place = geometry.cover(clip.height, clip.width, height, width)
-    scale_y, scale_x = clip.height / place.height, clip.width / place.width
-    return round(place.top * scale_y), round(place.left * scale_x), round(height * scale_y), round(width * scale_x)
+    fit = geometry.cover(clip.height, clip.width, height, width)
+    scale_y, scale_x = clip.height / fit.height, clip.width / fit.width
+    return (
+        round(fit.top * scale_y),
+        round(fit.left * scale_x),
+        round(height * scale_y),
+        round(width * scale_x),
+    )

@@ -63,10 +63,11 @@ class EncodingBudget:
             if fits and self._can_convolve(config, (chunk_frames, height, width), slicing, batch_size):
                 return slicing
         needed, free = format_gib(int(min(peaks) / MEMORY_MARGIN)), format_gib(self.free_bytes)
-        whole = len(encode_chunks(size[0], norm_statistics)) < len(encode_chunks(size[0]))
-        advice = "encode in chunks (norm_statistics=chunk), or choose" if whole else "choose"
+        is_whole_clip = len(encode_chunks(size[0], norm_statistics)) < len(encode_chunks(size[0]))
+        scope = " as a whole clip" if is_whole_clip else ""
+        advice = "encode in chunks (norm_statistics=chunk), or choose" if is_whole_clip else "choose"
         raise UserError(
-            f"encoding {format_frame_count(size[0])} of {width}x{height}{' as a whole clip' if whole else ''} needs "
+            f"encoding {format_frame_count(size[0])} of {width}x{height}{scope} needs "
             f"{needed} of memory, but only {free} is available: {advice} fewer frames or a smaller size"
         )
 

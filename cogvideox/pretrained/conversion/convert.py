@@ -186,8 +186,8 @@ class ConversionPlan:
 
     def choose(self, component: ComponentName | None = None) -> ComponentName:
         """Return the component that `write_file` writes. Raises UserError if there is no such component."""
-        own = [name for name in self.components if name in self.source.components]
-        name = component or (own or [*self.components])[0]
+        in_source = [name for name in self.components if name in self.source.components]
+        name = component or (in_source or [*self.components])[0]
         if name not in self.components:
             raise UserError(f"{self.source.path} has no {name}; it has {', '.join(self.components)}")
         return name

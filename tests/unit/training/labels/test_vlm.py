@@ -59,10 +59,10 @@ def test_filter_is_trained_and_saved(base, rows, tmp_path, answer):
     assert len(losses) == 40 and np.mean(losses[-8:]) < 0.5 * np.mean(losses[:4])
     model, loaded = trainer.load(tmp_path)
     assert loaded == thresholds and model.config == config
-    found = trainer.predict(model, rows, ["text", "static"])
-    assert ((found["text"] > 0.5) == (bright()["text"] > 0.5)).mean() > 0.8
+    predicted = trainer.predict(model, rows, ["text", "static"])
+    assert ((predicted["text"] > 0.5) == (bright()["text"] > 0.5)).mean() > 0.8
     again = trainer.predict(trainer.load(tmp_path)[0], rows, ["text"])
-    np.testing.assert_array_equal(found["text"], again["text"])
+    np.testing.assert_array_equal(predicted["text"], again["text"])
     assert not list(tmp_path.glob("*.bin")), "weights are stored as safetensors only"
 
 
@@ -77,8 +77,8 @@ def test_only_lora_and_the_head_are_trained(base):
 def test_unreadable_clips_have_no_prediction(base, rows):
     network, processor = trainer.load_network(base, torch.device("cpu"))
     model = trainer.VlmLabels(network, processor, VlmLabelsConfig(answer="chat", **SETTINGS)).eval()
-    found = trainer.predict(model, [rows[0], rows[1] | {"path": "nowhere.mp4"}], ["text"])
-    assert np.isfinite(found["text"]).tolist() == [True, False]
+    predicted = trainer.predict(model, [rows[0], rows[1] | {"path": "nowhere.mp4"}], ["text"])
+    assert np.isfinite(predicted["text"]).tolist() == [True, False]
 
 
 def test_errors_say_what_to_do(base, rows, tmp_path):
