@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from filelock import FileLock
+
 from cogvideox import config
 from cogvideox.ablation.arm import Ablation, Arm, Evaluation, num_steps_of, scaled
 from cogvideox.ablation.plan import FILE, AblationPlan, check_plan, read_plan
@@ -56,6 +58,14 @@ def plan_ablation(
         UserError: the folder has a different ablation, or one with a different budget.
         AblationStopped: the measurement was interrupted by a signal.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / "plan.lock"):  # jobs of a job array wait for the plan of the first
+        return _plan(ablation, out, num_seeds, budget, num_steps, measured)
+
+
+def _plan(
+    ablation: Ablation, out: Path, num_seeds: int, budget: float | None, num_steps: int | None, measured: bool
+) -> AblationPlan:
     requested = f"{num_steps} steps" if num_steps is not None else f"{budget:g} s"
     inputs = config.digest([*(arm.stages for arm in ablation.arms), ablation.evaluation], "Ablation")
     stored = read_plan(out)

@@ -111,14 +111,15 @@ def describe_plan(ablation: "Ablation", plan: "AblationPlan") -> list[str]:
     """Return the lines that describe a plan: the steps of each arm and the predicted hours."""
     from cogvideox.formatting import format_duration
 
-    lines = [f"{ablation.name}: {len(ablation.arms)} arms x {plan.num_seeds} seeds; they differ in {ablation.field}"]
+    seeds = "1 seed" if plan.num_seeds == 1 else f"{plan.num_seeds} seeds"
+    lines = [f"{ablation.name}: {len(ablation.arms)} arms x {seeds}; they differ in {ablation.field}"]
     width = max(len(arm.name) for arm in ablation.arms)
     for arm in ablation.arms:
         steps = " + ".join(str(plan.num_steps(stage)) for stage in arm.stages)
         seconds = f", {format_duration(plan.seconds[arm.name])} per run" if arm.name in plan.seconds else ""
         lines.append(f"  {arm.name:<{width}}  {steps} steps{seconds}")
     if plan.seconds:
-        lines.append(f"predicted time of all runs, one after the other: {plan.total_seconds / 3600:.2f} h")
+        lines.append(f"predicted time of all runs, one after the other: {plan.total_seconds / 3600:.2g} h")
     return lines
 
 

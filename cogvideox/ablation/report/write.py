@@ -46,7 +46,7 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
                 kept_equal=arm.kept_equal,
                 steps=tuple(plan.num_steps(stage) for stage in arm.stages),
                 parameters=costs.parameters,
-                tokens=round(costs.tokens),
+                tokens=float(round(costs.tokens)),
                 compute=round(costs.flops / base.flops, 3),
                 seconds=round(sum(training_seconds(out / RUNS / f"{arm.slug}-{k}") for k in range(plan.num_seeds)), 1),
                 metrics=metrics[arm.name],

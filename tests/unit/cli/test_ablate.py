@@ -1,0 +1,70 @@
+"""`cogvideox ablate`: options, the list, and an ablation from start to report."""
+
+import json
+
+import pytest
+
+from cogvideox.ablation import registry
+from cogvideox.cli.ablate import UNFINISHED, parse_duration
+from cogvideox.cli.main import main
+from cogvideox.errors import UserError
+from cogvideox.training.diffusion import trainer
+from tests.unit.ablation.tiny_ablations import tiny
+
+
+@pytest.fixture
+def tiny_timesteps(monkeypatch):
+    tiny_ablation = tiny("timesteps")
+    monkeypatch.setitem(registry.ABLATIONS, "timesteps", lambda: tiny_ablation)
+
+
+def test_the_list_names_all_ablations_and_arms(capsys):
+    assert main(["ablate", "--list"]) == 0
+    listed = capsys.readouterr().out
+    for name in registry.ABLATIONS:
+        assert f"\n{name} " in f"\n{listed}"
+    assert "arms: strata of all clips, strata of 4 ranks, random" in listed
+
+
+def test_an_ablation_ends_with_a_report(tiny_timesteps, tmp_path, capsys):
+    assert main(["ablate", "timesteps", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "timesteps: 3 arms x 1 seed; they differ in timestep_sampling"
+    assert lines[1].startswith("  strata of all clips  1 steps, ")
+    assert lines[4].startswith("predicted time of all runs, one after the other: 0.")
+    assert lines[-1] == str(tmp_path / "report.md")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [arm["name"] for arm in report["arms"]] == ["strata of all clips", "strata of 4 ranks", "random"]
+
+
+def test_a_stopped_ablation_exits_with_status_75(tiny_timesteps, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(trainer, "train", lambda *given, **named: None)
+    assert main(["ablate", "timesteps", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == UNFINISHED
+    assert "continue it with the same command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("45", 45)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0m", "ten", "5d", "-1m"])
+def test_other_durations_are_errors(text):
+    with pytest.raises(UserError, match="write it as 90s, 20m or"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["timestep"], "unknown ablation 'timestep' (did you mean timesteps?)"),
+        ([], "missing NAME"),
+        (["timesteps", "--seeds", "0"], "--seeds 0 must be 1 or more"),
+        (["timesteps", "--steps", "5", "--budget", "1m"], "both set the length of the runs"),
+        (["timesteps", "--shard", "0/2", "--executor", "ray"], "remove --executor"),
+        (["timesteps", "--shard", "2/2"], "shard 2/2 does not exist"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, message, capsys):
+    assert main(["ablate", *arguments]) == 2
+    assert message in capsys.readouterr().err
