@@ -1,6 +1,7 @@
 """Early stopping of a run by a signal or a time limit."""
 
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -14,8 +15,9 @@ class PreemptionHandler:
     """Decides after each step whether the run has to stop.
 
     As a context manager it turns SIGINT (Ctrl-C) and SIGTERM into a request to stop after the current step; a second
-    signal has its default effect. `max_seconds` counts from construction: the run stops when one more step as long as
-    the longest so far (with its validation, samples and checkpoint) would exceed it.
+    signal has its default effect. Only the main thread receives signals; a run in another thread ignores them.
+    `max_seconds` counts from construction: the run stops when one more step as long as the longest so far (with its
+    validation, samples and checkpoint) would exceed it.
     """
 
     def __init__(self, max_seconds: float | None = None) -> None:
@@ -26,6 +28,8 @@ class PreemptionHandler:
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "PreemptionHandler":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._previous_handlers[signum] = signal.signal(signum, self._receive)
         return self

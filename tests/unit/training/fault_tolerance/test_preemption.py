@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 
 import pytest
 
@@ -35,3 +36,16 @@ def test_the_time_limit_allows_for_the_longest_step(monkeypatch):
     for seconds, stops in ((1, False), (4, False), (5, False), (7, False), (7.5, True)):
         now[0] = seconds
         assert (preemption.stop_reason() is not None) == stops, seconds
+
+
+def test_other_threads_have_a_time_limit_but_no_signals():
+    reasons = []
+
+    def train() -> None:
+        with PreemptionHandler(max_seconds=0.0) as preemption:
+            reasons.append(preemption.stop_reason())
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join(timeout=60)
+    assert reasons == ["the time limit of 0 s is reached"]
