@@ -3,7 +3,7 @@
 PyTorch's attention on CPUs multiplies with MKL, or with slow loops in bfloat16 without AMX. oneDNN's matrix products
 are several times as fast. Scores are computed in float32 in every dtype, so the error is that of PyTorch's kernel.
 
-Axes: b batch, n tokens, k heads of c channels.
+Axes: b batch, n queries, m keys, k heads of c channels.
 """
 
 import torch
@@ -17,10 +17,10 @@ _BLOCK = 512
 
 
 def blocked_attention(
-    q: Float[Tensor, "b n k c"], k: Float[Tensor, "b n k c"], v: Float[Tensor, "b n k c"]
+    q: Float[Tensor, "b n k c"], k: Float[Tensor, "b m k c"], v: Float[Tensor, "b m k c"]
 ) -> Float[Tensor, "b n k c"]:
     """Return softmax(q k^T / sqrt(c)) v for each head, without gradients."""
-    out = torch.empty_like(v, memory_format=torch.contiguous_format)
+    out = v.new_empty(q.shape)
     scale = q.shape[-1] ** -0.5
     for row in range(v.shape[0]):
         for head in range(v.shape[2]):

@@ -35,7 +35,7 @@ from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 from cogvideox.training.toybox.recipes import CHAIN
 from cogvideox.training.vae.trainer import reconstruct
-from cogvideox.transformer.attention import Heads, StreamLayout
+from cogvideox.transformer.attention import Heads, Keys, StreamLayout
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -315,8 +315,9 @@ def _row_activations(config: TransformerConfig, row: tuple[BatchShape, ...], dty
     assert isinstance(network, Transformer)
     network.to(getattr(torch, dtype)).requires_grad_(all_weights)
     for block in network.blocks if not all_weights else ():
-        for weight in block.attention.parameters():  # pyrefly: ignore[missing-attribute]
-            weight.requires_grad_(weight.ndim == 2)  # a LoRA saves the same input as a trained matrix
+        for name, weight in block.named_parameters():
+            # A LoRA saves the same input as a trained matrix.
+            weight.requires_grad_("attention." in name and weight.ndim == 2)
     empty = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
     latents = [empty(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
     text = empty(len(row), row[0].text_length, config.text_embed_dim)
@@ -364,7 +365,7 @@ def _saved_tensors(network: nn.Module) -> Iterator[Callable[[], int]]:
         yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
 
 
-def _fused_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+def _fused_attention(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
     """Attention that saves the same tensors as fused kernels: inputs and output, but no scores."""
     return _FusedAttention.apply(q, k, v)
 
@@ -372,7 +373,7 @@ def _fused_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Head
 class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = torch.empty_like(v)
+        out = v.new_empty(q.shape)
         ctx.save_for_backward(q, k, v, out)
         return out
 

@@ -18,6 +18,8 @@ from cogvideox.transformer.modulation import Spans
 from cogvideox.transformer.position import rotate
 
 Heads = Float[Tensor, "b n k c"]
+Keys = Float[Tensor, "b m k c"]
+"""Keys or values. Their number differs from that of the queries in factorized attention only."""
 
 MAX_EXPLICIT_TOKENS = 1024
 """Maximum length for explicit matrix products in bfloat16 training on CPUs, where PyTorch's backward kernel is slow."""
@@ -34,6 +36,8 @@ class StreamLayout:
     works for all packings."""
     offsets: Int[Tensor, " s"] | None = field(default=None, compare=False)
     """For packed rows on a device with the varlen kernel: start of each segment and end of the last one, int32."""
+    grids: Sequence[tuple[int, int, int]] = field(default=(), compare=False)
+    """Number of video tokens of each segment in time, height and width, for factorized attention."""
     max_segment_length: int = field(default=0, compare=False)
     """For packed rows: number of tokens of the longest segment."""
 
@@ -43,7 +47,9 @@ class StreamLayout:
         return tuple(text + video for text, video in zip(self.spans[::2], self.spans[1::2]))
 
 
-def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -> StreamLayout:
+def packed_layout(
+    num_text: int, lengths: Sequence[int], device: torch.device, *, grids: Sequence[tuple[int, int, int]] = ()
+) -> StreamLayout:
     """Return the layout of a packed row of clips with `lengths` video tokens each.
 
     Lengths are copied to the device here, once per row instead of in every block.
@@ -54,7 +60,8 @@ def packed_layout(num_text: int, lengths: Sequence[int], device: torch.device) -
     offsets = None
     if has_varlen_kernel(device):
         offsets = F.pad(spans.unflatten(0, (-1, 2)).sum(1).cumsum(0), (1, 0)).int()
-    return replace(layout, span_of_token=index, offsets=offsets, max_segment_length=max(layout.segments))
+    maximum = max(layout.segments)
+    return replace(layout, span_of_token=index, offsets=offsets, grids=grids, max_segment_length=maximum)
 
 
 def has_varlen_kernel(device: torch.device) -> bool:
@@ -62,11 +69,11 @@ def has_varlen_kernel(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-Attend = Callable[[Heads, Heads, Heads, StreamLayout], Heads]
+Attend = Callable[[Heads, Keys, Keys, StreamLayout], Heads]
 """An attention function of queries, keys, values and the layout of the stream."""
 
 
-def dense_attention(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+def dense_attention(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
     """Attention between all tokens of a row, including text padding.
 
     No mask is used, because the official weights were trained without one.
@@ -116,11 +123,15 @@ class JointAttention(nn.Module):
         self.norm_k = nn.LayerNorm(width // num_heads, eps=1e-6)
         self.out = Linear(width, width)
 
+    def project(self, x: Float[Tensor, "b n d"]) -> tuple[Heads, Heads, Heads]:
+        """Return queries, keys and values, with normalized queries and keys."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        return self.norm_q(q), self.norm_k(k), v
+
     def forward(
         self, x: Float[Tensor, "b n d"], rope: Float[Tensor, "n p 2"] | None, layout: StreamLayout, attend: Attend
     ) -> Float[Tensor, "b n d"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        q, k = self.norm_q(q), self.norm_k(k)
+        q, k, v = self.project(x)
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
         return self.out(attend(q, k, v, layout).flatten(2))

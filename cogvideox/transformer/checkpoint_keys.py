@@ -38,8 +38,9 @@ def diffusers_keymap(config: TransformerConfig) -> list[Rule]:
     return [
         *(Rename(external, internal) for internal, external, _ in _NAMES),
         _patch_rule("patch_embed.proj.weight", config),
-        Merge([f"{_BLOCK}.attn1.to_{part}.*" for part in "qkv"], "blocks.{n}.attention.qkv.*"),
+        _qkv_rule(),
         _modulation_rule(config),
+        *(_text_stream_rules() if config.separate_weights == "all" else ()),
     ]
 
 
@@ -51,6 +52,20 @@ def sat_keymap(config: TransformerConfig) -> list[Rule]:
         Rename(f"{_SAT_LAYER}.attention.query_key_value.*", "blocks.{n}.attention.qkv.*"),
         _sat_modulation_rule(),
     ]
+
+
+def _qkv_rule(stream: str = "") -> Rule:
+    return Merge([f"{_BLOCK}{stream}.attn1.to_{part}.*" for part in "qkv"], f"blocks.{{n}}{stream}.attention.qkv.*")
+
+
+def _text_stream_rules() -> list[Rule]:
+    """Return the rules for the text stream of separate streams, which diffusers does not have."""
+    names = [(internal, external) for internal, external, _ in _NAMES if internal.startswith("blocks.{n}.")]
+    renames = [
+        Rename(external.replace(_BLOCK, f"{_BLOCK}.text"), internal.replace("blocks.{n}", "blocks.{n}.text"))
+        for internal, external in names
+    ]
+    return [*renames, _qkv_rule(".text")]
 
 
 def _modulation_rule(config: TransformerConfig) -> Rule:

@@ -85,15 +85,13 @@ class TransformerConfig:
     separate_weights: SeparateWeights = field(default="modulation", metadata=VARIANT)
     ffn_dim: int | None = field(default=None, metadata=VARIANT)
     """Width of the hidden layer of a block's MLP; None is 4 times the width of a token. It makes the number of
-    parameters of two variants equal (`parameter_matching.match_parameters`)."""
+    parameters of two variants equal (`training.diffusion.parameter_matching`)."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise UserError(f"{name}={value} of the transformer must be positive")
         check_sizes(asdict(self), "the transformer")
-        if self.attention != "full" or self.separate_weights == "all":
-            raise UserError("attention and separate_weights=all of the transformer are not implemented yet")
         rotary = self.use_rotary_positional_embeddings
         name, size = ("attention_head_dim", self.attention_head_dim) if rotary else ("the width", self.width)
         if size % 16:

@@ -1,7 +1,8 @@
 """The expert transformer (paper section 2.2).
 
 Text and video are one stream of tokens from the first projection to the last norm, with the same matrices, norms and
-attention for both. Only the modulation by the timestep distinguishes them (expert adaptive LayerNorm).
+attention for both. Only the modulation by the timestep distinguishes them (expert adaptive LayerNorm). The baselines of
+the paper's ablations are in `transformer.variants`.
 
 Axes: b batch; c t h w latent channels, frames, height, width; n tokens, text first, then video with time slowest;
 d width; e time embedding; s timesteps, or clips of a packed row.
@@ -21,21 +22,14 @@ from cogvideox.errors import UserError
 from cogvideox.linear import Linear
 from cogvideox.transformer.attention import (
     Attend,
-    JointAttention,
     StreamLayout,
     dense_attention,
     packed_attention,
     packed_layout,
 )
+from cogvideox.transformer.block import TransformerBlock, by_row
 from cogvideox.transformer.config import PositionRule, TransformerConfig
-from cogvideox.transformer.modulation import (
-    AdaptiveNorm,
-    BlockModulation,
-    FinalModulation,
-    Modulation,
-    Spans,
-    add_gated,
-)
+from cogvideox.transformer.modulation import AdaptiveNorm, FinalModulation, Modulation, Spans
 from cogvideox.transformer.position import (
     Positions,
     check_learned_positions,
@@ -44,6 +38,8 @@ from cogvideox.transformer.position import (
     token_grid,
 )
 from cogvideox.transformer.timestep_embedding import ScalarEmbedding, Timestep
+from cogvideox.transformer.variants.factorized_attention import attention_of_block
+from cogvideox.transformer.variants.separate_streams import SeparateStreamsBlock
 
 
 class Transformer(nn.Module):
@@ -63,7 +59,8 @@ class Transformer(nn.Module):
         self.time_embed = ScalarEmbedding(width, config.time_embed_dim)
         if config.ofs_embed_dim is not None:
             self.ofs_embed = ScalarEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
-        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
+        block_class = SeparateStreamsBlock if config.separate_weights == "all" else TransformerBlock
+        self.blocks = nn.ModuleList(block_class(config) for _ in range(config.num_layers))
         self.final = FinalLayer(config)
 
     def forward(
@@ -99,7 +96,7 @@ class Transformer(nn.Module):
             positions = positions_for(config, *latents.shape[2:], num_text=num_text, device=latents.device)
         elif config.use_learned_positional_embeddings:
             check_learned_positions(config, grid, num_text)
-        layout = StreamLayout((num_text, math.prod(grid)))
+        layout = StreamLayout((num_text, math.prod(grid)), grids=(grid,))
         emb = self.embed_timestep(timestep, ofs) if modulation is None else None
         patches = self._predict(patchify(latents, config), text, positions, layout, attend, emb, modulation)
         return unpatchify(patches, grid, config)
@@ -131,7 +128,7 @@ class Transformer(nn.Module):
         sizes = [tuple(clip.shape[1:]) for clip in latents]
         grids = [token_grid(config, *size) for size in sizes]
         lengths = tuple(math.prod(grid) for grid in grids)
-        layout = packed_layout(num_text, lengths, text.device)
+        layout = packed_layout(num_text, lengths, text.device, grids=grids)
         positions_of = partial(positions_for, config, num_text=num_text, rule=rule, device=text.device)
         positions_by_size = {size: positions_of(*size) for size in set(sizes)}
         positions = concatenate_positions([positions_by_size[size] for size in sizes])
@@ -164,7 +161,8 @@ class Transformer(nn.Module):
             x = x + torch.cat([self.learned_positions[:, :length] for length in layout.segments], dim=1)
         for i, block in enumerate(self.blocks):
             block_modulation = None if modulation is None else modulation.blocks[i]
-            x = block(x, emb=emb, modulation=block_modulation, rope=positions.rope, layout=layout, attend=attend)
+            block_attend = attention_of_block(self.config.attention, i, attend)
+            x = block(x, emb=emb, modulation=block_modulation, rope=positions.rope, layout=layout, attend=block_attend)
         videos = x.split(layout.spans, dim=1)[1::2]
         x = videos[0] if len(videos) == 1 else torch.cat(videos, dim=1)
         final_modulation = None if modulation is None else modulation.final
@@ -203,65 +201,6 @@ class Transformer(nn.Module):
         return F.silu(emb)
 
 
-class TransformerBlock(nn.Module):
-    """Joint attention, then an MLP, each with an adaptive norm and a gated residual connection for each modality."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.modulation = Linear(config.time_embed_dim, 6 * config.num_modulations * width)
-        self.norm1 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.attention = JointAttention(width, config.num_attention_heads)
-        self.norm2 = AdaptiveNorm(width, eps=config.norm_eps)
-        self.mlp = FeedForward(width, config.mlp_width)
-
-    def compute_modulation(self, emb: Float[Tensor, "s e"]) -> BlockModulation:
-        """Return the block's modulation at the timesteps of `emb`, [s 2 d] each."""
-        width = self.mlp.out.out_features
-        vectors = self.modulation(emb).unflatten(-1, (6, -1, width)).expand(-1, -1, 2, -1)
-        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.unbind(1)
-        return BlockModulation(*self.norm1.fold(shift1, scale1), gate1, *self.norm2.fold(shift2, scale2), gate2)
-
-    def forward(
-        self,
-        x: Float[Tensor, "b n d"],
-        *,
-        emb: Float[Tensor, "s e"] | None,
-        modulation: BlockModulation | None,
-        rope: Float[Tensor, "n p 2"] | None,
-        layout: StreamLayout,
-        attend: Attend,
-    ) -> Float[Tensor, "b n d"]:
-        """Apply the block to the stream.
-
-        Args:
-            emb: the time embedding, with a row for each segment of each row of x. Used if `modulation` is None, which
-                is then computed here, because wrappers may gather or recompute the weights of one block at a time.
-            modulation: the precomputed `compute_modulation(emb)`.
-        """
-        if modulation is None:
-            assert emb is not None
-            modulation = BlockModulation._make(_by_row(self.compute_modulation(emb), len(x)))
-        m, spans = modulation, layout.spans
-        if torch.compiler.is_compiling() and layout.span_of_token is not None:
-            spans = layout.span_of_token
-        update = self.attention(self.norm1(x, m.attention_shift, m.attention_scale, spans), rope, layout, attend)
-        x = add_gated(x, update, m.attention_gate, spans)
-        return add_gated(x, self.mlp(self.norm2(x, m.mlp_shift, m.mlp_scale, spans)), m.mlp_gate, spans)
-
-
-class FeedForward(nn.Module):
-    """MLP with tanh-approximated GELU."""
-
-    def __init__(self, width: int, hidden_width: int) -> None:
-        super().__init__()
-        self.hidden = Linear(width, hidden_width)
-        self.out = Linear(hidden_width, width)
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        return self.out(self.hidden(x, gelu=True))
-
-
 class FinalLayer(nn.Module):
     """Final norms and projection of video tokens to patches. The official weights have two norms in a row."""
 
@@ -289,13 +228,8 @@ class FinalLayer(nn.Module):
         """Project video tokens to patches. `spans` are the lengths of the videos; see also `TransformerBlock`."""
         if modulation is None:
             assert emb is not None
-            modulation = FinalModulation._make(_by_row(self.compute_modulation(emb), len(x)))
+            modulation = FinalModulation._make(by_row(self.compute_modulation(emb), len(x)))
         return self.linear(self.norm2(self.norm1(x), modulation.shift, modulation.scale, spans))
-
-
-def _by_row(tables: Sequence[Tensor], batch: int) -> list[Float[Tensor, "b r d"]]:
-    """Reshape modulation per segment [b*k r d] to modulation per row [b k*r d], for k segments in each row."""
-    return [table.reshape(batch, -1, table.shape[-1]) for table in tables]
 
 
 def _interleave(texts: Sequence[Tensor], videos: Sequence[Tensor]) -> Float[Tensor, "b n d"]:

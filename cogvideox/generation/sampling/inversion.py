@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cogvideox.generation.sampling.denoiser import VelocityModel
-from cogvideox.transformer.attention import Heads, StreamLayout
+from cogvideox.transformer.attention import Heads, Keys, StreamLayout
 
 
-def attend_to_reference(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+def attend_to_reference(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
     """Attention for a batch whose second half is a reference: the first half attends to both, the second to itself.
 
     Both halves must have the same position embeddings.

@@ -104,9 +104,9 @@ class WeightFootprint:
 def transformer_parameters(config: TransformerConfig) -> ParameterCounts:
     """Count the parameters of the transformer."""
     d, e, hidden = config.width, config.time_embed_dim, config.mlp_width
-    modulation = 6 * config.num_modulations * d
-    matrices = 4 * d * d + 2 * d * hidden
-    vectors = modulation + 3 * d + d + 4 * config.attention_head_dim + 4 * d + hidden + d
+    modulation, streams = 6 * config.num_modulations * d, 2 if config.separate_weights == "all" else 1
+    matrices = streams * (4 * d * d + 2 * d * hidden)
+    vectors = modulation + streams * (3 * d + d + 4 * config.attention_head_dim + 4 * d + hidden + d)
     patch_in, patch_out = config.in_channels * config.patch_volume, config.out_channels * config.patch_volume
     has_bias = config.patch_bias or config.patch_size_t is not None
     other = (config.text_embed_dim + 1) * d + (patch_in + has_bias) * d + _timestep_mlp(d, e)
@@ -161,8 +161,26 @@ def transformer_activations(config: TransformerConfig, shape: BatchShape, num_st
 
 def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:
     """Count the FLOPs of linear layers and of attention in one forward pass. A multiply-add counts as two."""
-    tokens, d, rows = shape.tokens(config), config.width, float(shape.batch_size * config.num_layers)
-    return rows * tokens * (8 * d * d + 4 * d * config.mlp_width), rows * 4 * tokens**2 * d
+    tokens, d, batch = shape.tokens(config), config.width, float(shape.batch_size)
+    linear = batch * config.num_layers * tokens * (8 * d * d + 4 * d * config.mlp_width)
+    return linear, batch * 4 * _attended_pairs(config, shape) * d
+
+
+def _attended_pairs(config: TransformerConfig, shape: BatchShape) -> int:
+    """Return the number of pairs of tokens that attend to each other in one clip, over all blocks."""
+    tokens, layers = shape.tokens(config), config.num_layers
+    if config.attention == "full":
+        return layers * tokens**2
+    frames, per_frame = _frames_and_tokens(config, shape)
+    text, video = shape.text_length, frames * per_frame
+    by_block = [text * tokens + video * (text + group) for group in (per_frame, frames)]
+    return (layers - layers // 2) * by_block[0] + layers // 2 * by_block[1]
+
+
+def _frames_and_tokens(config: TransformerConfig, shape: BatchShape) -> tuple[int, int]:
+    """Return the number of frames of a clip, in patches, and of tokens per frame."""
+    frames = shape.frames // config.patch[0]
+    return frames, shape.height * shape.width // config.patch_size**2
 
 
 def text_activations(config: T5Config, text_length: int, dtype: str) -> int:

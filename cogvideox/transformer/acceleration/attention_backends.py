@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_f
 from cogvideox.dtype import dtype_name
 from cogvideox.hardware.blocked_attention import blocked_attention
 from cogvideox.hardware.cpu_probe import cpu_probe
-from cogvideox.transformer.attention import Attend, Heads, StreamLayout, dense_attention
+from cogvideox.transformer.attention import Attend, Heads, Keys, StreamLayout, dense_attention
 
 _BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -118,14 +118,14 @@ def _timed(
 def attend_with(name: str) -> Attend:
     """Return dense attention with the named kernel. It raises RuntimeError for unsupported inputs."""
 
-    def attend(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+    def attend(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
         with sdpa_kernel(_BACKENDS[name]):
             return dense_attention(q, k, v, layout)
 
     return attend
 
 
-def attend_in_blocks(q: Heads, k: Heads, v: Heads, layout: StreamLayout) -> Heads:
+def attend_in_blocks(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
     """Dense attention on a CPU as explicit matrix products; PyTorch's kernel for compiled code and gradients."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or v.device.type != "cpu":
         return dense_attention(q, k, v, layout)

@@ -1,0 +1,1 @@
+"""Variants of the transformer for ablations: the baselines with which the paper compares its design."""
