@@ -6,7 +6,6 @@ are several times as fast. Scores are computed in float32 in every dtype, so the
 Axes: b batch, n queries, m keys, k heads of c channels.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
