@@ -19,6 +19,7 @@ from cogvideox.ablation.intervals import PairedDifference, paired_difference
 from cogvideox.ablation.metrics import METRICS, metric_of
 from cogvideox.ablation.plan import AblationPlan
 from cogvideox.errors import UserError
+from cogvideox.training.diffusion.config import DiffusionTraining
 
 FILE = "report.json"
 Verdict = Literal["agrees", "disagrees", "undecided"]
@@ -174,12 +175,10 @@ def describe_changes(ablation: Ablation, name: str) -> tuple[str, ...]:
     if len(arm.stages) != len(base.stages):
         return (f"stages: {len(base.stages)} -> {len(arm.stages)}",)
     changed = differences(arm.settings, base.settings)
-    removed = sorted({setting.partition("[")[0] for setting, (_, new) in changed.items() if new is None} & {"toybox"})
-    if removed:
-        return tuple(
-            f"{setting}: {len(getattr(base.settings, setting))} sources -> {len(getattr(arm.settings, setting))}"
-            for setting in removed
-        )
+    if isinstance(arm.settings, DiffusionTraining) and isinstance(base.settings, DiffusionTraining):
+        num_sources = len(base.settings.toybox), len(arm.settings.toybox)
+        if num_sources[0] != num_sources[1]:
+            return (f"toybox: {num_sources[0]} sources -> {num_sources[1]}",)
     return tuple(f"{setting}: {_shown(old)} -> {_shown(new)}" for setting, (old, new) in changed.items())
 
 
