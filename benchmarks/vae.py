@@ -41,13 +41,19 @@ TINY = {
 
 
 def build_tasks(
-    cogvideox: CausalVAE, diffusers: AutoencoderKLCogVideoX, size: tuple[int, int, int], seed: int
+    cogvideox: CausalVAE,
+    diffusers: AutoencoderKLCogVideoX,
+    size: tuple[int, int, int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Variants]:
     """Return the variants of decoding and of encoding a clip."""
     generator = torch.Generator().manual_seed(seed + 1)
     t, h, w = size
-    z = torch.randn(1, cogvideox.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator)
-    video = torch.rand(1, 3, t, h, w, generator=generator) * 2 - 1
+    z = torch.randn(1, cogvideox.config.latent_channels, (t - 1) // 4 + 1, h // 8, w // 8, generator=generator).to(
+        dtype
+    )
+    video = (torch.rand(1, 3, t, h, w, generator=generator) * 2 - 1).to(dtype)
     return {
         "decode": {
             "diffusers": lambda: diffusers.decode(z).sample,

@@ -48,6 +48,27 @@ def test_networks_are_timed_against_diffusers_with_equal_outputs(name: str, tmp_
             assert variant["error"] <= 1e-5 and len(variant["seconds"]) == 3 and variant["ratio"] > 0
 
 
+def test_dtypes_are_timed_against_the_fastest_dtype_of_diffusers(tmp_path: Path):
+    run("cpu.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "report.json"))
+    report = read_report(tmp_path / "report.json")
+    assert "cpu_features" in report["settings"] and len(report["rows"]) == 4
+    for row in report["rows"]:
+        variants = row["variants"]
+        assert row["reference"].startswith("diffusers, ")
+        fastest = min((v["median"], name) for name, v in variants.items() if name.startswith("diffusers"))
+        assert row["reference"] == fastest[1] and all(v["of_floor"] > 0 for v in variants.values())
+        assert variants["cogvideox, float32"]["error"] <= 1e-5
+
+
+def test_a_model_of_real_size_is_written_and_measured_at_a_tiny_size(tmp_path: Path):
+    run("real_size.py", "--tiny", "--folder", str(tmp_path / "model"), "--out", str(tmp_path / "report.json"))
+    (row,) = read_report(tmp_path / "report.json")["rows"]
+    for variant in row["variants"].values():
+        assert all(variant[f"{stage}_seconds"] > 0 for stage in ("load", "text", "steps", "decode"))
+        assert variant["peak_bytes"] > 0
+    assert row["variants"]["cogvideox"]["dtype"] == "float32"  # too small for bfloat16
+
+
 def test_strips_do_not_change_the_decoded_video(tmp_path: Path):
     run("strips.py", "--tiny", "--strips", "2", "4", "--out", str(tmp_path / "report.json"))
     (row,) = read_report(tmp_path / "report.json")["rows"]
