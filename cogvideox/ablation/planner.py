@@ -14,7 +14,7 @@ from filelock import FileLock
 from cogvideox import config
 from cogvideox.ablation.arm import Ablation, Arm, Evaluation, num_steps_of, scaled
 from cogvideox.ablation.plan import FILE, AblationPlan, check_plan, read_plan
-from cogvideox.ablation.runs import RUNS, score_run, train_stage
+from cogvideox.ablation.runs import RUNS, score_run, single_thread, train_stage
 
 NUM_TIMED_STEPS = 4
 """The first one, which is slower, is not counted."""
@@ -73,7 +73,10 @@ def _plan(
         check_plan(stored, ablation, inputs, requested, out)
         plan = replace(stored, num_seeds=max(stored.num_seeds, num_seeds))
     else:
-        speeds = measure_speeds(ablation, out) if measured else {}
+        speeds = {}
+        if measured:
+            with single_thread():
+                speeds = measure_speeds(ablation, out)
         if num_steps is not None:
             scale = num_steps / num_steps_of(ablation.baseline.stages)
         else:

@@ -6,11 +6,14 @@ that arms share are trained once.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from cogvideox import config
@@ -72,9 +75,31 @@ def finish_run(ablation: Ablation, plan: AblationPlan, run: Run, out: Path) -> P
         AblationStopped: the training was saved and stopped.
         UserError: see the trainers.
     """
-    file, arm = result_file(ablation, run, out), ablation.arm(run.arm)
+    file = result_file(ablation, run, out)
     if file.is_file():
         return file
+    with single_thread():
+        content, scores = _finished(ablation, plan, run, out)
+    with atomic_write(file.with_suffix(".npz")) as temporary:
+        np.savez_compressed(temporary, frames=scores.frames)
+    write_text(file, json.dumps(content) + "\n")
+    return file
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Use one CPU thread, so that results do not depend on the number of cores or processes."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)
+
+
+def _finished(ablation: Ablation, plan: AblationPlan, run: Run, out: Path) -> tuple[dict[str, Any], Scores]:
+    """Train and score a run, and return the content of its file."""
+    arm = ablation.arm(run.arm)
     stages = plan.stages_of(arm, run.seed)
     result: Path | None = None
     for index, stage in enumerate(stages[:-1]):
@@ -84,18 +109,14 @@ def finish_run(ablation: Ablation, plan: AblationPlan, run: Run, out: Path) -> P
     result = train_stage(stages[-1], folder, out, result)
     scores, curve = score_run(arm, result, out, ablation.evaluation), read_curve(folder)
     variance = {"loss variance": [loss_variance([loss for _, loss in curve])]}
-    content = {
+    return {
         "ablation": ablation.name,
         "arm": arm.name,
         "seed": run.seed,
         "steps": [stage.run.num_steps for stage in stages],
         "values": {name: list(map(_rounded, column)) for name, column in (scores.values | variance).items()},
         "curve": [[step, _rounded(loss)] for step, loss in averaged(curve, NUM_CURVE_POINTS)],
-    }
-    with atomic_write(file.with_suffix(".npz")) as temporary:
-        np.savez_compressed(temporary, frames=scores.frames)
-    write_text(file, json.dumps(content) + "\n")
-    return file
+    }, scores
 
 
 def train_stage(stage: Settings, folder: Path, out: Path, previous: Path | None) -> Path:

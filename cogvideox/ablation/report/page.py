@@ -41,11 +41,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _setup(summary: AblationSummary) -> str:
-    seconds = sum(arm.seconds for arm in summary.arms)
     machine = summary.environment.get("processor", "")
     return (
         f"The arms differ in `{summary.field}`. Equal in all arms: {', '.join(summary.equal)}. Requested: "
-        f"{summary.requested} per run. Training took {format_duration(seconds)} in all, one thread per run"
+        f"{summary.requested} per run. Training took {format_duration(summary.seconds)} in all, one thread per run"
         + (f", on {machine}." if machine else ".")
     )
 

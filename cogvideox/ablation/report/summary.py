@@ -47,7 +47,6 @@ class ArmSummary:
         steps: steps of each stage.
         tokens: tokens of a step; pixels of a VAE's step.
         compute: FLOPs of the training relative to the baseline.
-        seconds: training time of all runs.
     """
 
     name: str
@@ -57,7 +56,6 @@ class ArmSummary:
     parameters: int
     tokens: float
     compute: float
-    seconds: float
     metrics: dict[str, MetricSummary]
 
 
@@ -78,7 +76,12 @@ class FindingSummary:
 
 @dataclass(frozen=True)
 class AblationSummary:
-    """The summary of an ablation. `environment` has the processor and versions."""
+    """The summary of an ablation.
+
+    Attributes:
+        seconds: training time of all runs.
+        environment: the processor and versions.
+    """
 
     ablation: str
     question: str
@@ -87,6 +90,7 @@ class AblationSummary:
     limits: str
     num_seeds: int
     requested: str
+    seconds: float
     arms: tuple[ArmSummary, ...]
     findings: tuple[FindingSummary, ...]
     environment: dict[str, str] = field(default_factory=dict)

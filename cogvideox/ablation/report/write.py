@@ -48,7 +48,6 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
                 parameters=costs.parameters,
                 tokens=float(round(costs.tokens)),
                 compute=round(costs.flops / base.flops, 3),
-                seconds=round(sum(training_seconds(out / RUNS / f"{arm.slug}-{k}") for k in range(plan.num_seeds)), 1),
                 metrics=metrics[arm.name],
             )
         )
@@ -60,6 +59,7 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
         limits=ablation.limits,
         num_seeds=plan.num_seeds,
         requested=plan.requested,
+        seconds=round(sum(map(training_seconds, (out / RUNS).iterdir())), 1),
         arms=tuple(arms),
         findings=tuple(judge_finding(results, finding) for finding in ablation.findings),
         environment={"processor": cpu_name(), "torch": torch.__version__, "cogvideox": __version__},
@@ -74,7 +74,7 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
 
 
 def training_seconds(folder: Path) -> float:
-    """Return the training time of a run from its metrics, without validation; 0 if they are missing."""
+    """Return the training time of a run from its metrics, without validation; 0 for other folders."""
     file = folder / "metrics.jsonl"
     if not file.exists():
         return 0.0

@@ -32,11 +32,10 @@ SUMMARY = AblationSummary(
     limits="It is small.",
     num_seeds=3,
     requested="60 s",
+    seconds=90.0,
     arms=(
-        ArmSummary("a", (), "", (10,), 1000, 64.0, 1.0, 30.0, {"facts": MetricSummary(0.5)}),
-        ArmSummary(
-            "b", ("x: 1 -> 2",), "y", (10, 5), 1000, 64.0, 1.1, 30.0, {"facts": MetricSummary(0.6, (0.1, -0.1, 0.3))}
-        ),
+        ArmSummary("a", (), "", (10,), 1000, 64.0, 1.0, {"facts": MetricSummary(0.5)}),
+        ArmSummary("b", ("x: 1 -> 2",), "y", (10, 5), 1000, 64.0, 1.1, {"facts": MetricSummary(0.6, (0.1, -0.1, 0.3))}),
     ),
     findings=(FindingSummary("b is better", "table 1", "facts", "b", "a", 0.1, (-0.1, 0.3), "undecided"),),
     environment={"processor": "a CPU"},
