@@ -145,3 +145,70 @@ def bloom(clip: Frames, gain: float, radius: float) -> Frames:
     bright = (clip.astype(np.float32) * gain).clip(0, 400)
     spilled = np.stack([cv2.GaussianBlur(frame, (0, 0), radius) for frame in bright])
     return (0.6 * bright + 0.7 * spilled).round().clip(0, 255).astype(np.uint8)
+
+
+def rotation_blur(clip: Frames, degrees: float) -> Frames:
+    """Average rotated copies of each frame."""
+    height, width = clip.shape[1:3]
+    center, angles = (width / 2, height / 2), np.linspace(-degrees / 2, degrees / 2, 9)
+    turns = [cv2.getRotationMatrix2D(center, float(angle), 1.0) for angle in angles]
+    edge = cv2.BORDER_REPLICATE
+    copies = [np.mean([cv2.warpAffine(f, turn, (width, height), borderMode=edge) for turn in turns], 0) for f in clip]
+    return np.stack(copies).round().astype(np.uint8)
+
+
+def trajectory_blur(clip: Frames, length: float, rng: np.random.Generator) -> Frames:
+    """Blur along a curved path, as a camera that shakes during a long exposure does."""
+    turns = np.cumsum(rng.normal(0, 0.35, 48)) + rng.uniform(0, 2 * np.pi)
+    path = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], -1), 0)
+    path = (path - path.mean(0)) * length / max(float(np.ptp(path, axis=0).max()), 1.0)
+    reach = int(np.ceil(np.abs(path).max())) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1))
+    np.add.at(kernel, tuple((path.round().astype(int) + reach).T), 1.0)
+    kernel = cv2.GaussianBlur(kernel / kernel.sum(), (0, 0), 0.7)
+    return np.stack([cv2.filter2D(frame, -1, kernel) for frame in clip])
+
+
+def tone_curve(clip: Frames, strength: float) -> Frames:
+    """Apply the curve x / (x + strength (1 - x)): above 1 darkens, below 1 brightens."""
+    x = clip / 255
+    return (255 * x / (x + strength * (1 - x))).round().clip(0, 255).astype(np.uint8)
+
+
+def old_film(clip: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """Gray or brown pictures with coarse speckles, scratches, dust and flicker."""
+    number, height, width = clip.shape[:3]
+    gray = np.repeat(clip.mean(-1, keepdims=True), 3, -1) * rng.choice([[1.0, 1.0, 1.0], [1.05, 0.95, 0.75]])
+    output = np.empty_like(clip)
+    scratch = rng.uniform(0, width, 2)
+    for index in range(number):
+        speckles = cv2.GaussianBlur(rng.normal(0, 1.0, (height, width)), (0, 0), 0.8)
+        picture = gray[index] * (1 + 0.9 * strength * speckles[..., None]) * rng.uniform(1 - strength, 1 + strength)
+        scratch += rng.normal(0, 1.5, 2)
+        picture[:, (scratch % width).astype(int)] = rng.choice([30.0, 225.0])
+        for _ in range(int(rng.integers(0, 6))):
+            y, x = int(rng.integers(height)), int(rng.integers(width))
+            picture[y : y + int(rng.integers(2, 6)), x : x + int(rng.integers(2, 5))] = rng.choice([20.0, 235.0])
+        output[index] = picture.round().clip(0, 255)
+    return output
+
+
+def impulse_noise(clip: Frames, fraction: float, rng: np.random.Generator) -> Frames:
+    """Replace a fraction of the pixels by black or white."""
+    draw = rng.random(clip.shape[:3])
+    output = clip.copy()
+    output[draw < fraction / 2], output[draw > 1 - fraction / 2] = 0, 255
+    return output
+
+
+def lost_blocks(clip: Frames, fraction: float, rng: np.random.Generator) -> Frames:
+    """Replace rows of 16x16 blocks by parts of earlier frames from other places, as after lost packets."""
+    output = clip.copy()
+    rows, columns = clip.shape[1] // 16, clip.shape[2] // 16
+    for index in range(1, len(clip)):
+        for row in np.flatnonzero(rng.random(rows) < fraction):
+            first = int(rng.integers(columns)) * 16
+            part = np.s_[row * 16 : row * 16 + 16, first:]
+            shifted = np.roll(output[max(0, index - int(rng.integers(1, 5)))], rng.integers(-40, 40, 2), (0, 1))
+            output[index][part] = shifted[part]
+    return output

@@ -18,7 +18,7 @@ from cogvideox.curation.labels.report import Predictions, build_report, format_r
 from cogvideox.curation.manifest import read_manifest
 
 NUMBERS, SEEDS, VLM_STEPS = (50, 100, 200, 500, 1000), 5, 20
-TRAINED, TESTED = ("train", "wide"), ("test", "fresh")  # families, see `label_families.families`
+TRAINED, TESTED = ("train", "wide", "varied"), ("test", "fresh")  # families, see `label_families.families`
 
 # First 16 digits of the SHA-256 of real clips that nobody made for this test, their names in the packages and
 # repositories they come from, and the labels a person gave them. "a|b": one of them is enough; empty: no label.
@@ -70,7 +70,7 @@ def evaluate(out: Path, path: Path | None, chart: Path | None, vlm: Path | None)
     seconds = {}
     for kind in ("signals", "embedding"):
         start = time.process_time()
-        models[kind] = train(table, learned, TrainSettings(kind=kind))
+        models[kind] = train(table, learned, TrainSettings(kind=kind), cross_validation_groups(about))
         seconds[kind] = round(time.process_time() - start, 1)
     predictions = [Predictions(kind, model.predict(table), model.thresholds) for kind, model in models.items()]
     if vlm is not None:
@@ -147,6 +147,11 @@ def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[
         tables.append(table)
     truth = {name: np.array([np.nan if row[name] is None else float(row[name]) for row in about]) for name in NAMES}
     return pa.concat_tables([table.cast(tables[0].schema) for table in tables]), truth, about
+
+
+def cross_validation_groups(about: list[dict[str, Any]]) -> list[str]:
+    """Return the groups of the cross-validation: clips of a family with real footage, which share it, stay together."""
+    return [f"{row['side']}, footage" if row["real"] else row["source"] for row in about]
 
 
 def count_errors(given: Predictions, name: str, truth: np.ndarray, kinds: list[str]) -> dict[str, int]:

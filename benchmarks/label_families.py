@@ -10,6 +10,38 @@ from cogvideox.toybox.effects import scenes
 from cogvideox.toybox.effects.scenes import ColorScheme
 from cogvideox.toybox.effects.text import TextStyle
 
+VARIED_VIDEOS = (
+    # still cameras
+    "vtest.avi",
+    "tree.avi",
+    "box.mp4",
+    "cup.mp4",
+    "bottle-detection.mp4",
+    "one-by-one-person-detection.mp4",
+    "bolt-multi-size-detection.gif",
+    "car-detection.gif",
+    "classroom.gif",
+    "face-demographics-walking-and-pause.gif",
+    "face-demographics-walking.gif",
+    "fruit-and-vegetable-detection.gif",
+    "people-detection.gif",
+    "person-bicycle-car-detection.gif",
+    "store-aisle-detection.gif",
+    "worker-zone-detection.gif",
+    "test-sample4.mp4",
+    # moving cameras
+    "black-swan.mp4",
+    "boxer-punching-towards-camera.mp4",
+    "car-turn.mp4",
+    "cockatoo.mp4",
+    "dog.mp4",
+    "dog-walking.mp4",
+    "horse-running.mp4",
+    "rabbit-watermelon.mp4",
+    "test-sample2.mp4",
+)
+"""Footage of the family "varied"."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -20,6 +52,7 @@ class Family:
         portraits: photographs with a face: path, x and y of its center, and its height, in pixels.
         talking: real footage of people who talk.
         kinds: probability of clean, edited, static, degraded, lecture, text and screenshot clips.
+        real: fraction of the clips without defects that are real footage.
     """
 
     fonts: list[str | None]
@@ -37,6 +70,7 @@ class Family:
     shake: float
     degrade: str
     kinds: tuple[float, ...] = (0.17, 0.19, 0.15, 0.14, 0.13, 0.11, 0.11)
+    real: float = 0.6
 
 
 def fonts(pattern: str) -> list[str | None]:
@@ -73,7 +107,8 @@ def find_portraits(folder: Path, names: list[str]) -> list[tuple[Path, tuple[int
 def families(footage: Path) -> dict[str, Family]:
     """Return the families. `footage` holds the videos and photographs, see the docs of the benchmark.
 
-    "train" and "wide" are for training: "wide" has other footage and degradations, and recordings of people who talk.
+    "train", "wide" and "varied" are for training: "wide" has other footage and degradations, and recordings of people
+    who talk; "varied" has more footage, most of it by still cameras, more kinds of degradation, and test cards.
     "test" was looked at while the features were chosen; "fresh" was not, and shares no footage, photographs, fonts,
     colors or degradations with the others, except for shaking.
     """
@@ -158,6 +193,21 @@ def families(footage: Path) -> dict[str, Family]:
         degrade="wide",
         kinds=(0.32, 0.24, 0.03, 0.2, 0.17, 0.02, 0.02),
     )
+    varied = replace(
+        train,
+        fonts=[*train.fonts, *matplotlib_fonts("cmr10", "cmb10", "cmtt10")],
+        styles=[
+            *train.styles,
+            TextStyle(color=(255, 60, 50), outline=(255, 255, 255)),
+            TextStyle(color=(20, 30, 90), outline=None, box=(250, 220, 120)),
+            TextStyle(color=(255, 255, 255), outline=None, opacity=0.85),
+        ],
+        videos=listed(*VARIED_VIDEOS),
+        photos=[*train.photos, *listed("chelsea.png", "coffee.png", "bricks.jpg", "wood.jpg", "meadow_cube.jpg")],
+        degrade="varied",
+        kinds=(0.36, 0.25, 0.06, 0.24, 0.03, 0.03, 0.03),
+        real=0.9,
+    )
     fresh = replace(
         test,
         fonts=matplotlib_fonts("cmss10", "STIXGeneral", "STIXGeneralBol"),
@@ -178,4 +228,4 @@ def families(footage: Path) -> dict[str, Family]:
         talking=listed("face2.mp4", "face4.mp4"),
         degrade="fresh",
     )
-    return {"train": train, "wide": wide, "test": test, "fresh": fresh}
+    return {"train": train, "wide": wide, "varied": varied, "test": test, "fresh": fresh}

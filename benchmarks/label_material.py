@@ -127,8 +127,18 @@ class Material:
         """Return a clip without defects: real footage or a rendered scene."""
         if self.hard and self.rng.random() < 0.5:
             return self.still_camera()
-        draw = self.rng.random()
-        return self.footage() if draw < 0.6 else self.toys() if draw < 0.85 else self.parallax()
+        draw, real = self.rng.random(), self.family.real
+        if draw < real:
+            return self.moving_footage() if self.family.degrade == "varied" else self.footage()
+        return self.toys() if draw < 1 - 0.375 * (1 - real) else self.parallax()
+
+    def moving_footage(self) -> np.ndarray:
+        """Return a part of real footage in which something moves: crops of a still camera's pictures may not."""
+        for _ in range(10):
+            clip = self.footage()
+            if np.abs(np.diff(clip[:, ::4, ::4].astype(np.float32), axis=0)).mean() > 0.8:
+                break
+        return clip
 
     def still_camera(self) -> np.ndarray:
         """Return objects that move before a photograph or a texture, filmed by a still or a breathing camera."""
@@ -177,7 +187,7 @@ class Material:
             ) * 2
             face = ((x - left) * scale, (y - top) * scale, side * scale / 2)
             return people.talking_photo(array, face, self.n, self.seed, self.fps), "photo"
-        if self.family.degrade in ("train", "wide") and draw > 0.92:
+        if self.family.degrade in ("train", "wide", "varied") and draw > 0.92:
             return scenes.talking_head(self.n, self.size, self.seed, self.fps), "drawn"
         return people.presenter(self.n, self.size, self.seed, self.fps, self.family.place), "drawn"
 

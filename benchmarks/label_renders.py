@@ -11,6 +11,7 @@ from functools import partial
 
 import label_degradations as degrade
 import numpy as np
+from label_cards import draw_test_card
 from label_degradations import recode
 from label_material import Material
 
@@ -127,9 +128,10 @@ class Generator(Material):
         return clip, truth, kind
 
     def static(self) -> tuple[np.ndarray, Truth, str]:
-        kind = self.pick(
-            ["slide show", "zoomed still", "panned still", "freeze", "jumps", "stutter", "noisy still", "still"]
-        )
+        kinds = ["slide show", "zoomed still", "panned still", "freeze", "jumps", "stutter", "noisy still", "still"]
+        if self.family.degrade == "varied":
+            kinds = [*kinds, "flickering still", "test card", "test card"]
+        kind = self.pick(kinds)
         truth: Truth = {"static": True, "editing": None}
         n = self.n
         still = self.photo() if self.rng.random() < 0.6 else self.base()[0]
@@ -164,6 +166,14 @@ class Generator(Material):
                 degradation.noise(np.repeat(still[None], n, 0), float(self.rng.uniform(2, 6)), self.seed),
                 None,
             )
+        elif kind == "flickering still":
+            gains = 1 + self.rng.uniform(0.01, 0.05) * np.sin(self.rng.uniform(0.2, 1.5) * np.arange(n))
+            path = camera.shake(n, 0.002 * self.size[0], self.seed, self.fps, 1.0)
+            clip = camera.film(still, path, self.size) * gains[:, None, None, None]
+            clip = degradation.noise(clip.clip(0, 255).astype(np.uint8), 1.0, self.seed)
+        elif kind == "test card":
+            clip, large = draw_test_card(n, self.size, self.fps, self.font(), self.rng)
+            truth |= {"text": True if large else None, "screenshot": None}
         else:
             clip = np.repeat(still[None], n, 0)
         return clip, truth, kind
@@ -192,6 +202,25 @@ class Generator(Material):
             "MPEG-4": lambda: recode(clip, self.fps, "mpeg4", qmin="31", qmax="31"),
             "ghosts": lambda: degrade.ghosts(clip, int(rng.integers(5, 9))),
         }
+        varied: dict[str, Callable[[], np.ndarray]] = {
+            "MPEG-2": lambda: recode(clip, self.fps, "mpeg2video", qmin="28", qmax="31"),
+            "MS MPEG-4": lambda: recode(clip, self.fps, "msmpeg4", qmin="28", qmax="31"),
+            "HEVC": lambda: recode(
+                clip,
+                self.fps,
+                "libx265",
+                crf=str(rng.integers(40, 49)),
+                preset="ultrafast",
+                x265_params="log-level=none",
+            ),
+            "rotation blur": lambda: degrade.rotation_blur(clip, float(rng.uniform(3, 7))),
+            "trajectory blur": lambda: degrade.trajectory_blur(clip, float(rng.uniform(0.05, 0.1)) * height, rng),
+            "dark tones": lambda: degrade.tone_curve(clip, float(rng.uniform(6, 14))),
+            "bright tones": lambda: degrade.tone_curve(clip, float(rng.uniform(0.06, 0.15))),
+            "old film": lambda: degrade.old_film(clip, float(rng.uniform(0.1, 0.3)), rng),
+            "impulses": lambda: degrade.impulse_noise(clip, float(rng.uniform(0.02, 0.08)), rng),
+            "lost blocks": lambda: degrade.lost_blocks(clip, float(rng.uniform(0.05, 0.2)), rng),
+        }
         test: dict[str, Callable[[], np.ndarray]] = {
             "encoded": lambda: clip,
             "motion blur": lambda: degrade.motion_blur(clip, max(5, round(float(rng.uniform(0.04, 0.08)) * height))),
@@ -215,6 +244,7 @@ class Generator(Material):
         families = {
             "train": train | (hard if self.hard else {}),
             "wide": train | hard | wide,
+            "varied": train | hard | wide | varied,
             "test": test,
             "fresh": fresh,
         }

@@ -32,8 +32,9 @@ CHUNKS: list[dict[str, int]] = [  # number of clips of each family, see `label_f
     {"wide": 40},
     {"wide": 130},
     {"fresh": 80},
+    *[{"varied": 150}] * 2,
 ]
-FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6}
+FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6, "varied": 4 * 10**6}
 FIRST_HARD = 4 * 150  # clips of the family "train" from here on are hard: see `Generator`
 SIGNALS = {
     **{

@@ -12,7 +12,7 @@ Axes: `n` clips, `d` signals, `e` dimensions of the embedding, `inputs` features
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -164,6 +164,12 @@ class Inputs:
         filled = np.where(np.isfinite(signals), signals, medians)
         return cls(filled, np.tanh((filled - medians) / scales / 2), vectors)
 
+    def only(self, read: np.ndarray) -> "Inputs":
+        """Return the inputs without the scaled signals of other columns, so that their weights become 0."""
+        scaled = np.zeros_like(self.scaled)
+        scaled[:, read] = self.scaled[:, read]
+        return Inputs(self.filled, scaled, self.vectors)
+
     def rows(self, chosen: np.ndarray) -> "Inputs":
         """Return the chosen rows."""
         return Inputs(self.filled[chosen], self.scaled[chosen], None if self.vectors is None else self.vectors[chosen])
@@ -203,12 +209,14 @@ def train(
     scales = np.maximum(np.maximum(spread[1] - spread[0], 0.3 * deviation), 1e-6)
     inputs = Inputs.of(signals, medians, scales, vectors)
     heads = {}
-    for name in LABELS:
+    for name, label in LABELS.items():
         rows = np.flatnonzero(measured & np.isfinite(truth[name]))
         positive = int(np.sum(truth[name][rows] > 0.5))
         if min(positive, len(rows) - positive) >= MIN_EXAMPLES:
             names = np.array([sources[row] for row in rows])
-            heads[name] = _train_head(inputs.rows(rows), truth[name][rows], names, settings)
+            read = np.flatnonzero([label.reads(column) for column in columns])
+            read = read if len(read) else np.arange(len(columns))
+            heads[name] = _train_head(inputs.rows(rows), truth[name][rows], names, settings, read)
     if not heads:
         raise UserError(
             f"no label has {MIN_EXAMPLES} annotated clips with it and {MIN_EXAMPLES} without it: annotate more clips"
@@ -216,14 +224,21 @@ def train(
     return LabelModel(settings.kind, columns, medians, scales, embedding, heads)
 
 
-def _train_head(inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings: TrainSettings) -> Head:
-    """Train the classifier of one label, and calibrate it on out-of-fold predictions."""
+def _train_head(
+    inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings: TrainSettings, read: np.ndarray
+) -> Head:
+    """Train the classifier of one label, and calibrate it on out-of-fold predictions.
+
+    Args:
+        read: indices of the signals that it reads.
+    """
+    inputs = inputs.only(read)
     held_out_logits = np.full(len(truth), np.nan)  # out-of-fold logits
     folds = _folds(truth, groups, settings.seed)
     for fold, (seen, unseen) in enumerate(folds):
-        part = _fit_trees(inputs.rows(seen), truth[seen], settings, fold + 1)
+        part = _fit_trees(inputs.rows(seen), truth[seen], settings, fold + 1, read)
         held_out_logits[unseen] = trees_logit(part, inputs.filled[unseen])
-    trees = _fit_trees(inputs, truth, settings, 0)
+    trees = _fit_trees(inputs, truth, settings, 0, read)
     weights, bias = None, 0.0
     if settings.kind == "embedding":
         features, logits = head_inputs(held_out_logits, inputs), held_out_logits
@@ -238,8 +253,10 @@ def _train_head(inputs: Inputs, truth: np.ndarray, groups: np.ndarray, settings:
     return Head(trees, weights, bias, slope, intercept, threshold, positive, len(truth) - positive)
 
 
-def _fit_trees(inputs: Inputs, truth: np.ndarray, settings: TrainSettings, fold: int) -> TreeEnsemble:
-    return fit_trees(inputs.filled, truth, num_trees=settings.num_trees, seed=settings.seed * 101 + fold)
+def _fit_trees(inputs: Inputs, truth: np.ndarray, settings: TrainSettings, fold: int, read: np.ndarray) -> TreeEnsemble:
+    seed = settings.seed * 101 + fold
+    trees = fit_trees(inputs.filled[:, read], truth, num_trees=settings.num_trees, seed=seed)
+    return replace(trees, feature=np.where(trees.feature < 0, -1, read[trees.feature]).astype(np.int32))
 
 
 def _fit_linear(features: np.ndarray, truth: np.ndarray, settings: TrainSettings) -> tuple[np.ndarray, float]:

@@ -52,6 +52,8 @@ class Label:
         definition: definition for annotators.
         question: yes/no question for a video-language model.
         paper: the paper's result for this label.
+        signals: columns, or prefixes of columns, that its classifier reads; empty for all. Other columns would only
+            identify the footage of the training clips.
     """
 
     name: str
@@ -59,11 +61,16 @@ class Label:
     definition: str
     question: str
     paper: PaperResult
+    signals: tuple[str, ...] = ()
 
     @property
     def column(self) -> str:
         """Column of the manifest with the probability of this label."""
         return PREFIX + self.name
+
+    def reads(self, column: str) -> bool:
+        """Whether the classifier of this label reads a signal column."""
+        return column.startswith(self.signals or "")
 
 
 LABELS: dict[str, Label] = {
@@ -95,6 +102,7 @@ LABELS: dict[str, Label] = {
             "Is the technical quality of this video poor, for example blurred, noisy, full of compression "
             "artifacts, badly exposed, or very shaky?",
             PaperResult(0.80, 0.02, 0.09, 0.09),
+            ("brisque.", "defects.", "picture.", "technical.", "motion.shake"),
         ),
         Label(
             "lecture",

@@ -6,6 +6,7 @@ not count as blurred, nor a dark scene with lights as underexposed.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ class Defects:
     """
 
     name: ClassVar[str] = "defects"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     columns: ClassVar[tuple[Column, ...]] = (
         Column("defects.edge_sharpness", "float", "Fraction of an edge's step within 3 pixels, median.", "", 0.0, 1.0),
         Column("defects.sharpest_edges", "float", "The same, 90th percentile of the edges.", "", 0.0, 1.0),
@@ -38,9 +39,20 @@ class Defects:
         Column("defects.repeated_pixels", "float", "Fraction of the steps at edges on a coarse grid.", "", 0.0, 1.0),
         Column("defects.fine_detail", "float", "Fraction of the blocks at edges with detail of 1 pixel.", "", 0.0, 1.0),
         Column("defects.combing", "float", "Log2 of the change between lines over that at a distance of two.", ""),
+        Column("defects.smooth_blocks", "float", "Fraction of textured blocks without detail.", "", 0.0, 1.0),
+        Column("defects.texture_detail", "float", "Detail of the blocks in textured parts over their range.", "", 0.0),
+        Column("defects.edge_detail", "float", "The same for blocks with a strong edge.", "", 0.0),
+        Column("defects.ringing", "float", "Detail of weak blocks beside strong ones.", "", 0.0),
+        Column("defects.detail_peaks", "float", "Kurtosis of the detail, log.", ""),
+        Column("defects.fine_to_medium", "float", "Detail of 1 pixel over detail of 2 pixels, log2.", ""),
+        Column("defects.medium_to_coarse", "float", "Detail of 2 pixels over detail of 4 pixels, log2.", ""),
+        Column("defects.lower_quartile", "float", "25th percentile of the brightness of the pixels.", "", 0.0, 1.0),
+        Column("defects.median", "float", "Median brightness.", "", 0.0, 1.0),
+        Column("defects.tones", "float", "Entropy of the brightness.", "bit", 0.0, 8.0),
+        Column("defects.main_tone", "float", "Fraction of pixels in the most frequent 16 tones.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.02
+    cost: ClassVar[float] = 0.04
 
     num_frames: int = 5
     longest_side: int = 512
@@ -81,6 +93,8 @@ def measure_frame(frame: UInt8[np.ndarray, "h w 3"]) -> dict[str, float]:
         "repeated_pixels": repeated_pixels(gray),
         "fine_detail": fine_detail(gray),
         "combing": combing(gray),
+        **detail_scales(gray),
+        **tones(gray),
     }
 
 
@@ -140,3 +154,51 @@ def combing(gray: Float32[np.ndarray, "h w"]) -> float:
         return 0.0
     neighbors, second = (np.abs(gray[distance:] - gray[:-distance]).mean() for distance in (1, 2))
     return float(np.log2((neighbors + 0.5) / (second + 0.5)))
+
+
+def detail_scales(gray: Float32[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return how much detail is left in textured parts and at edges. Compression removes the fine part of textures.
+
+    Detail is the difference from a Gaussian blur of 1 pixel, its root mean square over blocks of 8x8 pixels.
+    """
+    import cv2
+
+    rows, columns = gray.shape[0] // 8, gray.shape[1] // 8
+    image = gray[: rows * 8, : columns * 8] if rows and columns else cv2.resize(gray, (8, 8))
+    blurred = [image, *(cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (1.0, 2.0, 4.0))]
+    fine, medium, coarse = (first - second for first, second in pairwise(blurred))
+
+    def blocks(values: np.ndarray) -> np.ndarray:
+        return values.reshape(image.shape[0] // 8, 8, image.shape[1] // 8, 8)
+
+    detail = np.sqrt((blocks(fine) ** 2).mean((1, 3)))
+    contrast = blocks(image).max((1, 3)) - blocks(image).min((1, 3))
+    near = cv2.dilate(contrast, np.ones((3, 3), np.uint8))
+    textured, strong = near > 1.5 * _MIN_STEP, contrast > 2.5 * _MIN_STEP
+    weak = textured & (contrast < 1.5 * _MIN_STEP)
+
+    def median(values: np.ndarray, default: float) -> float:
+        return float(np.median(values)) if len(values) > 4 else default
+
+    return {
+        "smooth_blocks": float((detail[textured] < 1.0).mean()) if textured.sum() > 4 else 0.0,
+        "texture_detail": median(detail[textured] / near[textured], 0.1),
+        "edge_detail": median(detail[strong] / contrast[strong], 0.1),
+        "ringing": median(detail[weak], 0.0),
+        "detail_peaks": float(np.log(np.mean(fine**4) / max(1e-6, float(np.mean(fine**2)) ** 2) + 1e-6)),
+        "fine_to_medium": float(np.log2((fine.std() + 0.2) / (medium.std() + 0.2))),
+        "medium_to_coarse": float(np.log2((medium.std() + 0.2) / (coarse.std() + 0.2))),
+    }
+
+
+def tones(gray: Float32[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return how the brightness is distributed."""
+    quartile, median = np.percentile(gray, (25, 50)) / 255
+    histogram = np.bincount(gray.astype(np.uint8).ravel(), minlength=256) / gray.size
+    used = histogram[histogram > 0]
+    return {
+        "lower_quartile": float(quartile),
+        "median": float(median),
+        "tones": float(max(0.0, -(used * np.log2(used)).sum())),
+        "main_tone": float(min(1.0, np.convolve(histogram, np.ones(16), "valid").max())),
+    }

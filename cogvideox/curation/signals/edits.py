@@ -2,7 +2,7 @@
 
 A cut is a change that stands out from the changes around it. Frames of a dissolve are close to the mean of the frames
 before and after them, which a moving picture is not. Logos, borders and picture-in-picture have edges that stay in
-place while the rest moves.
+place while the rest moves. In a wipe, parts of the frame change once, at different times.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class Edits:
     """
 
     name: ClassVar[str] = "edits"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     columns: ClassVar[tuple[Column, ...]] = (
         Column("edits.cuts", "float", "Changes that stand out from those around them, per second.", "1/s", 0.0),
         Column("edits.largest_jump", "float", "Largest change over the median of those around it, as log2.", "", 0.0),
@@ -78,9 +78,22 @@ class Edits:
             0.0,
             1.0,
         ),
+        Column("edits.color_jump", "float", "Largest color change above those around it.", "", 0.0, 1.0),
+        Column("edits.color_jump_ratio", "float", "The same as a ratio, log2.", "", 0.0),
+        Column("edits.step_line", "float", "Sharpest step across a line along an axis that stays, log2.", "", 0.0),
+        Column("edits.long_step_line", "float", "The same for lines of 60 % of the side.", "", 0.0),
+        Column("edits.stepping_blocks", "float", "Fraction of the blocks that change in one step.", "", 0.0, 1.0),
+        Column("edits.step_times", "float", "Standard deviation of the times of these steps.", "", 0.0, 1.0),
+        Column("edits.simultaneous_steps", "float", "Fraction of the blocks that step at the same time.", "", 0.0, 1.0),
+        Column(
+            "edits.abruptness", "float", "Fraction of a block's total change in its largest step, mean.", "", 0.0, 1.0
+        ),
+        Column("edits.largest_abruptness", "float", "The same for the block where it is largest.", "", 0.0, 1.0),
+        Column("edits.still_in_motion", "float", "Fraction of pixels at still edges amid changes.", "", 0.0, 1.0),
+        Column("edits.still_in_motion_ratio", "float", "Fraction of still edges amid changes.", "", 0.0, 1.0),
     )
     memory: ClassVar[int] = 100 * 2**20
-    cost: ClassVar[float] = 0.005
+    cost: ClassVar[float] = 0.02
 
     longest_side: int = 256
     num_still: int = 8
@@ -121,6 +134,8 @@ class Edits:
             "burstiness": float(moving.std() / moving.mean()) if len(moving) > 2 else 0.0,
         }
         values |= still_edges(chosen) | pinned_edges(chosen) | {"histogram_change": histogram_change(sampled.frames)}
+        values |= color_jumps(sampled.frames) | step_lines(chosen) | block_steps(sampled.frames)
+        values |= still_edges_in_motion(gray)
         return {f"edits.{name}": value for name, value in values.items()}
 
 
@@ -220,4 +235,87 @@ def still_edges(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
         "still_border": still_fraction(border),
         "still_corner": max(still_fraction(corner) for corner in corners),
         "still_line": longest,
+    }
+
+
+def color_jumps(frames: UInt8[np.ndarray, "n h w c"], reach: int = 6) -> dict[str, float]:
+    """Return the largest change of the color histogram between frames, relative to the changes around it."""
+    codes = (frames[:, ::2, ::2] // 32).astype(np.int64) @ np.array([64, 8, 1])
+    histograms = np.stack([np.bincount(code.ravel(), minlength=512) / code.size for code in codes])
+    changes = np.abs(np.diff(histograms, axis=0)).sum(1) / 2
+    padded = np.pad(changes, reach, constant_values=np.nan)
+    around = np.delete(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), reach, axis=1)
+    median = np.nanmedian(around, axis=1)
+    return {
+        "color_jump": float(np.max(changes - median)),
+        "color_jump_ratio": float(np.max(np.log2((changes + 0.02) / (median + 0.02)))),
+    }
+
+
+def step_lines(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
+    """Return how much the step across a line along an axis exceeds those beside it, in three quarters of the frames.
+
+    Borders of pictures in the picture and of split screens are lines of such steps; edges of filmed objects are blurred
+    over several pixels, and move.
+    """
+    import cv2
+
+    largest = {0.25: -np.inf, 0.6: -np.inf}
+    for images in (frames, frames.transpose(0, 2, 1)):
+        height, width = images.shape[1:]
+        steps = np.abs(np.diff(images.astype(np.float32), axis=2))
+        for fraction in largest:
+            length = max(5, int(fraction * height)) | 1
+            mean = np.stack([cv2.blur(np.ascontiguousarray(step), (1, length)) for step in steps])
+            beside = np.max([np.roll(mean, shift, 2) for shift in (-3, -2, 2, 3)], axis=0)
+            excess = np.quantile(np.log2((mean + 1) / (beside + 1)), 0.25, axis=0)
+            margin, reach = max(3, width // 40), length // 2 if height > length else 0
+            inner = excess[reach : height - reach, margin : width - 1 - margin]
+            largest[fraction] = max(largest[fraction], float(inner.max(initial=0.0)))
+    return {"step_line": largest[0.25], "long_step_line": largest[0.6]}
+
+
+def block_steps(frames: UInt8[np.ndarray, "n h w c"], grid: int = 8) -> dict[str, float]:
+    """Return which part of the frame changes its color in one step, and when; all parts at once in a cut."""
+    import cv2
+
+    number = len(frames)
+    names = ("stepping_blocks", "step_times", "simultaneous_steps", "abruptness", "largest_abruptness")
+    if number < 6:
+        return dict.fromkeys(names, 0.0)
+    small = np.stack([cv2.resize(frame, (grid, grid), interpolation=cv2.INTER_AREA) for frame in frames])
+    colors = small.reshape(number, grid * grid, 3).astype(np.float64)
+    total = ((colors - colors.mean(0)) ** 2).sum((0, 2))
+    sums, before = np.cumsum(colors, axis=0), np.arange(2, number - 1)[:, None, None]
+    means = sums[1 : number - 2] / before, (sums[-1] - sums[1 : number - 2]) / (number - before)
+    explained = (before * (number - before) / number * (means[1] - means[0]) ** 2).sum(2)
+    best = explained.argmax(0)
+    step = np.sqrt(((means[1] - means[0]) ** 2).mean(2))[best, np.arange(grid * grid)]
+    stepping = (explained.max(0) > 0.85 * np.maximum(total, 1e-6)) & (step > 2 * _MIN_CHANGE)
+    times = best[stepping]
+    changes = np.abs(np.diff(colors, axis=0)).mean(2)
+    abrupt = changes.max(0) / np.maximum(changes.sum(0), 1e-6) * (changes.max(0) > 2 * _MIN_CHANGE)
+    together = np.abs(times - np.median(times)) <= 1 if len(times) else times
+    values = (
+        stepping.mean(),
+        times.std() / number if len(times) > 3 else 0.0,
+        together.sum() / len(stepping),
+        abrupt.mean(),
+        abrupt.max(),
+    )
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def still_edges_in_motion(frames: UInt8[np.ndarray, "n h w"]) -> dict[str, float]:
+    """Return how many edges of the mean frame do not change although most of their surroundings do."""
+    import cv2
+
+    mean = frames.mean(0, dtype=np.float32)
+    still = frames.std(0, dtype=np.float32) < _MIN_CHANGE / 2
+    changing = cv2.blur((~still).astype(np.float32), (15, 15)) > 0.5
+    edge = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 4 > _EDGE / 2
+    amid = int((still & edge & changing).sum())
+    return {
+        "still_in_motion": amid / still.size,
+        "still_in_motion_ratio": amid / max(1, int((still & edge).sum())),
     }

@@ -64,6 +64,21 @@ def test_training_is_repeatable_and_stored_exactly(tmp_path):
             np.testing.assert_array_equal(values, loaded.predict(table)[name])
 
 
+@pytest.mark.parametrize("kind", ["signals", "embedding"])
+def test_low_quality_reads_signals_of_the_picture_only(kind):
+    """A column that has nothing to do with the label changes nothing, although it separates the training clips."""
+    table, truth = measured_clips(120)
+    weak = truth["low_quality"] + np.random.default_rng(0).normal(size=120)
+    table = table.append_column("defects.darkest", pa.array(weak))
+    model = train(table, truth, TrainSettings(kind=kind, **FAST))
+    head, index = model.heads["low_quality"], model.columns.index("defects.darkest")
+    assert set(head.trees.feature) == {-1, index}
+    assert model.columns.index("signal.editing") in model.heads["editing"].trees.feature
+    if head.weights is not None:
+        others = np.delete(head.weights[1 : 1 + len(model.columns)], index)
+        assert head.weights[1 + index] > 0.0 and np.abs(others).max() < 1e-6
+
+
 def test_unknown_labels_and_unmeasured_rows_are_left_out():
     table, truth = measured_clips(200)
     truth["lecture"][:] = np.nan

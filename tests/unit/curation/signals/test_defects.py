@@ -70,3 +70,19 @@ def test_frames_without_edges_count_as_sharp():
     plain = measure_frame(np.full((5, 5, 3), 128, np.uint8))
     assert plain["edge_sharpness"] == plain["fine_detail"] == 1.0 and plain["repeated_pixels"] == 0.0
     assert {f"defects.{name}" for name in plain} == {column.name for column in Defects.columns}
+
+
+def test_blur_removes_fine_detail(image):
+    sharp, blurred = measure_frame(image), measure_frame(degradation.blur(image[None], 2.0)[0])
+    assert blurred["smooth_blocks"] > sharp["smooth_blocks"] + 0.2
+    assert blurred["fine_to_medium"] < sharp["fine_to_medium"] - 0.5
+    assert blurred["edge_detail"] < 0.5 * sharp["edge_detail"]
+
+
+def test_tones_of_two_halves():
+    frame = np.full((64, 64, 3), 51, np.uint8)
+    assert measure_frame(frame)["tones"] == 0.0 and measure_frame(frame)["main_tone"] == 1.0
+    frame[:, 32:] = 204
+    values = measure_frame(frame)
+    assert values["tones"] == pytest.approx(1.0) and values["main_tone"] == 0.5
+    assert values["lower_quartile"] == pytest.approx(0.2)

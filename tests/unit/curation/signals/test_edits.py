@@ -6,7 +6,16 @@ import pytest
 pytest.importorskip("cv2")
 
 from cogvideox.curation.signals.base import SampledFrames
-from cogvideox.curation.signals.edits import Edits, mixed_share, prominence, still_edges
+from cogvideox.curation.signals.edits import (
+    Edits,
+    block_steps,
+    color_jumps,
+    mixed_share,
+    prominence,
+    step_lines,
+    still_edges,
+    still_edges_in_motion,
+)
 from cogvideox.toybox.effects import camera, edits, timing, transitions
 
 FPS, SIZE = 16.0, (96, 160)
@@ -81,3 +90,36 @@ def test_colors_before_and_after():
 
 def test_too_few_frames():
     assert set(measure(shot(0, 2)).values()) == {None}
+
+
+def test_a_change_of_all_colors_is_a_jump_of_one():
+    frames = np.full((16, 20, 20, 3), 20, np.uint8)
+    frames[8:] = 200
+    assert color_jumps(frames)["color_jump"] == 1.0
+    assert color_jumps(frames[:8]) == {"color_jump": 0.0, "color_jump_ratio": 0.0}
+
+
+def test_blocks_step_together_in_a_cut_and_one_after_the_other_in_a_wipe():
+    dark, bright = np.full((24, *SIZE, 3), 30, np.uint8), np.full((24, *SIZE, 3), 220, np.uint8)
+    cut = block_steps(np.concatenate([dark[:12], bright[:12]]))
+    assert cut["stepping_blocks"] == cut["simultaneous_steps"] == cut["abruptness"] == 1.0 and cut["step_times"] == 0.0
+    wipe = block_steps(edits.wipe(dark, bright, 4, 16))
+    assert wipe["stepping_blocks"] > 0.9 and wipe["step_times"] > 0.1 and wipe["simultaneous_steps"] < 0.5
+    assert block_steps(dark)["stepping_blocks"] == block_steps(dark[:4])["stepping_blocks"] == 0.0
+
+
+def test_a_split_screen_has_a_line_of_steps():
+    halves = edits.split_screen(shot(0), shot(1))[..., 1]
+    assert step_lines(halves[:8])["long_step_line"] > step_lines(shot(0)[:8, ..., 1])["long_step_line"] + 0.5
+    step = np.zeros((4, 60, 80), np.uint8)
+    step[:, :, 40:] = 255  # log2 of 256, and no steps beside it
+    assert step_lines(step) == {"step_line": pytest.approx(8.0), "long_step_line": pytest.approx(8.0)}
+
+
+def test_still_edges_amid_changes():
+    frames = np.random.default_rng(0).integers(0, 255, (20, 60, 80), dtype=np.uint8)
+    assert still_edges_in_motion(frames)["still_in_motion"] == 0.0
+    frames[:, 28:32, 38:42] = [[0, 0, 255, 255]] * 4
+    values = still_edges_in_motion(frames)
+    assert 8 / 4800 <= values["still_in_motion"] <= 16 / 4800 and values["still_in_motion_ratio"] == 1.0
+    assert still_edges_in_motion(np.repeat(frames[:1], 8, 0))["still_in_motion"] == 0.0
