@@ -85,9 +85,7 @@ class Edits:
         Column("edits.stepping_blocks", "float", "Fraction of the blocks that change in one step.", "", 0.0, 1.0),
         Column("edits.step_times", "float", "Standard deviation of the times of these steps.", "", 0.0, 1.0),
         Column("edits.simultaneous_steps", "float", "Fraction of the blocks that step at the same time.", "", 0.0, 1.0),
-        Column(
-            "edits.abruptness", "float", "Fraction of a block's total change in its largest step, mean.", "", 0.0, 1.0
-        ),
+        Column("edits.abruptness", "float", "Largest fraction of a block's change in one step, mean.", "", 0.0, 1.0),
         Column("edits.largest_abruptness", "float", "The same for the block where it is largest.", "", 0.0, 1.0),
         Column("edits.still_in_motion", "float", "Fraction of pixels at still edges amid changes.", "", 0.0, 1.0),
         Column("edits.still_in_motion_ratio", "float", "Fraction of still edges amid changes.", "", 0.0, 1.0),
