@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from cogvideox.ablation.arm import Ablation
 from cogvideox.ablation.groups import vae
+from cogvideox.ablation.groups.attention import attention
 from cogvideox.ablation.groups.captions import captions
 from cogvideox.ablation.groups.last_stage import last_stage
 from cogvideox.ablation.groups.lengths import lengths
+from cogvideox.ablation.groups.modulation import modulation
 from cogvideox.ablation.groups.positions import positions
 from cogvideox.ablation.groups.resolution import resolution
 from cogvideox.ablation.groups.schedule import schedule
@@ -15,6 +17,8 @@ from cogvideox.errors import UserError
 
 ABLATIONS: dict[str, Callable[[], Ablation]] = {
     "positions": positions,
+    "modulation": modulation,
+    "attention": attention,
     "timesteps": timesteps,
     "lengths": lengths,
     "resolution": resolution,

@@ -25,7 +25,17 @@ from tests.unit.ablation.tiny_ablations import tiny
 
 NUM_KILLS = 10
 STEPS = 3
-OTHERS = {"positions": 2, "lengths": 1, "resolution": 1, "schedule": 2, "last-stage": 0, "captions": 2, "vae-loss": 3}
+OTHERS = {
+    "positions": 2,
+    "modulation": 2,
+    "attention": 1,
+    "lengths": 1,
+    "resolution": 1,
+    "schedule": 2,
+    "last-stage": 0,
+    "captions": 2,
+    "vae-loss": 3,
+}
 """Index of the arm of each group that the quick tests train."""
 
 
