@@ -22,7 +22,9 @@ def format_bytes(num_bytes: int) -> str:
 
 
 def format_gib(num_bytes: int) -> str:
-    """Format a memory size in GiB, or in MiB below 1 GiB: "11.5 GiB", "300 MiB"."""
+    """Format a memory size in GiB, MiB or KiB: "11.5 GiB", "300 MiB", "240 KiB"."""
+    if 0 < num_bytes < 2**20:
+        return f"{num_bytes / 2**10:.0f} KiB"
     return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
 
 

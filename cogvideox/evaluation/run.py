@@ -180,7 +180,7 @@ class _Run:
             return []
         assert self.videos.load is not None
         threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
-        return [GenerateVideos(self.videos.load, threads)]
+        return [GenerateVideos(self.videos.load, threads, self.videos.loras)]
 
     def next_batch(self) -> tuple[int, Sequence[Any]] | None:
         """Return the next batch; measurements come first, so that the first scores are available early."""

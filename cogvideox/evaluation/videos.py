@@ -15,6 +15,7 @@ from cogvideox.evaluation.protocol import UNKNOWN, Protocol, code_version
 from cogvideox.evaluation.scorer import Item
 from cogvideox.evaluation.suite import Suite
 from cogvideox.generation.request.builder import complete_request
+from cogvideox.generation.request.input_sources import AppliedLoRA, checked_path
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.generation.request.sidecar import Sidecar, is_sidecar_of, read_sidecar
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec, weights_file
@@ -36,7 +37,7 @@ class VideoSet:
         items: in the order of the suite.
         paths: file of each item, by id; for a model, it may not exist yet.
         requests: for a model, how each video is generated.
-        load: for a model, how it is loaded.
+        load, loras: for a model, how it is loaded, and its LoRAs.
         skipped: files of a folder that the suite does not score, with the reason.
         folder: the folder of the evaluation, if it contains the videos; then it can be moved.
     """
@@ -46,6 +47,7 @@ class VideoSet:
     protocol: Protocol
     requests: Mapping[str, Request] = field(default_factory=dict)
     load: LoadOptions | None = None
+    loras: tuple[AppliedLoRA, ...] = ()
     skipped: tuple[tuple[Path, str], ...] = ()
     folder: Path | None = None
 
@@ -55,12 +57,18 @@ class VideoSet:
             return False
         assert self.load is not None
         path, request = self.paths[item.id], self.requests[item.id]
-        model = {"model": self.protocol.model}
+        model = {"model": self.protocol.model, "loras": self.loras}
         model |= {name: getattr(self.load, name) for name in ("weights", "float8", "int8_compute")}
         return not (path.is_file() and is_sidecar_of(sidecar_path(path), request, model))
 
 
-def videos_of_model(suite: Suite, options: Mapping[str, Any], load: LoadOptions, folder: Path) -> VideoSet:
+def videos_of_model(
+    suite: Suite,
+    options: Mapping[str, Any],
+    load: LoadOptions,
+    folder: Path,
+    loras: tuple[AppliedLoRA, ...] = (),
+) -> VideoSet:
     """Return the videos that a model generates for a suite.
 
     Args:
@@ -85,12 +93,12 @@ def videos_of_model(suite: Suite, options: Mapping[str, Any], load: LoadOptions,
         model=spec.name,
         weights=model_hash(spec),
         seeds=f"{min(seeds)}..{max(seeds)}",
-        options=_other_options(config.to_dict(first), load),
+        options=_other_options(config.to_dict(first), load, loras),
         code=code_version(),
         **{name: getattr(first, name) for name in _SHARED},
     )
     paths = {item.id: folder / VIDEOS / f"{item.id}.mp4" for item in suite.items}
-    return VideoSet(suite.items, paths, protocol, requests, load, folder=folder)
+    return VideoSet(suite.items, paths, protocol, requests, load, loras, folder=folder)
 
 
 def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
@@ -162,6 +170,7 @@ class GenerateVideos:
 
     load: LoadOptions
     threads: int | None = None
+    loras: tuple[AppliedLoRA, ...] = ()
 
     def open(self, worker: int) -> Callable[[Sequence[tuple[Request, Path]]], str | None]:
         """Load the model."""
@@ -175,6 +184,8 @@ class GenerateVideos:
         if self.load.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
             options["device"] = f"cuda:{worker % torch.cuda.device_count()}"
         pipe = CogVideoX.from_pretrained(**options)
+        for lora in self.loras:
+            pipe.load_lora(checked_path(lora.source, "LoRA"), lora.strength)
 
         def generate(batch: Sequence[tuple[Request, Path]]) -> str | None:
             ((request, path),) = batch
@@ -199,16 +210,18 @@ def _sidecar(path: Path) -> Sidecar | None:
         return None
 
 
-def _other_options(values: Mapping[str, Any], load: LoadOptions | Sidecar) -> str:
+def _other_options(values: Mapping[str, Any], load: LoadOptions | Sidecar, loras: tuple[AppliedLoRA, ...] = ()) -> str:
     defaults = {field.name: config.to_dict(field.default) for field in fields(Request)}
     others = {
         name: value
         for name, value in values.items()
         if name in defaults and name not in _DIFFERENT and value not in (defaults[name], "", None, False)
     }
-    for name in ("dtype", "weights", "float8", "int8_compute", "loras"):
-        if (value := getattr(load, name, ())) not in ("auto", "exact", False, ()):
-            others[name] = config.to_dict(value)
+    for name in ("dtype", "weights", "float8", "int8_compute"):
+        if (value := getattr(load, name, "auto")) not in ("auto", "exact", False):
+            others[name] = value
+    if loras:
+        others["loras"] = " + ".join(f"{lora.source.digest[:8]}:{lora.strength:g}" for lora in loras)
     return ", ".join(f"{name}={value}" for name, value in others.items()) or "defaults"
 
 
@@ -221,7 +234,7 @@ def _protocol_of_sidecars(suite: Suite, folder: Path, sidecars: Sequence[Sidecar
         values = {getattr(sidecar, name) for sidecar in sidecars}
         shared[name] = values.pop() if len(values) == 1 else "different"
     seeds = [sidecar.seed for sidecar in sidecars]
-    options = {_other_options(config.to_dict(sidecar), sidecar) for sidecar in sidecars}
+    options = {_other_options(config.to_dict(sidecar), sidecar, sidecar.loras) for sidecar in sidecars}
     return Protocol(
         suite=f"{suite.name} {suite.digest}",
         weights=UNKNOWN,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cogvideox.cli.common.arguments import Parser, add_options
 from cogvideox.cli.common.messages import print_note
 from cogvideox.errors import UserError
+from cogvideox.generation.request.input_sources import parse_lora_argument
 from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.options import Option, list_options, parse_value
 
@@ -138,13 +139,13 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
     if not is_model:
         ignored = ["num_prompts", "videos_per_prompt", "seed", *([] if suite.reads_prompts else ["prompts"])]
         given = [*chosen, *(name for name in ignored if getattr(options, name) is not None)]
-        flags = ["--" + name.replace("_", "-") for name in given]
+        flags = ["--" + name.replace("_", "-") for name in (*given, *(["lora"] if options.lora else []))]
         flags += [f"--set {name}" for name in suite.prompt_settings if name in suite.options.get("settings", {})]
         if flags:
             raise UserError(f"{flags[0]} only applies to models, and {source} is a folder of videos: remove {flags[0]}")
         return suite, videos_of_folder(suite, source)
     if suite.name == "reconstruction":
-        given = [*chosen, *(["seed"] if options.seed is not None else [])]
+        given = [*chosen, *(["lora"] if options.lora else []), *(["seed"] if options.seed is not None else [])]
         if given:
             name = given[0].replace("_", "-")
             raise UserError(
@@ -155,7 +156,8 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
         return videos_to_reconstruct(suite, options.source, options.output)
     load_names = {field.name for field in fields(LoadOptions)}
     load = LoadOptions(model=options.source, **{name: chosen.pop(name) for name in list(chosen) if name in load_names})
-    return suite, videos_of_model(suite, chosen, load, options.output)
+    loras = tuple(map(parse_lora_argument, options.lora))
+    return suite, videos_of_model(suite, chosen, load, options.output, loras)
 
 
 def _suite_options(options: Namespace) -> Any:
@@ -202,6 +204,8 @@ def parser() -> Parser:
     p.add_argument("--num-prompts", type=int, metavar="N", help="prompts per group (default: the suite's)")
     p.add_argument("--videos-per-prompt", type=int, metavar="N", help="videos per prompt (default: the suite's)")
     p.add_argument("--seed", type=int, metavar="N", help="seed of the first video (default: 100)")
+    lora = "a LoRA for the model: a file or a trainer's output folder; may be repeated"
+    p.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help=lora)
     p.add_argument("--prompts", type=Path, metavar="FILE", help="the suite's official prompt file")
     settings = "setting of the suite's scorers, such as a path of weights; may be repeated"
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=settings)

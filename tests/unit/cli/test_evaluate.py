@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from cogvideox import CogVideoX
 from cogvideox.cli.evaluate.command import run
 from cogvideox.errors import UserError
+from cogvideox.generation.request.input_sources import source_of_file
 from cogvideox.records import Video
 from cogvideox.toybox.render.renderer import render_scene
 from cogvideox.toybox.scenes.sampler import sample_scene
+from cogvideox.transformer.lora.inject import create_lora
+from cogvideox.transformer.lora.io import write_lora
 
 
 @pytest.mark.parametrize(
@@ -50,5 +56,31 @@ def test_a_folder_is_scored_compared_and_exported(tmp_path: Path, capsys):
     assert "2 pairs of videos" in capsys.readouterr().out and (tmp_path / "compare.md").is_file()
     run(["export", str(tmp_path / "out-a"), "-o", str(tmp_path / "official")])
     assert len(list((tmp_path / "official/videos").iterdir())) == 2
+    with pytest.raises(UserError, match="--lora only applies to models"):
+        run([str(tmp_path / "a"), "-o", str(tmp_path / "out"), "--lora", "style.safetensors"])
     with pytest.raises(UserError, match="--guidance-scale only applies to models"):
         run([str(tmp_path / "a"), "-o", str(tmp_path / "out"), "--guidance-scale", "2"])
+
+
+def test_a_model_is_scored_with_a_lora(tmp_path: Path, capsys):
+    model = CogVideoX.from_pretrained("toybox").model.transformer
+    lora = create_lora(model, torch.Generator().manual_seed(0), rank=2)
+    for factors in lora.layers.values():
+        factors.up.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+    write_lora(lora, tmp_path / "style.safetensors")
+    small = ["toybox", "--num-prompts", "1", "--set", "groups=core", "--num-inference-steps", "1"]
+    small += ["--num-frames", "5", "--height", "32", "--width", "32"]
+    run([*small, "-o", str(tmp_path / "base")])
+    assert "loras" not in capsys.readouterr().out
+    adapted = [*small, "--lora", f"{tmp_path / 'style.safetensors'}:0.5", "-o", str(tmp_path / "adapted")]
+    run(adapted)
+    digest = source_of_file(tmp_path / "style.safetensors").digest
+    assert f"loras={digest[:8]}:0.5" in capsys.readouterr().out
+    frames = [Video.load(next((tmp_path / name / "videos").glob("*.mp4"))).frames for name in ("base", "adapted")]
+    assert not np.array_equal(*frames)
+    video = next((tmp_path / "adapted/videos").glob("*.mp4"))
+    time = video.stat().st_mtime_ns
+    run(adapted)  # the video is not generated again
+    assert video.stat().st_mtime_ns == time
+    with pytest.raises(UserError, match="has videos of a different run"):
+        run([*adapted[:-3], f"{tmp_path / 'style.safetensors'}:0.9", *adapted[-2:]])
