@@ -40,13 +40,13 @@ class KeptAt:
         step: training step.
         clips: number of kept clips.
         hours: total duration of the kept clips.
-        alone: number of clips that pass the bounds on each column, ignoring all other bounds.
+        by_column: number of clips that pass the bounds on each column, ignoring all other bounds.
     """
 
     step: int
     clips: int
     hours: float
-    alone: dict[str, int]
+    by_column: dict[str, int]
 
 
 class ManifestSelector:
@@ -93,10 +93,10 @@ class ManifestSelector:
     def kept_at(self, step: int) -> KeptAt:
         """Count the clips that the policy keeps at a step."""
         selector, mask = self.selector, self.selector.mask(step)
-        alone: dict[str, np.ndarray] = {}
+        by_column: dict[str, np.ndarray] = {}
         for bound in selector.policy.conditions:
-            alone[bound.column] = alone.get(bound.column, True) & bound.mask(selector.rows, step)
-        counts = {column: int(kept.sum()) for column, kept in alone.items()}
+            by_column[bound.column] = by_column.get(bound.column, True) & bound.mask(selector.rows, step)
+        counts = {column: int(kept.sum()) for column, kept in by_column.items()}
         return KeptAt(step, int(mask.sum()), float(self.seconds[mask].sum()) / 3600, counts)
 
     def selected(self, step: int | None) -> Bool[np.ndarray, " clips"]:

@@ -197,7 +197,7 @@ class StepPlan:
 
 
 class Mixture:
-    """Plans training steps from the state after the previous step.
+    """Planner of training steps, each from the state after the previous step.
 
     Args:
         tables: the clips of each source in the settings.

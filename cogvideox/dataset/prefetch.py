@@ -135,7 +135,7 @@ class _BatchDataset(Dataset, Generic[Key, Batch]):
 
 
 class _TensorSharer(pickle.Pickler):
-    """Moves all tensors of an object to shared memory."""
+    """Pickler that moves all tensors of an object to shared memory."""
 
     def persistent_id(self, obj: Any) -> str | None:
         return None if not isinstance(obj, Tensor) else str(obj.share_memory_().data_ptr())

@@ -31,7 +31,7 @@ class PromptEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class PromptEmbedder:
-    """Embeds prompts with a model's text encoder.
+    """Embedding of prompts with a model's text encoder.
 
     Recent embeddings are cached, so that the null prompt and a prompt used with several seeds are encoded only once.
     """

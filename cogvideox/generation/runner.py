@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Generates one video with a fixed model, prompts and settings.
+    """Generation of one video with a fixed model, prompts and settings.
 
     Attributes:
         generator: source of all random values, sampled in the order of diffusers: posterior of the image, posterior of

@@ -21,7 +21,7 @@ class _Entry(Generic[Item, Result]):
 
 
 class BatchQueue(Generic[Item, Result]):
-    """Collects the items of concurrent calls, and processes them in batches in the threads of the callers.
+    """Queue of the items of concurrent calls, which are processed in batches in the threads of the callers.
 
     If a batch fails, its items are processed one by one, so that only those at fault fail. A `UserError`, which ends
     the run, is raised for all of them.

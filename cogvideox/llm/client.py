@@ -63,7 +63,7 @@ class Usage:
 
 
 class Client:
-    """Sends requests to a model through the response cache. Thread-safe.
+    """Client that sends requests to a model through the response cache. Thread-safe.
 
     Several clients may share one cache and account, so that one budget applies to all models.
     """

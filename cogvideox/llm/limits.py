@@ -32,7 +32,7 @@ class Budget:
 
 
 class Account:
-    """Reserves the maximum cost of each call before it starts, so that the budget is never exceeded."""
+    """Account that reserves the maximum cost of each call before it starts, so that the budget is never exceeded."""
 
     def __init__(self, budget: Budget, spent: Spent) -> None:
         self.budget = budget
@@ -67,7 +67,7 @@ class Account:
 
 
 class RateLimit:
-    """Spaces calls evenly, and delays all calls when the server requests a pause."""
+    """Rate limit that spaces calls evenly, and delays all calls when the server requests a pause."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._interval = 60.0 / per_minute if per_minute else 0.0

@@ -66,7 +66,7 @@ def format_counts(manifest: "ManifestSelector", step: int | None) -> str:
         kept = manifest.kept_at(at)
         name = f"kept at step {at:,}" if len(steps) > 1 or step is not None else "kept"
         lines.append(f"{name:<32}{kept.clips:>12,}{kept.hours:>12.2f} h{kept.clips / total:>9.1%}")
-        for column, clips in kept.alone.items() if len(steps) <= 2 else ():
+        for column, clips in kept.by_column.items() if len(steps) <= 2 else ():
             lines.append(f"  {f'{column} alone':<30}{clips:>12,}{'':>14}{clips / total:>9.1%}")
     return "\n".join(lines)
 

@@ -20,8 +20,8 @@ Embed = Callable[[str], BFloat16[Tensor, "n d"]]
 
 
 @dataclass(frozen=True, eq=False)
-class PromptEmbedder:
-    """Embeds captions on the CPU with a small text encoder."""
+class CaptionEmbedder:
+    """Embedding of captions on the CPU with a small text encoder."""
 
     encoder: T5Encoder
     tokenizer: Tokenizer

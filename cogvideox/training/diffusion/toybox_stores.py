@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxSource
 from cogvideox.dataset.latents.toybox_latents import LatentTable, encode_toybox
-from cogvideox.dataset.latents.toybox_store import PromptEmbedder, ToyboxStore
+from cogvideox.dataset.latents.toybox_store import CaptionEmbedder, ToyboxStore
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -18,7 +18,7 @@ from cogvideox.training.run import TrainingRun
 
 
 class ToyboxEncoder:
-    """Renders and encodes toybox clips with the networks of the model. Latents are cached in `latents/` beside the run
+    """Encoder of rendered toybox clips with the networks of the model. Latents are cached in `latents/` beside the run
     folder, for all runs with the same encoder."""
 
     def __init__(self, settings: DiffusionTraining, spec: ModelSpec, run: TrainingRun) -> None:
@@ -27,7 +27,7 @@ class ToyboxEncoder:
         self.bfloat16, self.norm_statistics = settings.run.precision == "bfloat16", settings.norm_statistics
         self.vae = load_network(spec.path, spec.vae, device=run.device)
         encoder = load_network(spec.path, spec.text_encoder)
-        self.embed = PromptEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
+        self.embed = CaptionEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
 
     def open(self, source: ToyboxSource) -> ToyboxStore:
         """Open the clips of a source as a store. Clips that are not cached are rendered and encoded first."""

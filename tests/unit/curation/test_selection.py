@@ -75,7 +75,7 @@ def test_scheduled_thresholds_select_clips_that_pass_at_any_step(tmp_path):
     selector = ManifestSelector(write_manifest(tmp_path), SCHEDULED)
     assert len(selector.rows) == 39  # all but the failed file
     assert selector.kept_at(0).clips == 34 and selector.kept_at(50).clips == 19
-    assert selector.kept_at(0).alone == {"motion.flow_mean": 39, "labels.editing": 35}
+    assert selector.kept_at(0).by_column == {"motion.flow_mean": 39, "labels.editing": 35}
     assert selector.selected(None).sum() == 34 and selector.selected(50).sum() == 19
 
 
