@@ -11,8 +11,10 @@ from torch import Tensor
 
 from cogvideox.hardware.onednn import onednn_linear
 
-_BLOCK = 512
-"""Number of queries whose scores are computed at once, so that they stay in the cache."""
+_MAX_SCORES = 250_000
+"""Number of scores computed at once. They stay in the cache, and their 1 MB is allocated without new pages."""
+_MIN_BLOCK = 128
+"""Minimum number of queries in a block; smaller matrix products are slow."""
 
 
 def blocked_attention(
@@ -20,13 +22,16 @@ def blocked_attention(
 ) -> Float[Tensor, "b n k c"]:
     """Return softmax(q k^T / sqrt(c)) v for each head, without gradients."""
     out = v.new_empty(q.shape)
-    scale = q.shape[-1] ** -0.5
+    scale, num_tokens = q.shape[-1] ** -0.5, k.shape[1]
+    num_blocks = max(1, min(-(-num_tokens * num_tokens // _MAX_SCORES), num_tokens // _MIN_BLOCK))
+    block_size = max(1, -(-num_tokens // num_blocks))
     for row in range(v.shape[0]):
         for head in range(v.shape[2]):
             queries, keys, values = (x[row, :, head] for x in (q, k, v))
+            # oneDNN is slow with strided rows.
             queries, keys = queries.float() * scale, keys.float().contiguous()
             values = values.mT.contiguous()
-            for block, result in zip(queries.split(_BLOCK), out[row, :, head].split(_BLOCK)):
+            for block, result in zip(queries.split(block_size), out[row, :, head].split(block_size)):
                 weights = onednn_linear(block, keys).softmax(-1).to(v.dtype)
                 result.copy_(onednn_linear(weights, values))
     return out

@@ -1,7 +1,7 @@
 """Speed of the CPU at hand by dtype: matrix products, convolutions and attention, measured once and cached.
 
 CPUs differ too much for a table: bfloat16 is 10 times as fast as float32 with AMX, twice as fast with AVX512-BF16, and
-up to 40 times slower without either. So `cpu_probe` measures for about 0.1 s, and stores the result in the user's cache
+up to 40 times slower without either. So `cpu_probe` measures for 0.2 s, and stores the result in the user's cache
 folder under the CPU, the version of PyTorch and the number of threads. Each rate is that of the fastest of several
 runs, in which the dtypes alternate, so that other programs that run for a moment do not distort it. The environment
 variable `COGVIDEOX_CACHE` changes the folder.
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ VERSION = 1
 """Version of the measurement; cached results of other versions are not used."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ROUNDS = 4
+"""Minimum number of measurements of each kernel."""
+_SECONDS = 0.2
+"""Measurements are repeated for this time, so that at least one of each kernel is undisturbed on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +160,20 @@ def measure() -> CPUProbe:
     names = [name for name, dtype in DTYPES.items() if name == "float32" or (IS_X86 and onednn_supports(dtype))]
     kernels = {name: _kernels(DTYPES[name]) for name in names}
     seconds = {name: dict.fromkeys(kernels[name], float("inf")) for name in names}
-    for attempt in range(_ROUNDS + 1):
+    # After a large tensor has been freed, as in every network, glibc keeps the memory of smaller ones.
+    torch.empty(2**22)
+    # With one thread, CPU time does not include the time of other programs.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    end = time.perf_counter() + _SECONDS
+    for attempt in count():
+        if attempt > _ROUNDS and time.perf_counter() > end:
+            break
         for name in names:
             for kernel, (_, call) in kernels[name].items():
-                start = time.perf_counter()
+                start = clock()
                 call()
                 if attempt:  # the first call compiles the kernel
-                    seconds[name][kernel] = min(seconds[name][kernel], time.perf_counter() - start)
+                    seconds[name][kernel] = min(seconds[name][kernel], clock() - start)
     rates = {
         name: KernelRates(**{kernel: flops / seconds[name][kernel] for kernel, (flops, _) in kernels[name].items()})
         for name in names
@@ -172,7 +183,7 @@ def measure() -> CPUProbe:
 
 def _kernels(dtype: torch.dtype) -> dict[str, tuple[float, Callable[[], Tensor]]]:
     """Return FLOPs and call of each kernel, with sizes that take a few milliseconds."""
-    rows, width, channels, heads, tokens = 512, 768, 64, 2, 512
+    rows, width, channels, heads, tokens = 512, 768, 64, 4, 512
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
