@@ -130,7 +130,7 @@ def list_ablations() -> str:
     lines = []
     for name, make in ABLATIONS.items():
         ablation = make()
-        lines += [f"{name:<13} {ablation.question}", f"{'':<13} arms: {', '.join(arm.name for arm in ablation.arms)}"]
+        lines += [f"{name:<13} {ablation.question}", f"{'':<13} arms: {'; '.join(arm.name for arm in ablation.arms)}"]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ def test_the_list_names_all_ablations_and_arms(capsys):
     listed = capsys.readouterr().out
     for name in registry.ABLATIONS:
         assert f"\n{name} " in f"\n{listed}"
-    assert "arms: strata of all clips, strata of 4 ranks, random" in listed
+    assert "arms: strata of all clips; strata of 4 ranks; random" in listed
 
 
 def test_an_ablation_ends_with_a_report(tiny_timesteps, tmp_path, capsys):
