@@ -126,7 +126,10 @@ class PackedLoader:
         self.scaling_factor, self.image_scaling_factor = scaling_factor, image_scaling_factor
         self.null_text, self.num_timesteps = null_text, num_timesteps
         self.rank, self.num_ranks = rank, num_ranks
-        tables = {name: _clip_table(name, store, transformer, len(null_text)) for name, store in self.stores.items()}
+        tables = {
+            name: clip_table(name, store.columns, store.shapes, transformer, len(null_text))
+            for name, store in self.stores.items()
+        }
         self.mixture = Mixture(tables, settings, seed)
         self.state = self.mixture.initial_state()
         balance_rows([0] * settings.num_rows, num_ranks)  # raises if the rows cannot be divided among the ranks
@@ -246,11 +249,24 @@ class _ClipTensors(NamedTuple):
     image: Tensor | None
 
 
-def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, text_length: int) -> ClipTable:
-    """Build the table of a store for the mixture."""
-    shapes, shape_of_clip = np.unique(store.shapes, axis=0, return_inverse=True)
+def clip_table(
+    name: str,
+    columns: Columns,
+    shapes: Int[np.ndarray, "clips 3"],
+    transformer: TransformerConfig,
+    text_length: int,
+) -> ClipTable:
+    """Build the table of a store for the mixture.
+
+    Args:
+        columns, shapes: see `ClipStore`.
+
+    Raises:
+        UserError: a clip is not divisible into patches, or has a size that the learned positions do not cover.
+    """
+    unique_shapes, shape_of_clip = np.unique(shapes, axis=0, return_inverse=True)
     num_tokens = []
-    for t, h, w in shapes.tolist():
+    for t, h, w in unique_shapes.tolist():
         try:
             grid = token_grid(transformer, t + num_padding_latents(t, transformer.patch[0]), h, w)
             if transformer.use_learned_positional_embeddings:
@@ -260,6 +276,6 @@ def _clip_table(name: str, store: ClipStore, transformer: TransformerConfig, tex
         num_tokens.append(text_length + math.prod(grid))
     lengths = np.array(num_tokens, dtype=int)[shape_of_clip.reshape(-1)]
     names = ("num_frames", "height", "width")
-    in_pixels = all(column in store.columns for column in names)
-    sizes = np.array([store.columns[column] for column in names]).T if in_pixels else store.shapes
-    return ClipTable(lengths, store.shapes[:, 0] == 1, store.columns, sizes)
+    in_pixels = all(column in columns for column in names)
+    sizes = np.array([columns[column] for column in names]).T if in_pixels else shapes
+    return ClipTable(lengths, shapes[:, 0] == 1, columns, sizes)

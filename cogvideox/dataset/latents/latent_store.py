@@ -12,7 +12,7 @@ tensor depends on (`cache_keys`), so encoding more clips into the store does not
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -295,8 +295,14 @@ def _columns(rows: list[IndexRow]) -> dict[str, np.ndarray]:
         name: np.array([getattr(row, name) for row in rows])
         for name in ("num_frames", "height", "width", "fps", "source_fps")
     }
-    for name in sorted({name for row in rows for name in row.scores}):
-        values = [row.scores.get(name) for row in rows]
+    return columns | score_columns([row.scores for row in rows])
+
+
+def score_columns(scores: Sequence[Mapping[str, float | str]]) -> dict[str, np.ndarray]:
+    """Return the scores of clips as [clips] arrays by name. Missing numbers are NaN, missing strings ""."""
+    columns = {}
+    for name in sorted({name for row in scores for name in row}):
+        values = [row.get(name) for row in scores]
         missing = "" if any(isinstance(value, str) for value in values) else np.nan
         columns[name] = np.array([missing if value is None else value for value in values])
     return columns

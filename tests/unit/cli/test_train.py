@@ -158,6 +158,16 @@ def test_dry_run_names_unusable_clips_and_settings_that_do_not_suit_the_data(tmp
     for override, message in (
         ("image_fraction=0.2", "set image_fraction=none, or add images"),
         ("row_tokens=20", "set row_tokens="),
+        ("policy.bounds=[{column: quality, best: 0.2}]", "bound on unknown column quality"),
+        (
+            "policy.bounds=[{column: num_frames, at_least: 99, from_step: 10}]",
+            "from step 10 on, the policy keeps no clips",
+        ),
+        (
+            "samples.prompts=[a horse gallops over the extraordinarily picturesque hills of Montenegro]",
+            "samples of 'a horse",
+        ),
+        ("samples.num_inference_steps=2000", "samples of 'a large red ball"),
     ):
         for dry_run in (["--dry-run"], ["--out", str(tmp_path / "run")]):
             assert main(["train", "toybox-lora", *data, override, *dry_run]) == 2
