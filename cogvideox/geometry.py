@@ -26,19 +26,19 @@ FitMode = Literal["cover", "contain", "stretch"]
 """Method to fit a frame to another aspect ratio: center crop, black bars (letterbox), or stretching."""
 
 
-def latent_frames(num_frames: int) -> int:
-    """Return the number of latent frames of a video: 49 -> 13.
+def latent_frames(num_frames: int, frame_ratio: int = FRAME_RATIO) -> int:
+    """Return the number of latent frames of a video: 49 -> 13. `frame_ratio` differs in variants of the VAE only.
 
     Raises:
         UserError: see `check_frame_count`.
     """
-    check_frame_count(num_frames)
-    return (num_frames - 1) // FRAME_RATIO + 1
+    check_frame_count(num_frames, frame_ratio=frame_ratio)
+    return (num_frames - 1) // frame_ratio + 1
 
 
-def video_frames(num_latents: int) -> int:
+def video_frames(num_latents: int, frame_ratio: int = FRAME_RATIO) -> int:
     """Return the number of frames of a video with `num_latents` latent frames: 13 -> 49."""
-    return (num_latents - 1) * FRAME_RATIO + 1
+    return (num_latents - 1) * frame_ratio + 1
 
 
 def num_padding_latents(num_latents: int, patch_t: int) -> int:
@@ -47,7 +47,13 @@ def num_padding_latents(num_latents: int, patch_t: int) -> int:
 
 
 def latent_shape(
-    num_frames: int, height: int, width: int, *, patch_t: int = 1, ratio: int = PIXEL_RATIO
+    num_frames: int,
+    height: int,
+    width: int,
+    *,
+    patch_t: int = 1,
+    ratio: int = PIXEL_RATIO,
+    frame_ratio: int = FRAME_RATIO,
 ) -> tuple[int, int, int]:
     """Return the (padded) latent frames, height and width of the transformer's input: 49x480x720 -> (13, 60, 90).
 
@@ -55,27 +61,27 @@ def latent_shape(
         UserError: invalid frame count, height or width.
     """
     check_size(height, width, ratio)
-    num_latents = latent_frames(num_frames)
+    num_latents = latent_frames(num_frames, frame_ratio)
     return num_latents + num_padding_latents(num_latents, patch_t), height // ratio, width // ratio
 
 
-def check_frame_count(num_frames: int, name: str = "num_frames") -> None:
+def check_frame_count(num_frames: int, name: str = "num_frames", *, frame_ratio: int = FRAME_RATIO) -> None:
     """Check that a frame count is 4k+1. `name` is the option in the error message.
 
     Raises:
         UserError: the count is invalid; the message gives the nearest valid counts.
     """
-    nearest = nearest_frame_counts(num_frames)
+    nearest = nearest_frame_counts(num_frames, frame_ratio)
     if num_frames not in nearest:
         raise UserError(
-            f"{name}={num_frames} is not allowed: a video must have {FRAME_RATIO}k+1 frames "
-            f"(1, {video_frames(2)}, {video_frames(3)}, ...); the nearest: {_or(nearest)}"
+            f"{name}={num_frames} is not allowed: a video must have {frame_ratio}k+1 frames "
+            f"(1, {frame_ratio + 1}, {2 * frame_ratio + 1}, ...); the nearest: {_or(nearest)}"
         )
 
 
-def nearest_frame_counts(num_frames: int) -> list[int]:
+def nearest_frame_counts(num_frames: int, frame_ratio: int = FRAME_RATIO) -> list[int]:
     """Return the nearest valid frame counts below and above a count, or the count itself if it is valid."""
-    return [video_frames(steps + 1) for steps in _nearest_steps(num_frames - 1, FRAME_RATIO, minimum=0)]
+    return [steps * frame_ratio + 1 for steps in _nearest_steps(num_frames - 1, frame_ratio, minimum=0)]
 
 
 def format_frame_count(num_frames: int) -> str:
@@ -111,21 +117,28 @@ def nearest_sizes(size: int, multiple: int) -> list[int]:
     return [steps * multiple for steps in _nearest_steps(size, multiple, minimum=1)]
 
 
-def encode_chunks(num_frames: int, norm_statistics: NormStatistics = "chunk") -> list[int]:
+def encode_chunks(
+    num_frames: int, norm_statistics: NormStatistics = "chunk", frame_ratio: int = FRAME_RATIO
+) -> list[int]:
     """Return the number of frames in each encoder chunk: 49 -> [9, 8, 8, 8, 8, 8], or [49] for "clip".
 
     The first chunk includes the remainder: 13 -> [13], 21 -> [13, 8].
     """
-    return _chunks(num_frames, CHUNK * FRAME_RATIO) if norm_statistics == "chunk" else [num_frames]
+    return _chunks(num_frames, _chunk_frames(frame_ratio)) if norm_statistics == "chunk" else [num_frames]
 
 
-def decode_chunks(num_latents: int) -> list[int]:
+def decode_chunks(num_latents: int, frame_ratio: int = FRAME_RATIO) -> list[int]:
     """Return the number of latent frames in each decoder chunk: 13 -> [3, 2, 2, 2, 2, 2].
 
     With an even number, the first chunk has 2 latent frames, of which the first one is decoded to a single frame. So
     every number of latent frames is decoded to 4k+1 frames (4 -> [2, 2] -> 13 frames).
     """
-    return _chunks(num_latents, CHUNK)
+    return _chunks(num_latents, _chunk_frames(frame_ratio) // frame_ratio)
+
+
+def _chunk_frames(frame_ratio: int) -> int:
+    """Return the frames of a chunk: 8, or two latent frames if these are more."""
+    return CHUNK * max(frame_ratio, FRAME_RATIO)
 
 
 def size_for_aspect(

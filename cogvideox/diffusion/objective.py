@@ -40,7 +40,7 @@ def training_target(
 
 
 def output_to_v(
-    output: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], t: Int[Tensor, "_t"], schedule: Schedule
+    output: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], t: Int[Tensor, "b"], schedule: Schedule
 ) -> Float[Tensor, "b *dims"]:
     """Convert the network's output at the state x_t to a velocity. It is returned as it is if it is one."""
     if schedule.prediction_type == "v_prediction":

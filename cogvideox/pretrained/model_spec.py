@@ -136,8 +136,10 @@ def check_compatible(transformer: TransformerConfig, vae: VAEConfig, text_encode
     """Check that the networks are compatible.
 
     Raises:
-        UserError: the text encoder's width or the VAE's latent channels do not match the transformer.
+        UserError: the text encoder's width or the VAE's latent channels do not match the transformer, or the VAE is a
+            variant.
     """
+    vae.check_usable_by_transformers()
     for name, actual, expected in (
         ("d_model of the text encoder", text_encoder.d_model, transformer.text_embed_dim),
         ("latent_channels of the VAE", vae.latent_channels, transformer.out_channels),

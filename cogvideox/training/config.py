@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cogvideox.dataset.config import CaptionDropout, CaptionStyle, ToyboxClips
 from cogvideox.diffusion.config import Sampler, ScheduleConfig
 from cogvideox.errors import UserError
-from cogvideox.geometry import check_size, nearest_sizes
+from cogvideox.geometry import check_frame_count, check_size, nearest_sizes
 from cogvideox.text.config import T5Config
 from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.transformer.config import TransformerConfig
@@ -158,7 +158,14 @@ class VAETraining:
         for name in ("in_channels", "out_channels"):
             if getattr(self.model, name) != 3:
                 raise UserError(f"model.{name}={getattr(self.model, name)} must be 3, the color channels")
+        if self.model.is_variant and (self.whole_clips or self.context_parallel != 1):
+            raise UserError(
+                f"model.time_padding={self.model.time_padding} and "
+                f"model.temporal_compression_ratio={self.model.temporal_compression_ratio} do not support whole_clips "
+                "and context_parallel: set whole_clips=false and context_parallel=1"
+            )
         for clips in (self.clips, self.validation):
+            check_frame_count(clips.num_frames, frame_ratio=self.model.temporal_compression_ratio)
             check_size(clips.height, clips.width, self.model.spatial_compression_ratio)
         ratio, side = self.model.spatial_compression_ratio, min(self.clips.height, self.clips.width)
         allowed = [size for size in nearest_sizes(self.crop_size, ratio) if size <= side]

@@ -214,7 +214,9 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
     shape = (clips.num_frames, clips.height, clips.width)
     activations = batch * _vae_activations(settings, shape, discriminator)
     memory["activations"] = activations // ranks_per_clip
-    latents = latent_shape(*shape, ratio=config.spatial_compression_ratio)
+    latents = latent_shape(
+        *shape, ratio=config.spatial_compression_ratio, frame_ratio=config.temporal_compression_ratio
+    )
     flops = sum(vae_flops(config, *latents, decoder=decoder) for decoder in (False, True))
     seconds = None
     if machine is not None and _has_rates(machine, run.precision):
@@ -333,7 +335,8 @@ def _vae_activations(settings: VAETraining, shape: tuple[int, int, int], discrim
     assert isinstance(vae, CausalVAE)
     vae.to(dtype)
     empty = partial(torch.empty, device="meta", dtype=dtype)
-    latents = latent_shape(*shape, ratio=settings.model.spatial_compression_ratio)
+    model = settings.model
+    latents = latent_shape(*shape, ratio=model.spatial_compression_ratio, frame_ratio=model.temporal_compression_ratio)
     conv_cache = (ConvCache, ConvCache) if settings.whole_clips else ()
     with _saved_tensors(vae) as saved:
         output, _, _ = reconstruct(

@@ -9,8 +9,8 @@ layer that depends on time, provides these frames:
 
 `ConvCache` is for a whole clip and pads with copies of its first frame. `StreamingCache` is for consecutive chunks of a
 video and pads with the last frames of the previous chunk. `parallel.vae_context_parallel.HaloCache` is for a clip whose
-frames are split over ranks and pads with the last frames of the previous rank (halo exchange). The forward pass without
-gradients has its own cache (`inference.sliced_cache`).
+frames are split over ranks and pads with the last frames of the previous rank (halo exchange). `SymmetricCache` is for
+the variant that is not causal. The forward pass without gradients has its own cache (`inference.sliced_cache`).
 
 Axes: b batch, c channels, t frames, h w height and width.
 """
@@ -63,6 +63,14 @@ class StreamingCache(ConvCache):
     def advance(self, *, is_last: bool = False) -> None:
         """Continue with the next chunk."""
         self.is_first, self.is_last = False, is_last
+
+
+class SymmetricCache(StreamingCache):
+    """Cache for a whole clip: pads with copies of the first frame before it, and as many of the last frame after it."""
+
+    def pad_time(self, conv: nn.Module, x: Float[Tensor, "b c t h w"], num_frames: int) -> Float[Tensor, "b c T h w"]:
+        first, last = (x[:, :, i : i + 1].expand(-1, -1, num_frames // 2, -1, -1) for i in (0, x.shape[2] - 1))
+        return torch.cat([first, x, last], dim=2)
 
 
 class CausalConv3d(nn.Conv3d):

@@ -37,7 +37,8 @@ class VAEConfig:
     """Architecture of the VAE. The defaults are those of CogVideoX-2B (215.6 M parameters).
 
     Raises:
-        UserError: a size is below 1, a width is not divisible by `norm_num_groups`, or time is not compressed by 4.
+        UserError: a size is below 1, a width is not divisible by `norm_num_groups`, or the compression of time is not
+            supported.
     """
 
     in_channels: int = 3
@@ -51,6 +52,7 @@ class VAEConfig:
     """Epsilon of the norms in the encoder's ResNet blocks. Every other norm uses 1e-6, as in diffusers."""
     norm_num_groups: int = 32
     temporal_compression_ratio: int = 4
+    """Video frames per latent frame after the first. Transformers support 4 only."""
     sample_height: int = 480
     """Height of the training clips in pixels, used only by tiling in diffusers."""
     sample_width: int = 720
@@ -71,8 +73,6 @@ class VAEConfig:
             if size < 1:
                 raise UserError(f"{name}={size} of the VAE must be 1 or more")
         check_sizes(asdict(self), "the VAE")
-        if self.time_padding != "causal":
-            raise UserError("time_padding of the VAE is not implemented yet")
         for width in self.block_out_channels:
             if width % self.norm_num_groups:
                 valid = max(1, round(width / self.norm_num_groups)) * self.norm_num_groups
@@ -80,10 +80,10 @@ class VAEConfig:
                     f"the width {width} in block_out_channels of the VAE must be a multiple of "
                     f"norm_num_groups={self.norm_num_groups}; the nearest is {valid}"
                 )
-        if self.temporal_compression_ratio != FRAME_RATIO:
+        if self.temporal_compression_ratio not in (1, 2, 4, 8):
             raise UserError(
                 f"temporal_compression_ratio={self.temporal_compression_ratio} of the VAE is not supported: it must be "
-                f"{FRAME_RATIO}"
+                f"{FRAME_RATIO}, or 1, 2 or 8 for a VAE without a transformer"
             )
         if len(self.block_out_channels) <= self.num_temporal_levels:
             raise UserError(
@@ -100,6 +100,19 @@ class VAEConfig:
         It is 1 with `invert_scale_latents`, as in the original code of 1.5 (diffusers divides by `scaling_factor`).
         """
         return 1.0 if self.invert_scale_latents else self.scaling_factor
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the VAE differs from all official ones in time, so that transformers and generation refuse it."""
+        return self.time_padding != "causal" or self.temporal_compression_ratio != FRAME_RATIO
+
+    def check_usable_by_transformers(self) -> None:
+        """Raise UserError if this is a variant, which can be trained and scored but has no transformer."""
+        if self.is_variant:
+            raise UserError(
+                f"transformers need a VAE with time_padding=causal and temporal_compression_ratio={FRAME_RATIO}, not "
+                f"{self.time_padding} and {self.temporal_compression_ratio}"
+            )
 
     @property
     def diffusers_class(self) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cogvideox import geometry
 from cogvideox.errors import UserError
-from cogvideox.vae.causal_conv import StreamingCache
+from cogvideox.vae.causal_conv import StreamingCache, SymmetricCache
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.inference import sliced
 from cogvideox.vae.inference.sliced_cache import SlicedCache
@@ -43,6 +43,7 @@ class CausalVAE(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self.is_causal = config.time_padding == "causal"
 
     def encode(
         self,
@@ -57,17 +58,20 @@ class CausalVAE(nn.Module):
 
         Args:
             norm_statistics: "chunk" encodes in chunks, as diffusers does; "clip" encodes the whole video as one chunk,
-                as the authors' training code does. The two differ above 13 frames.
+                as the authors' training code does. The two differ above 13 frames. Without causal padding, the whole
+                video is always one chunk.
 
         Raises:
             UserError: the number of frames is not 4k+1, the height or width is not a multiple of 8, or `strips` or
                 `offload` is used with gradients.
         """
-        geometry.check_frame_count(video.shape[2])
+        num_frames, frame_ratio = video.shape[2], self.config.temporal_compression_ratio
+        geometry.check_frame_count(num_frames, frame_ratio=frame_ratio)
         geometry.check_size(video.shape[3], video.shape[4], self.config.spatial_compression_ratio)
         ratio = self.config.spatial_compression_ratio
-        chunks = video.split(geometry.encode_chunks(video.shape[2], norm_statistics), dim=2)
-        forward, make_cache = _forward_pass(self.encoder, sliced.encode, strips, offload)
+        frames_of_chunks = geometry.encode_chunks(num_frames, norm_statistics, frame_ratio)
+        chunks = video.split(frames_of_chunks if self.is_causal else num_frames, dim=2)
+        forward, make_cache = self._forward_pass(self.encoder, sliced.encode, strips, offload)
         moments = _run_chunks(forward, make_cache, chunks, tiling, ratio, pixels_in=True)
         return Posterior.from_moments(torch.cat(list(moments), dim=2))
 
@@ -80,8 +84,9 @@ class CausalVAE(nn.Module):
             UserError: `strips` or `offload` is used with gradients.
         """
         ratio = self.config.spatial_compression_ratio
-        chunks = z.split(geometry.decode_chunks(z.shape[2]), dim=2)
-        forward, make_cache = _forward_pass(self.decoder, sliced.decode, strips, offload)
+        frames_of_chunks = geometry.decode_chunks(z.shape[2], self.config.temporal_compression_ratio)
+        chunks = z.split(frames_of_chunks if self.is_causal else z.shape[2], dim=2)
+        forward, make_cache = self._forward_pass(self.decoder, sliced.decode, strips, offload)
         yield from _run_chunks(forward, make_cache, chunks, tiling, ratio, pixels_in=False)
 
     def decode(self, z: Latents, *, strips: int = 1, offload: bool = False, tiling: Tiling | None = None) -> Pixels:
@@ -92,19 +97,18 @@ class CausalVAE(nn.Module):
         """
         return torch.cat(list(self.decode_stream(z, strips=strips, offload=offload, tiling=tiling)), dim=2)
 
-
-def _forward_pass(
-    network: Encoder | Decoder, sliced_pass: Callable[..., Tensor], strips: int, offload: bool
-) -> tuple[Callable[[Tensor, Any], Tensor], Callable[..., StreamingCache | SlicedCache]]:
-    """Return the function that runs the network on a chunk with a conv_cache, and the constructor of that cache."""
-    if not torch.is_grad_enabled():
-        return partial(sliced_pass, network), partial(SlicedCache, strips, offload=offload)
-    if strips != 1 or offload:
-        raise UserError(
-            f"strips={strips}, offload={offload}: both options work only without gradients; call the VAE under "
-            "torch.no_grad()"
-        )
-    return network, StreamingCache
+    def _forward_pass(
+        self, network: Encoder | Decoder, sliced_pass: Callable[..., Tensor], strips: int, offload: bool
+    ) -> tuple[Callable[[Tensor, Any], Tensor], Callable[..., StreamingCache | SlicedCache]]:
+        """Return the function that runs the network on a chunk with a conv_cache, and the constructor of that cache."""
+        if self.is_causal and not torch.is_grad_enabled():
+            return partial(sliced_pass, network), partial(SlicedCache, strips, offload=offload)
+        if strips != 1 or offload:
+            raise UserError(
+                f"strips={strips}, offload={offload}: both options work only without gradients and with causal "
+                "padding in time; call the VAE under torch.no_grad()"
+            )
+        return network, StreamingCache if self.is_causal else SymmetricCache
 
 
 def _run_chunks(

@@ -186,3 +186,15 @@ def test_the_digest_depends_on_the_values_alone():
 def test_no_torch_is_imported():
     code = "import sys, cogvideox.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_variants_are_written_only_if_they_differ_from_their_default():
+    @dataclass(frozen=True)
+    class Model:
+        width: int = 8
+        attention: Literal["full", "factorized"] = field(default="full", metadata=config.VARIANT)
+
+    assert config.to_dict(Model()) == {"width": 8}
+    assert config.to_dict(variant := Model(attention="factorized")) == {"width": 8, "attention": "factorized"}
+    assert config.from_dict(Model, {"width": 8}) == Model() == config.override(variant, {"attention": "full"})
+    assert config.override(Model(), {"attention": "factorized"}) == variant

@@ -84,7 +84,8 @@ class BoundTransformer:
         batch = _per_prompt(x, len(prompts))
         forward = self._forward if self.graph is None else self.graph
         output = forward(batch, prompts, *self.modulation[i].flat())
-        return output_to_v(output, _per_prompt(state, len(prompts)), self.timesteps[i : i + 1], self.schedule)
+        times = self.timesteps[i].expand(len(prompts))
+        return output_to_v(output, _per_prompt(state, len(prompts)), times, self.schedule)
 
     def _forward(self, latents: Tensor, prompts: Tensor, *modulation: Tensor) -> Tensor:
         attend, config = self.attend, self.model.config

@@ -197,9 +197,9 @@ class Convolution(NamedTuple):
 
 def _convolutions(config: VAEConfig, *, decoder: bool) -> Iterator[Convolution]:
     """Yield all convolutions of the encoder or decoder except those in the norms, which have the latents' size."""
-    widths, z = config.block_out_channels, config.latent_channels
+    widths, z, ratio = config.block_out_channels, config.latent_channels, config.temporal_compression_ratio
     top, deepest = len(widths) - 1, widths[-1]
-    coarsening = [max(geometry.FRAME_RATIO >> level, 1) for level in range(len(widths))]
+    coarsening = [max(ratio >> level, 1) for level in range(len(widths))]
 
     def resnet(before: int, width: int, space: int, time: int) -> Iterator[Convolution]:
         yield Convolution(before, width, 27, space, time)
@@ -214,15 +214,15 @@ def _convolutions(config: VAEConfig, *, decoder: bool) -> Iterator[Convolution]:
         before = deepest
         for level in reversed(range(top + 1)):
             space, width = 2 ** (top - level), widths[level]
-            time = min(space, geometry.FRAME_RATIO)
+            time = min(space, ratio)
             for i in range(config.layers_per_block + 1):
                 yield from resnet(before if i == 0 else width, width, space, time)
             if level:
                 yield Convolution(width, width, 9, 2 * space, time)
             before = width
-        yield Convolution(before, config.out_channels, 27, 2**top, geometry.FRAME_RATIO)
+        yield Convolution(before, config.out_channels, 27, 2**top, ratio)
         return
-    yield Convolution(config.in_channels, widths[0], 27, 2**top, geometry.FRAME_RATIO)
+    yield Convolution(config.in_channels, widths[0], 27, 2**top, ratio)
     before = widths[0]
     for level, width in enumerate(widths):
         space, time = 2 ** (top - level), coarsening[level]

@@ -74,6 +74,7 @@ def train(
         raise UserError("toybox training runs in a single process: start it without torchrun")
     with training_run(settings, out, resume=resume, max_seconds=max_seconds) as run:
         vae = load_vae(settings.vae).to(run.device)
+        vae.config.check_usable_by_transformers()
         if vae.config.latent_channels != settings.transformer.in_channels:
             raise UserError(
                 f"transformer.in_channels={settings.transformer.in_channels} must equal the VAE's latent_channels, "

@@ -32,7 +32,7 @@ def make_batch(settings: VAETraining, source: ClipSource, step: int) -> VAEBatch
     """
     model, pixels = settings.model, make_pixels(settings, source, step)
     b, _, t, h, w = pixels.shape
-    size = latent_shape(t, h, w, ratio=model.spatial_compression_ratio)
+    size = latent_shape(t, h, w, ratio=model.spatial_compression_ratio, frame_ratio=model.temporal_compression_ratio)
     generator = torch_generator("posterior", settings.run.seed, step)
     noise = torch.randn(b, model.latent_channels, *size, generator=generator)
     num_frames = min(settings.perceptual_frames or t, t)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from cogvideox.config import to_dict
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import world_size
@@ -45,8 +44,10 @@ SHAPE_FIELDS = (
     "latent_channels",
     "layers_per_block",
     "norm_num_groups",
+    "temporal_compression_ratio",
+    "time_padding",
 )
-"""Fields of `VAEConfig` that determine the shapes of the weights."""
+"""Fields of `VAEConfig` that must be those of the weights: all shapes, and the treatment of time."""
 
 
 def train(
@@ -155,12 +156,12 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
         return vae
     source = settings.init_from
     vae = load_vae(find_model(source)[1] if source in shipped_models() else source)
-    loaded, expected = to_dict(vae.config), to_dict(settings.model)
     for name in SHAPE_FIELDS:
-        if loaded[name] != expected[name]:
+        loaded, expected = getattr(vae.config, name), getattr(settings.model, name)
+        if loaded != expected:
             raise UserError(
-                f"the VAE in {settings.init_from} has {name}={loaded[name]}, but model.{name}={expected[name]}: set "
-                f"model.{name}={loaded[name]}"
+                f"the VAE in {settings.init_from} has {name}={loaded}, but model.{name}={expected}: set "
+                f"model.{name}={loaded}"
             )
     return vae.requires_grad_(True)
 

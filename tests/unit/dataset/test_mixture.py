@@ -189,3 +189,28 @@ def test_missing_media_types_are_rejected():
 def test_torch_is_not_imported():
     code = "import sys, cogvideox.dataset.mixture; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_buckets_have_full_rows_of_one_length():
+    """Clips of three lengths, of which rows hold 40, 10 and 2."""
+    lengths = np.array([5, 20, 90] * 40)
+    tables = {"a": ClipTable(lengths, lengths == 5, {})}
+    bucketed = Mixture(tables, replace(SETTINGS, sources=(DataSource("a"),), packing="buckets"), seed=0)
+    planned = plans(bucketed, 30)
+    assert {(len(row), *set(row)) for plan in planned for row in plan.lengths} == {(40, 5), (10, 20), (2, 90)}
+    assert all(len(plan.rows) == 4 for plan in planned)
+    used = samples(planned)
+    waiting = planned[-1].state_after.waiting
+    positions = [sample.position for sample in (*used, *waiting)]
+    assert sorted(positions) == list(range(planned[-1].state_after.position))
+    counts = Counter(int(lengths[sample.index]) for sample in (*used, *waiting))
+    assert max(counts.values()) < 1.1 * min(counts.values())  # all lengths are equally frequent
+    restored = from_dict(MixtureState, json.loads(json.dumps(to_dict(planned[9].state_after))))
+    assert plans(bucketed, 20, restored) == planned[10:]
+
+
+def test_ranks_of_timesteps_must_divide_the_rows():
+    with pytest.raises(UserError, match="set both or neither"):
+        replace(SETTINGS, timestep_ranks=2)
+    with pytest.raises(UserError, match="4 rows per step"):
+        replace(SETTINGS, timestep_ranks=3, timestep_sampling="explicit_uniform_ranks")

@@ -134,6 +134,11 @@ def test_timesteps_are_stratified_over_a_step():
     steps = [next(loader(rank=rank, **per_rank).steps(1)) for rank in range(2)]
     halves = [{int(t) // 500 for batch in step.batches for t in batch.timestep} for step in steps]
     assert sorted(map(tuple, halves)) == [(0,), (1,)]
+    single = next(loader(timestep_sampling="explicit_uniform_ranks", timestep_ranks=2).steps(1))
+    expected = {
+        name: int(t) for step in steps for batch in step.batches for name, t in zip(batch.clip_ids, batch.timestep)
+    }
+    assert {n: int(t) for batch in single.batches for n, t in zip(batch.clip_ids, batch.timestep)} == expected
     steps = [next(loader(timestep_sampling=name).steps(1)) for name in ("random", "explicit_uniform")]
     assert not torch.equal(*(step.batches[0].timestep for step in steps))
 

@@ -48,7 +48,7 @@ def test_integral_floats_are_read_as_integers():
         ({"block_out_channels": [128, 256, 100]}, "norm_num_groups=32; the nearest is 96"),
         ({"block_out_channels": [128, 256]}, "must have 3 levels or more"),
         ({"block_out_channels": []}, "must have 3 levels or more"),
-        ({"temporal_compression_ratio": 8}, "must be 4"),
+        ({"temporal_compression_ratio": 16}, "must be 4"),
         ({"temporal_compression_ratio": 4.5}, "temporal_compression_ratio must be an integer"),
         ({"scaling_factor": 0.0}, "scaling_factor=0.0"),
         ({"scaling_factor": math.nan}, "scaling_factor=nan"),
