@@ -28,6 +28,7 @@ ABLATIONS: dict[str, Callable[[], Ablation]] = {
     "vae-channels": vae.channels,
     "vae-loss": vae.loss,
     "vae-long": vae.long_clips,
+    "vae-padding": vae.padding,
 }
 
 
