@@ -70,7 +70,7 @@ def evaluate(out: Path, path: Path | None, chart: Path | None, vlm: Path | None)
     seconds = {}
     for kind in ("signals", "embedding"):
         start = time.process_time()
-        models[kind] = train(table, learned, TrainSettings(kind=kind), cross_validation_groups(about))
+        models[kind] = train(table, learned, TrainSettings(kind=kind))
         seconds[kind] = round(time.process_time() - start, 1)
     predictions = [Predictions(kind, model.predict(table), model.thresholds) for kind, model in models.items()]
     if vlm is not None:
@@ -147,11 +147,6 @@ def load_renders(out: Path) -> tuple[pa.Table, dict[str, np.ndarray], list[dict[
         tables.append(table)
     truth = {name: np.array([np.nan if row[name] is None else float(row[name]) for row in about]) for name in NAMES}
     return pa.concat_tables([table.cast(tables[0].schema) for table in tables]), truth, about
-
-
-def cross_validation_groups(about: list[dict[str, Any]]) -> list[str]:
-    """Return the groups of the cross-validation: clips of a family with real footage, which share it, stay together."""
-    return [f"{row['side']}, footage" if row["real"] else row["source"] for row in about]
 
 
 def count_errors(given: Predictions, name: str, truth: np.ndarray, kinds: list[str]) -> dict[str, int]:
