@@ -1,11 +1,14 @@
 """The VAE equals diffusers' AutoencoderKLCogVideoX with the same random weights, in float32."""
 
+import copy
+
 import pytest
 import torch
 
 from cogvideox.state_dict.key_rules import to_external, to_internal
 from cogvideox.vae.checkpoint_keys import DIFFUSERS_KEYMAP
 from cogvideox.vae.config import PRESETS, VAEConfig
+from cogvideox.vae.inference.sliced import use_channels_last_weights
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.model import CausalVAE
 
@@ -56,6 +59,25 @@ def test_posteriors_are_equal(pair, num_frames, size):
     assert relative_error(sample, expected.sample(torch.Generator().manual_seed(2))) <= 1e-5
     # diffusers does not sum over the width
     assert relative_error(posterior.kl(), expected.kl().sum(1)) <= 1e-5
+
+
+@pytest.mark.parametrize("strips", [1, 3])
+@torch.no_grad()
+def test_bfloat16_error_is_at_most_that_of_diffusers(pair, strips):
+    _, reference = pair
+    latents = torch.randn(1, 4, 5, 6, 6, generator=torch.Generator().manual_seed(3))
+    exact = reference.decode(latents).sample
+    rounded_vae, rounded_reference = (copy.deepcopy(network).bfloat16() for network in pair)
+    use_channels_last_weights(rounded_vae)
+    error, reference_error = (
+        (decoded.float() - exact).norm()
+        for decoded in (
+            rounded_vae.decode(latents.bfloat16(), strips=strips),
+            rounded_reference.decode(latents.bfloat16()).sample,
+        )
+    )
+    assert 0 < error <= 1.1 * reference_error
+    assert torch.equal(rounded_vae.decode(latents.bfloat16()), rounded_vae.decode(latents.bfloat16()))
 
 
 @pytest.mark.parametrize("num_latents", [1, 3, 5, 7])
