@@ -25,7 +25,7 @@ from tests.unit.ablation.tiny_ablations import tiny
 
 NUM_KILLS = 10
 STEPS = 3
-OTHERS = {
+QUICK = {
     "positions": 2,
     "modulation": 2,
     "attention": 1,
@@ -56,9 +56,8 @@ def sequential(tmp_path_factory) -> Path:
     return out
 
 
-def check_arm(name: str, index: int, out: Path, monkeypatch) -> None:
+def check_arm(ablation: Ablation, index: int, out: Path, monkeypatch) -> None:
     """Check that a run whose trainings are stopped after every step ends like an uninterrupted one."""
-    ablation = tiny(name)
     run = Run(ablation.arms[index].name, 0)
     plan = planned(ablation, out)
     file = finish_run(ablation, plan, run, out)
@@ -92,9 +91,9 @@ def in_pieces(train: Callable[..., Path | None]) -> Callable[..., Path | None]:
     return train_in_pieces
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", QUICK)
 def test_an_arm_trains_resumes_and_generates(name, tmp_path, monkeypatch):
-    check_arm(name, OTHERS[name], tmp_path, monkeypatch)
+    check_arm(tiny(name, all_sets=False), QUICK[name], tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -102,7 +101,7 @@ def test_an_arm_trains_resumes_and_generates(name, tmp_path, monkeypatch):
     ("name", "index"), [(name, index) for name in ABLATIONS for index in range(len(tiny(name).arms))]
 )
 def test_every_arm_trains_resumes_and_generates(name, index, tmp_path, monkeypatch):
-    check_arm(name, index, tmp_path, monkeypatch)
+    check_arm(tiny(name), index, tmp_path, monkeypatch)
 
 
 def test_shared_stages_are_trained_once(tmp_path):
@@ -146,6 +145,7 @@ def test_ray_gives_the_same_results(sequential, tmp_path):
     assert results(tmp_path) == results(sequential)
 
 
+@pytest.mark.slow
 def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
     ablation = tiny("timesteps")
     plan = planned(ablation, tmp_path)

@@ -14,13 +14,22 @@ from cogvideox.vae.config import DiscriminatorConfig
 NUM_CLIPS = 6
 
 
-def tiny(name: str, *, num_prompts: int = 1) -> Ablation:
-    """Return an ablation whose runs take seconds."""
+def tiny(name: str, *, all_sets: bool = True) -> Ablation:
+    """Return an ablation whose runs take seconds.
+
+    Args:
+        all_sets: score all sets of clips and videos, not only those of the trained size.
+    """
     ablation = get_ablation(name)
     evaluation = replace(
         ablation.evaluation,
-        clips={name: replace(clips, num_clips=2) for name, clips in ablation.evaluation.clips.items()},
-        num_prompts=num_prompts,
+        clips={
+            name: replace(clips, num_clips=2)
+            for name, clips in ablation.evaluation.clips.items()
+            if all_sets or not name
+        },
+        videos={name: videos for name, videos in ablation.evaluation.videos.items() if all_sets or not name},
+        num_prompts=1,
         num_inference_steps=2,
     )
     prepare: Callable[[Path], object] | None = ablation.prepare

@@ -8,14 +8,14 @@ from cogvideox.ablation import registry
 from cogvideox.cli.ablate import UNFINISHED, parse_duration
 from cogvideox.cli.main import main
 from cogvideox.errors import UserError
-from cogvideox.training.diffusion import trainer
+from cogvideox.training.vae import trainer
 from tests.unit.ablation.tiny_ablations import tiny
 
 
 @pytest.fixture
-def tiny_timesteps(monkeypatch):
-    tiny_ablation = tiny("timesteps")
-    monkeypatch.setitem(registry.ABLATIONS, "timesteps", lambda: tiny_ablation)
+def tiny_padding(monkeypatch):
+    ablation = tiny("vae-padding")
+    monkeypatch.setitem(registry.ABLATIONS, "vae-padding", lambda: ablation)
 
 
 def test_the_list_names_all_ablations_and_arms(capsys):
@@ -26,20 +26,20 @@ def test_the_list_names_all_ablations_and_arms(capsys):
     assert "arms: strata of all clips; strata of 4 ranks; random" in listed
 
 
-def test_an_ablation_ends_with_a_report(tiny_timesteps, tmp_path, capsys):
-    assert main(["ablate", "timesteps", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == 0
+def test_an_ablation_ends_with_a_report(tiny_padding, tmp_path, capsys):
+    assert main(["ablate", "vae-padding", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "timesteps: 3 arms x 1 seed; they differ in timestep_sampling"
-    assert lines[1].startswith("  strata of all clips  1 steps, ")
-    assert lines[4].startswith("predicted time of all runs, one after the other: 0.")
+    assert lines[0] == "vae-padding: 2 arms x 1 seed; they differ in model.time_padding"
+    assert lines[1].startswith("  causal     1 steps, ")
+    assert lines[3].startswith("predicted time of all runs, one after the other: 0.")
     assert lines[-1] == str(tmp_path / "report.md")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert [arm["name"] for arm in report["arms"]] == ["strata of all clips", "strata of 4 ranks", "random"]
+    assert [arm["name"] for arm in report["arms"]] == ["causal", "symmetric"]
 
 
-def test_a_stopped_ablation_exits_with_status_75(tiny_timesteps, monkeypatch, tmp_path, capsys):
+def test_a_stopped_ablation_exits_with_status_75(tiny_padding, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(trainer, "train", lambda *given, **named: None)
-    assert main(["ablate", "timesteps", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == UNFINISHED
+    assert main(["ablate", "vae-padding", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == UNFINISHED
     assert "continue it with the same command" in capsys.readouterr().err
 
 
