@@ -2,22 +2,21 @@
 
 import argparse
 import re
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cogvideox.cli.common.arguments import Parser
+from cogvideox.cli.common.messages import print_message
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.errors import UserError
 from cogvideox.executor.job_array import Shard
 from cogvideox.pretrained.model_spec import ModelSpec, read_spec
+from cogvideox.progress import ProgressLines
 from cogvideox.untrusted.text_encoding import check_utf8_path
 
 if TYPE_CHECKING:
     from cogvideox.dataset.ingest.clip_windows import ClipWindow
-
-PROGRESS_INTERVAL = 2.0  # seconds
 
 
 def run(arguments: list[str]) -> None:
@@ -52,13 +51,13 @@ def run(arguments: list[str]) -> None:
     backend = "ray" if options.ray else "local"
     device = choose_device(options.device)
     dtype = dtype_name(choose_dtype(options.dtype, device, spec.settings.dtype))
-    progress = Progress()
+    progress = ProgressLines(print_message)
     folder = scan_folder(
         options.folder,
         shard=shard,
         workers=options.workers,
         backend=backend,
-        on_progress=lambda done, total: progress("files", done, total),
+        on_progress=lambda done, total: progress("reading files", done, total),
     )
     plan = plan_encoding(folder, spec, target, options.norm_statistics)
     print(format_summary(folder, plan.clips, plan.windows, target))
@@ -88,7 +87,7 @@ def run(arguments: list[str]) -> None:
         shard=shard,
         workers=options.workers,
         backend=backend,
-        on_progress=progress,
+        on_progress=lambda stage, done, total: progress(f"encoding {stage}", done, total),
     )
     if result.failures:
         print(format_failures(result.failures, len(plan.planned)))
@@ -133,20 +132,6 @@ def clip_format(options: argparse.Namespace, spec: ModelSpec) -> ClipFormat:
     )
     needs_first_frames = spec.transformer.is_image_to_video and options.first_frames is None
     return target.with_first_frames() if needs_first_frames else target
-
-
-class Progress:
-    """Prints progress to stderr every `PROGRESS_INTERVAL`, and at the end of stages that take longer."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + PROGRESS_INTERVAL
-        self._printed = ""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report `done` of `total` items of a stage."""
-        if time.monotonic() >= self._next or (done == total and stage == self._printed):
-            print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
-            self._next, self._printed = time.monotonic() + PROGRESS_INTERVAL, stage
 
 
 def _write_sheet(path: Path, windows: "list[ClipWindow]") -> None:

@@ -20,9 +20,11 @@ from cogvideox.dataset.stale_latents import check_latents
 from cogvideox.errors import UserError
 from cogvideox.geometry import NormStatistics, encode_chunks
 from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.progress import ProgressLines
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.diffusion.data_checks import check_data, plan_folders
 from cogvideox.training.diffusion.toybox_stores import ToyboxEncoder
+from cogvideox.training.metrics.tracker import print_above_heartbeat
 from cogvideox.training.run import TrainingRun
 
 
@@ -117,9 +119,10 @@ def _encode(path: Path, plan: EncodePlan, spec: ModelSpec, run: TrainingRun) -> 
     """Encode the clips of the folder `path` into a new latent store, and return its path."""
     store = run.out / "stores" / f"{path.resolve().name}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]}"
 
+    lines = ProgressLines(print_above_heartbeat)
+
     def on_progress(items: str, done: int, total: int) -> None:
-        if done == total or done % 100 == 0:
-            print(f"{items}: {done} of {total}", file=sys.stderr, flush=True)
+        lines(f"encoding {items} of {path}", done, total)
         run.preemption.check()
 
     dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype

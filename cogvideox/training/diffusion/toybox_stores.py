@@ -1,6 +1,5 @@
 """Rendered toybox clips as training data of a diffusion run."""
 
-import sys
 from typing import Literal
 
 import torch
@@ -13,7 +12,9 @@ from cogvideox.dataset.latents.toybox_store import CaptionEmbedder, ToyboxStore
 from cogvideox.pretrained.components import load_network
 from cogvideox.pretrained.model_folder import load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
+from cogvideox.progress import ProgressLines
 from cogvideox.training.diffusion.config import DiffusionTraining
+from cogvideox.training.metrics.tracker import print_above_heartbeat
 from cogvideox.training.run import TrainingRun
 
 
@@ -33,8 +34,10 @@ class ToyboxEncoder:
         """Open the clips of a source as a store. Clips that are not cached are rendered and encoded first."""
         run, clips = self.run, source.clips
 
+        lines = ProgressLines(print_above_heartbeat)
+
         def on_progress(done: int, total: int) -> None:
-            print(f"{clips}: {done} of {total} clips encoded", file=sys.stderr, flush=True)
+            lines(f"encoding {clips}", done, total)
             run.preemption.check()
 
         def encode() -> LatentTable:
