@@ -48,6 +48,8 @@ _MODULES = {
     "labels": "cogvideox.cli.curation.labels",
 }
 
+_COMMANDS_WITH_OPTIONS = ("encode", "evaluate", "generate", "plan")
+
 _FAILURE = "cogvideox.parallel.failure"
 
 # File system errors that are not bugs, if no other code handles them.
@@ -60,10 +62,11 @@ SUCCESS, USER_ERROR, INTERRUPTED = 0, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 (user error) or 130 (Ctrl-C)."""
     _escape_unprintable()
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        _dispatch(arguments)
     except UserError as error:
-        return _print_error(str(error))
+        return _print_error(_with_flags(str(error), arguments))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             if _follows_an_error():
@@ -117,6 +120,15 @@ def _overview() -> str:
             "`cogvideox COMMAND --help` shows the options of a command, `cogvideox --version` the version.",
         ]
     )
+
+
+def _with_flags(message: str, arguments: Sequence[str]) -> str:
+    """Replace names of options by flags, for commands whose options the libraries know by their Python names."""
+    if arguments[:1] and arguments[0] in _COMMANDS_WITH_OPTIONS:
+        from cogvideox.cli.common.flags import to_flags
+
+        return to_flags(message)
+    return message
 
 
 def _print_error(sentence: str) -> int:

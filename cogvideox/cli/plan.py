@@ -80,12 +80,11 @@ def run(arguments: list[str]) -> None:
         print(fit_table())
         return
     model = read_model(options.model)
-    try:
-        machine = choose_hardware(options, *model)
-        fits = _generate(model, overrides, machine, options) if options.task == "generate" else None
-        fits = _train(model[0], overrides, machine, options) if fits is None else fits
-    except UserError as error:
-        raise UserError(to_flags(str(error))) from error
+    machine = choose_hardware(options, *model)
+    if options.task == "generate":
+        fits = _generate(model, overrides, machine, options)
+    else:
+        fits = _train(model[0], overrides, machine, options)
     if not fits:
         raise SystemExit(DOES_NOT_FIT)
 

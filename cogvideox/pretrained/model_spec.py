@@ -98,7 +98,7 @@ def _choices() -> str:
     names = ", ".join(shipped_models()) or "none"
     return (
         f"pass the path of a folder in the diffusers layout, a shipped model ({names}), or a name on the Hugging Face "
-        "Hub"
+        "Hub, such as zai-org/CogVideoX-2b"
     )
 
 

@@ -49,6 +49,16 @@ _SYNONYMS = {
     "--resume-from-checkpoint": "--resume",
 }
 
+_ARGPARSE_MESSAGES = {
+    r"^argument (?:-\w/)?(\S+): invalid choice: '(.*)' \(choose from (.*)\)": r"\1 \2 must be one of \3",
+    r"^argument (?:-\w/)?(\S+): invalid int value: '(.*)'": r"\1 \2 must be an integer",
+    r"^argument (?:-\w/)?(\S+): invalid float value: '(.*)'": r"\1 \2 must be a number",
+    r"^argument (?:-\w/)?(\S+): expected one argument": r"\1 needs a value",
+    r"^argument (?:-\w/)?(\S+): expected (\d+) arguments": r"\1 needs \2 values",
+    r"^argument (?:-\w/)?(\S+): ": r"\1: ",
+}
+"""Errors of argparse, as this package words them."""
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that raises `UserError`, suggests the nearest flag and rejects abbreviated flags."""
@@ -88,6 +98,8 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
+        for pattern, sentence in _ARGPARSE_MESSAGES.items():
+            message = re.sub(pattern, sentence, message)
         full_help = "--help-all" if "--help-all" in self._option_string_actions else "--help"
         raise UserError(f"{message}; see `{self.prog} {full_help}`")
 

@@ -36,10 +36,10 @@ def to_flags(message: str) -> str:
 
 @cache
 def _flags() -> dict[str, str]:
-    """Return the flag of each option of `generate`, by name; positional arguments in upper case."""
+    """Return the flag of each option of `generate`, and of some of `encode`, by name."""
     options = list_options(Request) | list_options(LoadOptions)
     return {
         name: option.flags[0] if option.flags and option.flags[0].startswith("-") else "--" + name.replace("_", "-")
         for name, option in options.items()
         if name != "prompt"
-    } | {"num_videos": "--num-videos"}
+    } | {"num_videos": "--num-videos", "first_frames": "--first-frames", "norm_statistics": "--norm-statistics"}

@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> None:
     """Validate the arguments, then load the model and generate."""
-    try:
-        _run(arguments)
-    except UserError as error:
-        raise UserError(to_flags(str(error))) from error
-
-
-def _run(arguments: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _run_on_ranks(arguments)
         return

@@ -236,7 +236,7 @@ def plan_conversion(
     actual = _variant(components)
     if requested is not None and actual not in (requested, None):
         where = components["transformer"].source.where
-        raise UserError(f"the variant of {where} is {actual}, not {requested}: leave out the variant")
+        raise UserError(f"the variant of {where} is {actual}, not {requested}: leave out `variant` (--variant)")
     if actual is not None and "vae" in components and components["vae"].source is base_components.get("vae"):
         components["vae"] = _rescale_vae(components["vae"], base_model, actual, notes)
     for component in components.values():
@@ -276,7 +276,7 @@ def _config(component: Component, base: Component | None) -> NetworkConfig:
     if component.config is None:
         raise UserError(
             f"the config of the {component.name} in {component.where} is unknown: {component.config_problem}; pass a "
-            "base model of the same architecture, or the variant"
+            "model of the same architecture as `base` (--base), or its name as `variant` (--variant)"
         )
     return component.config
 

@@ -93,7 +93,7 @@ def test_options_override_conflicting_ones_of_the_sidecar(run, model, workdir, i
         (["--extend"], "--extend needs an input video"),
         (["--video", "in.mp4", "--extend-by", "3"], "--extend-by 3 is not possible"),
         (["--window", "8"], "5 or 9"),
-        (["--guidance-interval", "0.5"], "expected 2 arguments"),
+        (["--guidance-interval", "0.5"], "--guidance-interval needs 2 values"),
         (["--prompts", "noise.mp4"], "PROMPT and --prompts cannot be combined"),
     ],
     ids=str,

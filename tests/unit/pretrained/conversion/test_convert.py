@@ -174,7 +174,7 @@ def test_invalid_input_raises_one_sentence_error(models, tmp_path):
     cases = [
         (
             lambda: plan_conversion(no_config),
-            "the config of the transformer in .* is unknown: .*base model of the same architecture, or the variant",
+            "the config of the transformer in .* is unknown: .*model of the same architecture as `base`",
         ),
         (lambda: plan_conversion(tmp_path / "l.safetensors"), "is a LoRA, not a model"),
         (lambda: plan_conversion(no_config, base=tmp_path / "l.safetensors"), "the base .* is a LoRA"),
