@@ -3,11 +3,12 @@
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from cogvideox import geometry
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.clip_windows import ClipWindow
-from cogvideox.dataset.ingest.scan import ScannedFolder
+from cogvideox.dataset.ingest.scan import NO_CAPTION, ScannedFolder
 from cogvideox.records import Clip
 from cogvideox.untrusted.text_encoding import printable
 
@@ -38,8 +39,13 @@ def format_summary(
 
 
 def format_rejects(rejects: Sequence[tuple[str, str]]) -> str:
-    """List rejected files and rows with their reasons."""
-    return "\n".join([f"{len(rejects)} rejected", *_reasons(rejects)])
+    """List rejected files and rows with their reasons, and how captions are written if one is missing."""
+    lines = [f"{len(rejects)} rejected", *_reasons(rejects)]
+    uncaptioned = next((Path(source) for source, reason in rejects if reason == NO_CAPTION), None)
+    if uncaptioned is not None:
+        text_file = printable(str(uncaptioned.with_suffix(".txt")))
+        lines.append(f"  write the caption in a text file next to the clip, such as {text_file}, or in a table")
+    return "\n".join(lines)
 
 
 def format_failures(failures: Sequence[tuple[str, str]], num_clips: int) -> str:

@@ -17,6 +17,9 @@ from cogvideox.executor.run import run
 from cogvideox.records import Clip
 from cogvideox.video.limits import FileVersion, file_version
 
+NO_CAPTION = "it has no caption"
+"""Reason for which a clip without a caption is rejected."""
+
 BATCH_SIZE = 16  # number of files per batch
 
 OnProgress = Callable[[int, int], None]
@@ -108,7 +111,7 @@ class ProbeFiles:
         if self.captions and entry.caption_problem is not None:
             raise UserError(entry.caption_problem)
         if self.captions and entry.caption is None:
-            raise UserError("it has no caption")
+            raise UserError(NO_CAPTION)
         if self.captions and not entry.caption and entry.source.suffix.lower() not in IMAGES:
             raise UserError("its caption is empty")
         info = io.probe(entry.source)

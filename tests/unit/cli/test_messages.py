@@ -1,6 +1,9 @@
 """Errors name options as they are typed on the command line."""
 
+import numpy as np
 import pytest
+
+from cogvideox.records import Video
 
 
 @pytest.mark.parametrize(
@@ -23,3 +26,9 @@ import pytest
 def test_errors_name_flags(run, arguments, message):
     result = run(*arguments)
     assert result.status == 2 and result.err.startswith(f"cogvideox: {message}"), result
+
+
+def test_a_folder_without_captions_says_where_they_are_written(run, workdir):
+    Video(np.zeros((9, 64, 64, 3), np.uint8), 8.0).save(workdir / "clips" / "horse.mp4")
+    result = run("encode", "clips", "--dry-run")
+    assert "1 rejected" in result.out and "such as clips/horse.txt, or in a table" in result.out
