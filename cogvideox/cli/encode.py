@@ -68,8 +68,10 @@ def run(arguments: list[str]) -> None:
         print(f"  estimated store size: {format_bytes(plan.num_bytes)}")
     if plan.rejects:
         print(format_rejects(plan.rejects))
-    if options.sheet is not None:
+    if options.sheet is not None and plan.windows:
         _write_sheet(options.sheet, plan.windows)
+    elif options.sheet is not None:
+        raise UserError(f"{options.folder} has no usable clips, so {options.sheet} is not written")
     if options.output is None or options.dry_run:
         return
     if not plan.windows and shard.world == 1:

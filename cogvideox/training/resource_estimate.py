@@ -120,7 +120,8 @@ def format_estimate(
         lines[-1] += f"; {format_gib(machine.free_bytes)} free"
     if resources.seconds is not None and machine is not None:
         total = format_duration(num_steps * resources.seconds)
-        lines.append(f"time        about {resources.seconds:.2g} s/step, {total} in total, on {machine.name}")
+        step = f"{resources.seconds:.2g}" if resources.seconds < 100 else f"{resources.seconds:.0f}"
+        lines.append(f"time        about {step} s/step, {total} in total, on {machine.name}")
     return lines
 
 

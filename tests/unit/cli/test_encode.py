@@ -107,7 +107,7 @@ def test_a_sheet_of_no_clips_is_an_error_with_the_reasons(run, model, workdir):
     result = run("encode", workdir / "bad", "--model", model, "--sheet", "see.png")
     assert (
         result.status == 2
-        and "cannot make a preview sheet" in result.err
+        and "has no usable clips, so see.png is not written" in result.err
         and "its caption cannot be used" in result.out
     )
 

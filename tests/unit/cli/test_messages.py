@@ -32,3 +32,5 @@ def test_a_folder_without_captions_says_where_they_are_written(run, workdir):
     Video(np.zeros((9, 64, 64, 3), np.uint8), 8.0).save(workdir / "clips" / "horse.mp4")
     result = run("encode", "clips", "--dry-run")
     assert "1 rejected" in result.out and "such as clips/horse.txt, or in a table" in result.out
+    result = run("encode", "clips", "--dry-run", "--sheet", "x.png")
+    assert result.status == 2 and "clips has no usable clips, so x.png is not written" in result.err
