@@ -122,7 +122,7 @@ def _encode(path: Path, plan: EncodePlan, spec: ModelSpec, run: TrainingRun) -> 
     lines = ProgressLines(print_above_heartbeat)
 
     def on_progress(items: str, done: int, total: int) -> None:
-        lines(f"encoding {items} of {path}", done, total)
+        lines(f"{path}: encoding {items}", done, total)
         run.preemption.check()
 
     dtype = "float32" if run.device.type == "cpu" else spec.settings.dtype
