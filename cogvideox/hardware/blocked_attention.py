@@ -13,7 +13,7 @@ from cogvideox.hardware.onednn import onednn_linear
 
 _MAX_SCORES = 250_000
 """Number of scores computed at once. They stay in the cache, and their 1 MB is allocated without new pages."""
-_MIN_BLOCK = 128
+MIN_BLOCK = 128
 """Minimum number of queries in a block; smaller matrix products are slow."""
 
 
@@ -22,9 +22,9 @@ def blocked_attention(
 ) -> Float[Tensor, "b n k c"]:
     """Return softmax(q k^T / sqrt(c)) v for each head, without gradients."""
     out = v.new_empty(q.shape)
-    scale, num_tokens = q.shape[-1] ** -0.5, k.shape[1]
-    num_blocks = max(1, min(-(-num_tokens * num_tokens // _MAX_SCORES), num_tokens // _MIN_BLOCK))
-    block_size = max(1, -(-num_tokens // num_blocks))
+    scale, num_queries = q.shape[-1] ** -0.5, q.shape[1]
+    num_blocks = max(1, min(-(-num_queries * k.shape[1] // _MAX_SCORES), num_queries // MIN_BLOCK))
+    block_size = max(1, -(-num_queries // num_blocks))
     for row in range(v.shape[0]):
         for head in range(v.shape[2]):
             queries, keys, values = (x[row, :, head] for x in (q, k, v))

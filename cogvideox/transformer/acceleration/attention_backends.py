@@ -18,7 +18,7 @@ import torch
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, list_flash_attention_impls, sdpa_kernel
 
 from cogvideox.dtype import dtype_name
-from cogvideox.hardware.blocked_attention import blocked_attention
+from cogvideox.hardware.blocked_attention import MIN_BLOCK, blocked_attention
 from cogvideox.hardware.cpu_probe import cpu_probe
 from cogvideox.transformer.attention import Attend, Heads, Keys, StreamLayout, dense_attention
 
@@ -126,8 +126,9 @@ def attend_with(name: str) -> Attend:
 
 
 def attend_in_blocks(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
-    """Dense attention on a CPU as explicit matrix products; PyTorch's kernel for compiled code and gradients."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or v.device.type != "cpu":
+    """Dense attention on a CPU as explicit matrix products; with gradients, compiled or for few tokens, PyTorch's."""
+    is_small = q.shape[1] < MIN_BLOCK or k.shape[1] < MIN_BLOCK
+    if is_small or torch.compiler.is_compiling() or torch.is_grad_enabled() or v.device.type != "cpu":
         return dense_attention(q, k, v, layout)
     return blocked_attention(q, k, v)
 

@@ -85,6 +85,12 @@ def test_blocked_attention_is_as_accurate_as_pytorch(dtype, num_tokens):
     assert error <= 1.3 * pytorch_error + 1e-6
 
 
+def test_blocked_attention_with_other_numbers_of_keys():
+    q, k, v = torch.randn(1, 300, 2, 16), torch.randn(1, 7, 2, 16), torch.randn(1, 7, 2, 16)
+    expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    torch.testing.assert_close(blocked_attention(q, k, v), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_onednn_linear_equals_pytorch(dtype):
     x, weight, bias = torch.randn(3, 7).to(dtype), torch.randn(5, 7).to(dtype), torch.randn(5).to(dtype)

@@ -39,8 +39,9 @@ def test_the_probe_selects_the_kernel_of_large_models_on_a_cpu():
         assert str(fastest_backend(30, 16, 1, torch.float16, cpu)) == "default"
         kernel = fastest_backend(30, 16, 1, torch.float32, cpu)
         assert str(kernel) == "blocked"
-        heads, layout = [torch.randn(1, 6, 2, 16) for _ in range(3)], StreamLayout((2, 4))
-        torch.testing.assert_close(kernel.attend(*heads, layout), dense_attention(*heads, layout))
+        for num_tokens in (6, 150):
+            heads, layout = [torch.randn(1, num_tokens, 2, 16) for _ in range(3)], StreamLayout((2, num_tokens - 2))
+            torch.testing.assert_close(kernel.attend(*heads, layout), dense_attention(*heads, layout))
 
 
 def test_named_backend_equals_dense_attention():
