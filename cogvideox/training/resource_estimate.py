@@ -383,7 +383,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 def _has_rates(machine: Hardware | None, precision: str) -> bool:
-    """Return whether the machine's compute rates are known: measured for a CPU in float32, listed for GPUs."""
+    """Return whether the machine's compute rates are known: measured for a CPU in this precision, listed for GPUs."""
     if machine is None:
         return False
     return machine.dtype == precision if machine.device_type == "cpu" else machine.rates.peak is not None

@@ -134,7 +134,9 @@ def test_unknown_models_or_hardware_have_no_estimate():
     assert format_estimate(None, 10, H100, 1) == [
         "the resources of this run are unknown until its base model is available"
     ]
-    cpu, unknown_gpu = (Hardware(kind, kind, 0, 0, "bfloat16", UNKNOWN_GPU) for kind in ("cpu", "cuda"))
+    # The rates of the CPU are those of another precision.
+    cpu = Hardware("cpu", "cpu", 0, 0, "float32", UNKNOWN_GPU)
+    unknown_gpu = Hardware("cuda", "cuda", 0, 0, "bfloat16", UNKNOWN_GPU)
     assert [estimate(settings, machine).seconds for machine in (cpu, unknown_gpu, None)] == [None] * 3
     assert len(format_estimate(estimate(settings, None), 10, None, 1)) == 3
 

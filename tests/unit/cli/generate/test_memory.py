@@ -19,7 +19,7 @@ def test_plan_prints_the_memory_plan_and_generates_nothing(run, model, workdir):
     result = run("generate", PROMPT, "--model", model, "--plan", "--num-frames", "49")
     assert result.status == 0 and list(workdir.iterdir()) == []
     assert "everything in memory, float32" in result.out and "estimate" in result.out
-    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["load", "text", "denoise", "decode"]
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["load", "text", "denoise", "decode", "speed"]
 
 
 def test_plan_with_a_prompt_file_creates_no_folder(run, model, workdir):
