@@ -76,9 +76,11 @@ def test_the_plan_of_an_official_model_needs_no_weights(run, workdir, tmp_path, 
         without_weights, with_weights = run("plan", name, *options), run("plan", folder, *options)
         lines = without_weights.out.splitlines()
         print(f"{name}, {gibibytes} GiB: {lines[1]}", file=sys.stderr)
-        assert lines[1:] == with_weights.out.splitlines()[1:]
+        assert lines[1:] == with_weights.out.replace(str(folder), name).splitlines()[1:]
         if without_weights.status == 0:
-            assert expected.status == 0 and lines[1:-1] == expected.out.splitlines(), expected
+            # `generate` also prints the measured speed of this machine's CPU.
+            plan = [line for line in expected.out.splitlines() if not line.startswith("  speed")]
+            assert expected.status == 0 and lines[1:-1] == plan, expected
         else:
             reason = lines[1].removeprefix(f"does not fit: {name} ")
             assert expected.status == 2 and reason in expected.err, expected
