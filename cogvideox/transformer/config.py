@@ -138,6 +138,11 @@ class TransformerConfig:
         return 1 if self.separate_weights == "none" else 2
 
     @property
+    def needs_layout(self) -> bool:
+        """Whether the operations of a block depend on the numbers of tokens of the clips in a packed row."""
+        return self.attention == "factorized" or self.separate_weights == "all"
+
+    @property
     def variants(self) -> dict[str, Any]:
         """The values of fields that differ from all official models, by name."""
         given = to_dict(self)

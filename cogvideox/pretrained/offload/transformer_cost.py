@@ -145,18 +145,23 @@ def transformer_activations(config: TransformerConfig, shape: BatchShape, num_st
 
     The peak is in the feed-forward layer of a block: its input before and after attention, the normalized input, and
     the hidden layer (four times as wide) before and after GELU. With rotary positions in a 2-byte dtype, the peak is in
-    attention, where queries and keys are rotated in float32.
+    attention, where queries and keys are rotated in float32. Separate streams are split and merged by copies.
+    Factorized attention repeats the text's keys and values for every frame or position.
     """
     size, d, tokens = ITEMSIZE[dtype], config.width, shape.tokens(config)
     rotary = config.use_rotary_positional_embeddings
     hidden = shape.batch_size * tokens * d * size
-    peak = (13 if rotary and size == 2 else 11) * hidden
+    attention = 13 if rotary and size == 2 else 9
+    peak = max(3 + 2 * config.mlp_width / d, attention, 19 if config.separate_weights == "all" else 0) * hidden
+    if config.attention == "factorized":
+        num_groups = max(_frames_and_tokens(config, shape))
+        peak = max(peak, 10 * hidden + 3 * shape.batch_size * num_groups * shape.text_length * d * size)
     positions = tokens * (config.attention_head_dim if rotary else d) * 4
     modulation = num_steps * (config.num_layers * 12 + 2) * d * size
     cells = shape.frames * shape.height * shape.width
     latents = cells * shape.batch_size * (config.in_channels + config.out_channels) * size
     latents += cells * config.out_channels * 4 * 6
-    return peak + positions + modulation + latents
+    return int(peak) + positions + modulation + latents
 
 
 def transformer_flops(config: TransformerConfig, shape: BatchShape) -> tuple[float, float]:

@@ -105,6 +105,11 @@ class DiffusionTraining(CaptionDropout):
             raise UserError("a LoRA file has no noise schedule: remove schedule, or train all weights")
         if self.lora is not None and self.lora.base_weights != "exact" and self.run.compile:
             raise UserError(f"run.compile does not support lora.base_weights={self.lora.base_weights}: set it to false")
+        if self.run.compile and self.transformer is not None and self.transformer.needs_layout:
+            raise UserError(
+                "run.compile does not support transformer.attention=factorized and transformer.separate_weights=all, "
+                "which would be compiled again for every packed row: set run.compile=false"
+            )
         if self.sequence < 1:
             raise UserError(f"sequence={self.sequence} must be at least 1")
         if self.toybox_validation is not None and self.validation is not None:

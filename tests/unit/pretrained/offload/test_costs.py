@@ -55,15 +55,25 @@ def test_flops_match_the_counter_of_torch():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("preset", "size"), [("2b", (13, 60, 90)), ("5b", (13, 60, 90)), ("1.5-5b", (22, 96, 170))])
-def test_transformer_activation_memory(preset, size, dtype):
-    config = replace(PRESETS[preset](), num_layers=2)
+@pytest.mark.parametrize(
+    ("preset", "size", "variant"),
+    [
+        ("2b", (13, 60, 90), {}),
+        ("5b", (13, 60, 90), {}),
+        ("1.5-5b", (22, 96, 170), {}),
+        ("2b", (13, 60, 90), {"attention": "factorized"}),
+        ("2b", (13, 60, 90), {"separate_weights": "all"}),
+        ("2b", (13, 60, 90), {"ffn_dim": 1920}),
+    ],
+)
+def test_transformer_activation_memory(preset, size, variant, dtype):
+    config = replace(PRESETS[preset](), num_layers=2, **variant)
     model = build_network(config).to(dtype)
     latents = torch.empty(2, config.in_channels, *size, device="meta", dtype=dtype)
     text = torch.empty(2, 226, config.text_embed_dim, device="meta", dtype=dtype)
 
     def attend(q, k, v, layout):  # like fused kernels, which store no scores
-        return torch.empty_like(v)
+        return v.new_empty(q.shape)
 
     with torch.inference_mode(), PeakMemory(*model.parameters()) as memory:
         modulation = model.precompute_modulation(torch.empty(50, device="meta"))
