@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, library, nn
 from torch.autograd.function import once_differentiable
 
-from cogvideox.hardware.onednn import IS_X86, onednn_linear, onednn_supports
+from cogvideox.hardware.onednn import IS_X86, ONEDNN_DTYPES, onednn_linear
 
 
 class Linear(nn.Linear):
@@ -47,8 +47,9 @@ def _fits_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether all tensors are plain CPU tensors of one dtype that oneDNN supports, and x is not empty."""
     return (
         IS_X86
+        and x.device.type == "cpu"
+        and x.dtype in ONEDNN_DTYPES
         and x.numel() > 0
-        and onednn_supports(x.dtype)
         and all(
             y is None or (y.device.type == "cpu" and y.dtype == x.dtype and type(y) in (Tensor, nn.Parameter))
             for y in (x, weight, bias)

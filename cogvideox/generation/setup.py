@@ -26,7 +26,7 @@ from cogvideox.pretrained.offload.plan import MemoryPlan
 from cogvideox.text.tokenizer import Tokenizer
 from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
 from cogvideox.transformer.acceleration.float8 import has_float8_arithmetic, to_float8
-from cogvideox.transformer.acceleration.int8 import has_int8_arithmetic, to_int8
+from cogvideox.transformer.acceleration.int8 import HAS_INT8_ARITHMETIC, to_int8
 
 RESIDENT_HINT = "load with memory='speed' (--memory speed) and without int8 or fp8"
 """Advice in error messages: settings that keep the transformer's weights on the device and unquantized."""
@@ -130,7 +130,7 @@ def _check_acceleration(setup: Setup) -> None:
         raise UserError(
             f"compile needs a C++ compiler on a CPU, and {compiler!r} is not installed: install it or set CXX"
         )
-    if setup.int8_compute and (device.type != "cpu" or not has_int8_arithmetic()):
+    if setup.int8_compute and (device.type != "cpu" or not HAS_INT8_ARITHMETIC):
         raise UserError(
             "int8_compute needs a CPU with 8-bit dot products (VNNI or AMX), and "
             f"{'this CPU' if device.type == 'cpu' else f'device={str(device)!r}'} has none: leave it out "

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cogvideox.atomic_io import write_text
 from cogvideox.hardware.blocked_attention import blocked_attention
-from cogvideox.hardware.onednn import IS_X86, onednn_linear, onednn_supports
+from cogvideox.hardware.onednn import IS_X86, ONEDNN_DTYPES, onednn_linear
 
 VERSION = 1
 """Version of the measurement; cached results of other versions are not used."""
@@ -157,7 +157,7 @@ def _read(file: Path) -> CPUProbe | None:
 @torch.inference_mode()
 def measure() -> CPUProbe:
     """Measure the rates of float32 and of the 16-bit dtypes that oneDNN supports."""
-    names = [name for name, dtype in DTYPES.items() if name == "float32" or (IS_X86 and onednn_supports(dtype))]
+    names = [name for name, dtype in DTYPES.items() if name == "float32" or (IS_X86 and dtype in ONEDNN_DTYPES)]
     kernels = {name: _kernels(DTYPES[name]) for name in names}
     seconds = {name: dict.fromkeys(kernels[name], float("inf")) for name in names}
     # After a large tensor has been freed, as in every network, glibc keeps the memory of smaller ones.
@@ -201,7 +201,7 @@ def _kernels(dtype: torch.dtype) -> dict[str, tuple[float, Callable[[], Tensor]]
             2.0 * 27 * channels**2 * 2 * 32 * 32,
             lambda: (
                 torch.ops.aten.mkldnn_convolution(clip, filters, None, (0, 0, 0), (1,) * 3, (1,) * 3, 1)
-                if onednn_supports(dtype)
+                if dtype in ONEDNN_DTYPES
                 else F.conv3d(clip, filters)
             ),
         ),

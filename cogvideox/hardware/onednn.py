@@ -4,7 +4,7 @@ PyTorch has no other fast kernels for 16-bit matrix products and convolutions on
 has no AVX-512 kernels for AMD processors.
 """
 
-from functools import cache
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +13,22 @@ from torch import Tensor
 IS_X86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
-@cache
-def onednn_supports(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN is available and has kernels for this dtype on this CPU."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.float32:
-        return True
-    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
-    return name is not None and bool(getattr(torch.ops.mkldnn, name)())
+def _supported_dtypes() -> Iterator[torch.dtype]:
+    if torch.backends.mkldnn.is_available():
+        yield torch.float32
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            yield torch.bfloat16
+        if torch.ops.mkldnn._is_mkldnn_fp16_supported():
+            yield torch.float16
+
+
+ONEDNN_DTYPES = frozenset(_supported_dtypes())
+"""Dtypes for which oneDNN has kernels on this CPU. A constant, because `torch.compile` cannot trace the checks."""
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """Compute x @ weight.T + bias without gradients, optionally followed by GELU (tanh approximation)."""
-    if IS_X86 and onednn_supports(x.dtype):
+    if IS_X86 and x.dtype in ONEDNN_DTYPES:
         activation = ("gelu", [], "tanh") if gelu else ("none", [], "")
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *activation)
     out = F.linear(x, weight, bias)

@@ -9,7 +9,6 @@ error.
 Axes: n tokens or any other leading dimensions; d_in, d_out inputs and outputs of the layer.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -41,14 +40,16 @@ def is_int8(model: Transformer) -> bool:
     return any(isinstance(layer, Int8Linear) for layer in model.modules())
 
 
-@cache
-def has_int8_arithmetic() -> bool:
-    """Return whether the CPU has 8-bit dot products that PyTorch uses."""
+def _has_int8_arithmetic() -> bool:
     checks: Any = torch.cpu
     names = ("_is_vnni_supported", "_is_avx512_vnni_supported", "_is_amx_tile_supported")
     return torch.backends.mkldnn.is_available() and any(
         getattr(checks, name)() for name in names if hasattr(checks, name)
     )
+
+
+HAS_INT8_ARITHMETIC = _has_int8_arithmetic()
+"""Whether the CPU has 8-bit dot products that PyTorch uses; a constant, because `torch.compile` cannot trace checks."""
 
 
 class Int8Linear(LoRALinear):
@@ -66,7 +67,7 @@ class Int8Linear(LoRALinear):
 
     def base_forward(self, x: Float[Tensor, "*n d_in"], *, gelu: bool = False) -> Float[Tensor, "*n d_out"]:
         rows = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu" and has_int8_arithmetic() and len(rows):
+        if x.device.type == "cpu" and HAS_INT8_ARITHMETIC and len(rows):
             out = rows.new_empty(len(rows), self.out_features)
             weight, scale = self.weight.t(), self.scale.t()
             for block, result in zip(rows.split(_BLOCK), out.split(_BLOCK)):

@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.hardware.onednn import onednn_supports
+from cogvideox.hardware.onednn import ONEDNN_DTYPES
 from cogvideox.vae.causal_conv import CausalConv3d
 from cogvideox.vae.inference.group_stats import group_moments
 from cogvideox.vae.inference.host_memory import DiskTensor, release_memory
@@ -316,6 +316,6 @@ def _convolution(
 ) -> Tensor:
     """Call `F.conv2d` or `F.conv3d`, and on CPUs oneDNN, because PyTorch may select a loop that is 4 times slower."""
     stride = stride or (1,) * len(padding)
-    if x.device.type == "cpu" and onednn_supports(x.dtype):
+    if x.device.type == "cpu" and x.dtype in ONEDNN_DTYPES:
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(padding), 1)
     return (F.conv2d if x.ndim == 4 else F.conv3d)(x, weight, bias, stride, padding)

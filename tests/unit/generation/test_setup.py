@@ -55,14 +55,14 @@ def test_float8_needs_a_gpu_and_unchanged_weights(pipes):
 
 def test_int8_is_recorded_and_needs_a_cpu_that_supports_it(pipes, monkeypatch):
     spec = pipes["2b"].spec
-    monkeypatch.setattr(setup, "has_int8_arithmetic", lambda: True)
+    monkeypatch.setattr(setup, "HAS_INT8_ARITHMETIC", True)
     rounded = CogVideoX.from_pretrained(spec, "cpu", int8_compute=True).generate("a red ball", seed=1)
     exact = CogVideoX.from_pretrained(spec, "cpu").generate("a red ball", seed=1)
     assert "int8_compute" not in exact.metadata and rounded.metadata["int8_compute"] is True
     assert 0 < np.abs(exact.frames.astype(int) - rounded.frames).mean() < 5
     with pytest.raises(UserError, match="int8_compute needs unquantized weights that stay on the device"):
         CogVideoX.from_pretrained(spec, "cpu", int8_compute=True, weights="int8")
-    monkeypatch.setattr(setup, "has_int8_arithmetic", lambda: False)
+    monkeypatch.setattr(setup, "HAS_INT8_ARITHMETIC", False)
     with pytest.raises(UserError, match=r"and this CPU has none: leave it out \(--no-int8-compute\)"):
         CogVideoX.from_pretrained(spec, "cpu", int8_compute=True)
 

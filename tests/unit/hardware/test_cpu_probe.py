@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from cogvideox.hardware import cpu_probe as module
 from cogvideox.hardware.blocked_attention import blocked_attention
 from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, cache_file, cpu_probe, fixed_probe, known_probe, measure
-from cogvideox.hardware.onednn import onednn_linear, onednn_supports
+from cogvideox.hardware.onednn import ONEDNN_DTYPES, onednn_linear
 
 FAST = CPUProbe(
     "test", {"float32": KernelRates(1e11, 1e11, 1e11, 1e11), "bfloat16": KernelRates(2e11, 2e11, 1e11, 2e11)}
@@ -30,7 +30,7 @@ def test_the_probe_is_measured_once_and_cached(empty_cache, monkeypatch):
     first = cpu_probe()
     rates = [rate for kernels in first.rates.values() for rate in asdict(kernels).values()]
     assert min(rates) > 1e6 and "float32" in first.rates
-    assert ("bfloat16" in first.rates) == (module.IS_X86 and onednn_supports(torch.bfloat16))
+    assert ("bfloat16" in first.rates) == (module.IS_X86 and torch.bfloat16 in ONEDNN_DTYPES)
     module._cached_probe.cache_clear()
     monkeypatch.setattr(module, "measure", lambda: pytest.fail("measured again"))
     assert cpu_probe() == known_probe() == first
@@ -64,7 +64,7 @@ def test_a_fixed_probe_replaces_the_measurement():
 
 
 def test_a_measurement_lists_only_dtypes_with_fast_kernels(monkeypatch):
-    monkeypatch.setattr(module, "onednn_supports", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(module, "ONEDNN_DTYPES", frozenset({torch.float32}))
     monkeypatch.setattr(module, "_ROUNDS", 1)
     monkeypatch.setattr(module, "_SECONDS", 0.0)
     probe = measure()

@@ -1,4 +1,4 @@
-"""`torch.compile` of the whole transformer, block by block, with LoRAs and with packed rows.
+"""`torch.compile` of linear layers and of the whole transformer, block by block, with LoRAs and with packed rows.
 
 Compiled code has its own implementations of rotation and modulation. Each comparison runs in a separate process,
 because the compiler does not support the shape checks of the tests.
@@ -9,14 +9,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from cogvideox.linear import Linear
 from cogvideox.parallel.parallelize import parallelize
 from cogvideox.transformer.acceleration.compile_blocks import compile_blocks
+from cogvideox.transformer.acceleration.int8 import Int8Linear
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.lora.config import DEFAULT_TARGETS
 from cogvideox.transformer.model import Transformer
@@ -34,6 +37,18 @@ def random_lora(model: Transformer, targets: list[str]) -> inject.LoRA:
     for factors in lora.layers.values():
         factors.up.normal_()
     return lora
+
+
+def linear_layers() -> None:
+    """A linear layer is one graph on every device, in both dtypes, with int8 weights or without, and with gradients."""
+    for device, dtype in product(("cpu", "meta"), (torch.float32, torch.bfloat16)):
+        layer, x = Linear(64, 48, device=device, dtype=dtype), torch.ones(2, 3, 64, device=device, dtype=dtype)
+        for module, gradients in ((layer, True), (layer, False), (Int8Linear(layer), False)):
+            torch._dynamo.reset()
+            with torch.set_grad_enabled(gradients):
+                compiled = torch.compile(module, fullgraph=True, backend="eager")(x, gelu=True)
+                if device == "cpu":
+                    torch.testing.assert_close(compiled, module(x, gelu=True))
 
 
 def whole_model() -> None:
@@ -135,11 +150,15 @@ def packed_rows() -> None:
     assert counters["stats"]["unique_graphs"] == 2, counters
 
 
-CASES = {function.__name__: function for function in (whole_model, with_loras, block_by_block, packed_rows)}
+CASES = {
+    function.__name__: function for function in (linear_layers, whole_model, with_loras, block_by_block, packed_rows)
+}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    ["linear_layers", *(pytest.param(case, marks=pytest.mark.slow) for case in CASES if case != "linear_layers")],
+)
 def test_compiled_equals_eager(case):
     root = Path(__file__).parents[4]
     command, environment = [sys.executable, __file__, case], {**os.environ, "PYTHONPATH": str(root)}
