@@ -102,18 +102,20 @@ def train(
     settings = with_data(resolve_settings(recipe, overrides or {}, config_file), data)
     if policy is not None:
         settings = with_policy(settings, policy)
+    first = os.environ.get("RANK", "0") == "0"
     if dry_run:
-        _dry_run(with_precision(settings))
+        if first:
+            _dry_run(with_precision(settings))
         return True
     if out is None:
         out = _default_folder(recipe, config_file)
     settings = with_precision(settings, out, resume=resume)
-    first = os.environ.get("RANK", "0") == "0"
     if first and isinstance(settings, DiffusionTraining):
         print("\n".join(resource_summary(settings)), file=sys.stderr, flush=True)
     result = _trainer(settings).train(settings, out, resume=resume, max_seconds=max_seconds)
     if result is None:
-        print(f"the run in {out} is saved but not finished; continue it with --resume", file=sys.stderr)
+        if first:
+            print(f"the run in {out} is saved but not finished; continue it with --resume", file=sys.stderr)
         return False
     if first:
         print(f"trained: {result}")

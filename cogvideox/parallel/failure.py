@@ -9,17 +9,20 @@ _TIMEOUT = timedelta(seconds=5)
 
 
 def claim_report() -> bool:
-    """Return whether this process reports its error: it is the first rank that fails, or the only process."""
+    """Return whether this process reports its error: it is the first rank that fails, or the only process.
+
+    Without the store of `torchrun`, every rank reports its error.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True
     try:
         return _store().add(_key(), 1) == 1
     except (RuntimeError, KeyError, ValueError):  # there is no store, or it has been closed
-        return os.environ.get("RANK") == "0"
+        return True
 
 
 def is_reported() -> bool:
-    """Return whether another rank reports an error, now or within seconds.
+    """Return whether another rank reports an error, now or within seconds. Not known without the store: False.
 
     A rank closes its connections before it reports, which may be the cause of this rank's error.
     """

@@ -165,7 +165,8 @@ def check_packages(names: Collection[TrackerName]) -> None:
         UserError: a package is missing; the message has the command that installs it.
     """
     for name in names:
-        if find_spec(name) is None:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of this name, such as wandb's own files, has no origin
             raise UserError(f"run.trackers={name} needs the package {name}: pip install 'cogvideox[trackers]'")
 
 

@@ -32,6 +32,14 @@ def test_a_missing_package_is_one_sentence_with_the_command(monkeypatch):
         check_packages(["wandb"])
 
 
+def test_a_folder_with_the_name_of_a_package_is_not_the_package(monkeypatch, tmp_path):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(UserError, match="needs the package wandb"):
+        check_packages(["wandb"])
+
+
 def test_tensorboard_has_settings_metrics_and_samples_and_replaces_repeated_steps(tmp_path):
     pytest.importorskip("tensorboard")
     settings = vae_run()
