@@ -295,10 +295,16 @@ def _format_estimate(
 
 
 def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware | None, int]":
-    """Return the estimated resources of a run, this machine (None without the device), and the number of processes."""
+    """Return the estimated resources of a run, this machine (None without the device), and the number of processes.
+
+    Raises:
+        UserError: the settings do not support this number of processes, or need a package that is missing.
+    """
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
+    from cogvideox.training.diffusion.config import DiffusionTraining
+    from cogvideox.training.diffusion.trainer import check_processes
     from cogvideox.training.resource_estimate import estimate
 
     try:
@@ -310,6 +316,8 @@ def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware 
         from cogvideox.training.captioner.resource_estimate import estimate_captioning
 
         return estimate_captioning(settings), machine, num_ranks
+    if isinstance(settings, DiffusionTraining):
+        check_processes(settings, num_ranks)
     return estimate(settings, machine, num_ranks), machine, num_ranks
 
 

@@ -90,7 +90,7 @@ class ToyboxSource:
         UserError: the weight is not positive, there is no caption style, or the grammar does not have a style.
     """
 
-    clips: ToyboxClips
+    clips: ToyboxClips  # the rendered clips
     weight: float = 1.0  # sampling weight
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")  # one per use
 

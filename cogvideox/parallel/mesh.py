@@ -131,7 +131,7 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
         )
     world = world_size()
     check_divides(world, sequence)
-    torch_device = _choose_device(device)
+    torch_device = choose_rank_device(device)
     if torch_device.type == "cuda":
         torch.cuda.set_device(torch_device)
     dist.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
@@ -171,7 +171,12 @@ def check_divides(world: int, sequence: int) -> None:
         raise UserError(f"sequence={sequence} must divide the number of processes, {world}; valid values: {valid}")
 
 
-def _choose_device(device: str) -> torch.device:
+def choose_rank_device(device: str) -> torch.device:
+    """Return the device of this process, one of several: see `init_ranks`.
+
+    Raises:
+        UserError: there are too few GPUs, or the device is not supported with several processes.
+    """
     local_rank, num_local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and num_gpus < num_local):

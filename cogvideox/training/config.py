@@ -109,12 +109,12 @@ class VAETraining:
         UserError: a value is out of range, sizes do not match the VAE, or settings conflict.
     """
 
-    model: VAEConfig
-    clips: ToyboxClips
-    validation: ToyboxClips
-    optim: OptimSettings
-    run: RunSettings
-    loss: LossWeights
+    model: VAEConfig  # config of the VAE
+    clips: ToyboxClips  # training clips
+    validation: ToyboxClips  # held-out clips
+    optim: OptimSettings  # optimizer and learning-rate schedule
+    run: RunSettings  # length, batch size, hardware and intervals of the run
+    loss: LossWeights  # weights of the loss terms
     crop_steps: int  # number of initial steps on square crops of clips, which are several times faster
     crop_size: int  # in pixels
     crop_batch_size: int  # clips of a step on crops
@@ -130,10 +130,10 @@ class VAETraining:
     lpips_heads: str | None = None  # file of LPIPS's linear weights; without these files, random features are used
     st_lpips: str | None = None  # file of shift-tolerant LPIPS's weights (`stlpips-pytorch`), instead of LPIPS's files
     perceptual_frames: int = 1  # random frames of each clip for the perceptual loss; 0: all
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)  # for loss.gan
     disc_optim: OptimSettings = field(
         default_factory=lambda: OptimSettings(lr=2e-4, betas=(0.5, 0.9), weight_decay=0.0, schedule="constant")
-    )
+    )  # optimizer of the discriminator
     disc_start: int = 0  # step from which the GAN loss is added, if loss.gan is above 0
     disc_warmup_steps: int = 0  # steps before `disc_start` in which the discriminator is trained without a GAN loss
 
@@ -205,14 +205,14 @@ class ToyboxTraining(CaptionDropout):
     """
 
     vae: str  # a folder with a trained VAE in `vae/`
-    transformer: TransformerConfig
-    text_encoder: T5Config
-    clips: ToyboxClips
-    validation: ToyboxClips
-    optim: OptimSettings
-    run: RunSettings
-    sampling: ToyboxSampling
-    schedule: ScheduleConfig
+    transformer: TransformerConfig  # config of the transformer
+    text_encoder: T5Config  # config of the text encoder
+    clips: ToyboxClips  # training clips
+    validation: ToyboxClips  # held-out clips
+    optim: OptimSettings  # optimizer and learning-rate schedule
+    run: RunSettings  # length, batch size, hardware and intervals of the run
+    sampling: ToyboxSampling  # sampling during training and defaults of the model
+    schedule: ScheduleConfig  # noise schedule and prediction type
     image_interval: int = 0  # steps between batches of images (first frames of clips); 0: none
     images_per_clip: int = 2  # a batch of images has this many times the batch size
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense")  # repeated styles are more frequent

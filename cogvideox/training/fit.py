@@ -37,14 +37,17 @@ class FitVerdict:
 def check_fit(resources: ResourceEstimate, machine: Hardware) -> FitVerdict:
     """Compare the estimated memory of a run with the memory of the machine.
 
-    A GPU also needs main memory for the model, which is loaded in float32 before it is moved.
+    The model is loaded in float32 in main memory, before it is cast or moved to a GPU.
     """
-    needed, available = int(resources.total / MEMORY_MARGIN), machine.free_bytes
+    loaded = FLOAT32 * resources.parameters
+    on_cpu = machine.device_type == "cpu"
+    needed = int((max(resources.total, loaded) if on_cpu else resources.total) / MEMORY_MARGIN)
+    available = machine.free_bytes
     reason = ""
     if needed > available:
         reason = f"the run needs {format_gib(needed)}, and {format_gib(available)} are free on {machine.name}"
-    elif machine.device_type != "cpu":
-        host = int(FLOAT32 * resources.parameters / MEMORY_MARGIN)
+    elif not on_cpu:
+        host = int(loaded / MEMORY_MARGIN)
         if host > machine.host_free_bytes:
             free = format_gib(machine.host_free_bytes)
             reason = f"loading the model needs {format_gib(host)} of main memory, and {free} are free"
@@ -61,7 +64,7 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
     if settings.checkpointing != "full" and fits(replace(settings, checkpointing="full")):
         yield "checkpointing=full"
     lora = settings.lora
-    if lora is not None:
+    if lora is not None and not settings.run.compile and settings.sequence == 1:  # see `DiffusionTraining`
         formats = get_args(BaseWeights)  # from large to small
         smaller = (replace(lora, base_weights=name) for name in formats[formats.index(lora.base_weights) + 1 :])
         enough = next((lora for lora in smaller if fits(replace(settings, lora=lora))), None)

@@ -66,8 +66,8 @@ class DiffusionTraining(CaptionDropout):
 
     model: str  # the base model; clips are encoded with its VAE and text encoder
     row_tokens: int  # capacity of a packed row in tokens, text and video
-    optim: OptimSettings
-    run: RunSettings
+    optim: OptimSettings  # optimizer and learning-rate schedule
+    run: RunSettings  # length, batch size, hardware and intervals of the run
     target: ClipFormat  # format of clips that are encoded from folders
     data: tuple[DataSource, ...] = ()  # latent stores, or folders of videos and captions
     validation: str | None = None  # a latent store or a folder of held-out clips
@@ -82,15 +82,15 @@ class DiffusionTraining(CaptionDropout):
     null_text: NullText | None = None  # embedding of dropped captions; None: as in the model's training
     image_dropout: float = 0.05  # probability that the conditioning image is dropped
     timestep_sampling: TimestepSampling = "explicit_uniform"  # stratified, or independent
-    # Number of ranks for explicit_uniform_ranks; None: the data-parallel world size.
-    timestep_ranks: int | None = field(default=None, metadata=VARIANT)  # for "explicit_uniform_ranks"; None: this run's
+    timestep_ranks: int | None = field(default=None, metadata=VARIANT)
+    """number of ranks for explicit_uniform_ranks; None: the data-parallel world size"""
     packing: Packing = field(default="frame_pack", metadata=VARIANT)  # clips of a row: of all lengths, or of one length
-    # Noise schedule and prediction type; None: the model's.
     schedule: ScheduleConfig | None = field(default=None, metadata=VARIANT)
+    """noise schedule and prediction type; None: the model's"""
     position_rule: PositionRule | None = None  # rotary positions at other sizes; None: the rule of the model
     checkpointing: Literal["none", "full", "selective"] = "none"  # activation checkpointing
     sequence: int = 1  # sequence-parallel size: number of ranks over which a row is split
-    samples: SampleSettings = field(default_factory=SampleSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings)  # sample videos during training
     export_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # dtype of the exported weights
 
     def __post_init__(self) -> None:
@@ -103,8 +103,12 @@ class DiffusionTraining(CaptionDropout):
             raise UserError("a LoRA cannot add input channels: remove add_image, or train all weights")
         if self.lora is not None and self.schedule is not None:
             raise UserError("a LoRA file has no noise schedule: remove schedule, or train all weights")
-        if self.lora is not None and self.lora.base_weights != "exact" and self.run.compile:
-            raise UserError(f"run.compile does not support lora.base_weights={self.lora.base_weights}: set it to false")
+        if self.lora is not None and self.lora.base_weights != "exact":
+            base_weights = f"lora.base_weights={self.lora.base_weights}"
+            if self.run.compile:
+                raise UserError(f"run.compile does not support {base_weights}: set it to false")
+            if self.sequence > 1:
+                raise UserError(f"sequence={self.sequence} does not support {base_weights}: set sequence=1")
         if self.run.compile and self.transformer is not None and self.transformer.needs_layout:
             raise UserError(
                 "run.compile does not support transformer.attention=factorized and transformer.separate_weights=all, "

@@ -69,7 +69,7 @@ def train(
             is full; too many consecutive steps are skipped.
     """
     settings = with_precision(settings, out, resume=resume)
-    _check_processes(settings)
+    check_processes(settings, world_size())
     spec = read_spec(settings.model)
     spec = replace(spec, schedule=settings.schedule or spec.schedule)
     settings = settings.resolved(spec.settings)
@@ -234,9 +234,9 @@ def accumulate_gradients(
     return sums[:, 0].sum() / step.num_clips, {**timestep_bins.bin_means(sums)}
 
 
-def _check_processes(settings: DiffusionTraining) -> None:
+def check_processes(settings: DiffusionTraining, num_ranks: int) -> None:
     """Raise UserError if the settings do not support this number of processes, or need a package that is missing."""
-    if world_size() > 1:
+    if num_ranks > 1:
         if settings.optim.name == "muon":  # orthogonalizes whole matrices, but each rank has only some of their rows
             raise UserError("optim.name=muon supports a single process only: use adamw and a lower optim.lr")
         if settings.optim.moments == "8bit":  # quantization blocks are not aligned with shards

@@ -17,11 +17,11 @@ class TextEncoderTraining:
         UserError: a value is out of range.
     """
 
-    model: T5Config
+    model: T5Config  # config of the text encoder
     text_length: int  # tokens of a prompt, padding included, as in the transformer
     num_decoder_layers: int  # layers of the decoder, which is discarded after training
-    optim: OptimSettings
-    run: RunSettings
+    optim: OptimSettings  # optimizer and learning-rate schedule
+    run: RunSettings  # length, batch size, hardware and intervals of the run
     num_sentinels: int = 16  # number of tokens that mark removed spans
     corruption_rate: float = 0.15  # fraction of tokens that are removed (Raffel et al. 2020, section 3.3.4)
     mean_span_length: float = 2.0  # mean length of a removed span in tokens

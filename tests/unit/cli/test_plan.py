@@ -11,7 +11,7 @@ from PIL import Image
 from cogvideox import config
 from cogvideox.cli.plan import training_settings
 from cogvideox.pretrained.model_spec import component_config, model_index, read_spec
-from cogvideox.pretrained.offload.hardware import hypothetical_gpu
+from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.pretrained.presets import OFFICIAL_MODELS, preset_profile, preset_spec
 from cogvideox.training.fit import check_fit, suggest_changes
@@ -128,6 +128,9 @@ def test_rows_of_suggested_clips_are_long_enough(name):
 
 def test_a_model_must_fit_in_main_memory_while_it_is_loaded():
     resources = ResourceEstimate("", 10**9, 10**6, {"weights": 10**9}, None)
+    for free_bytes, fits in ((int(4e9), False), (int(4.5e9), True)):  # 4 bytes per parameter, and a margin
+        cpu = Hardware("cpu", "CPU", free_bytes, free_bytes, "bfloat16", UNKNOWN_CPU)
+        assert check_fit(resources, cpu).fits == fits
     verdict = check_fit(resources, hypothetical_gpu("x", 8, host_gibibytes=3.5))
     assert not verdict.fits and "main memory" in verdict.reason
     assert check_fit(resources, hypothetical_gpu("x", 8, host_gibibytes=4.5)).fits

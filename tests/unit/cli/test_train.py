@@ -6,6 +6,8 @@ import yaml
 
 from cogvideox import config
 from cogvideox.cli.main import main
+from cogvideox.cli.train import train
+from cogvideox.errors import UserError
 from cogvideox.pretrained.model_spec import SETTINGS_FILE, read_spec
 from cogvideox.training.config_file import load_settings
 from cogvideox.training.recipes import GROUPS, RECIPES
@@ -181,6 +183,27 @@ def test_dry_run_estimates_without_clips(tmp_path, capsys):
     assert main(["train", "toybox-lora", "--data", str(tmp_path / "gone"), "--dry-run"]) == 2
     captured = capsys.readouterr()
     assert "# memory" in captured.out and "gone does not exist" in captured.err
+
+
+def test_a_compiled_run_that_does_not_fit_has_no_unsupported_suggestions(capsys, monkeypatch):
+    monkeypatch.setattr("cogvideox.pretrained.offload.hardware.main_memory", lambda: (2**34, 2**34))
+    assert main(["train", "lora", "--dry-run", "run.compile=true", "run.device=cpu", "data=[]"]) == 1
+    captured = capsys.readouterr()
+    assert "# does not fit here: " in captured.out and "base_weights=int8 (" not in captured.out and not captured.err
+
+
+@pytest.mark.parametrize(
+    ("world", "changes", "message"),
+    [
+        ("2", {"lora.base_weights": "nf4"}, "lora.base_weights=nf4 supports a single process only"),
+        ("2", {"optim.moments": "8bit"}, "optim.moments=8bit supports a single process only"),
+        ("1", {"sequence": "2", "lora.base_weights": "int8"}, "sequence=2 does not support lora.base_weights=int8"),
+    ],
+)
+def test_dry_run_rejects_settings_that_do_not_support_the_processes(world, changes, message, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match=message):
+        train("toybox-lora", {"run.device": "cpu"} | changes, dry_run=True)
 
 
 def test_a_run_that_does_not_fit_exits_with_status_1(capsys):

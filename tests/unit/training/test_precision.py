@@ -10,7 +10,7 @@ from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, fixed_probe
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.trainer import accumulate_gradients, build_transformer, cast_frozen_weights, train
-from cogvideox.training.precision import with_precision
+from cogvideox.training.precision import choose_precision, with_precision
 from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.lora.io import read_lora
 from tests import tiny_runs
@@ -57,6 +57,18 @@ def test_auto_precision_is_chosen_by_the_probe_and_kept_on_resume(settings, tmp_
         assert with_precision(auto, tmp_path / "run", resume=True).run.precision == "bfloat16"
         assert with_precision(auto, tmp_path / "run").run.precision == "float32"
     assert with_precision(settings) is settings
+
+
+def test_auto_precision_of_several_processes_is_that_of_their_device(monkeypatch):
+    """With fewer GPUs than processes, the processes run on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for num_ranks, precision in (("1", "bfloat16"), ("2", "float32")):
+        monkeypatch.setenv("WORLD_SIZE", num_ranks)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", num_ranks)
+        assert choose_precision("auto") == precision
 
 
 def test_only_frozen_matrices_are_cast(settings):
