@@ -6,7 +6,7 @@ python benchmarks/cpu.py --preset transformer-small --tiny
 The reference of each task is diffusers in the dtype that is fastest on this CPU (float32 or bfloat16). Weights are
 random, and equal up to rounding in both dtypes. `error` is the relative L2 error to diffusers in float32; in bfloat16
 it may be at most 1.1 times that of diffusers. `of_floor` is the fraction of the speed of bare matrix products,
-attention and convolutions in the same dtype, measured in the same run.
+attention and convolutions in the same dtype, measured in the same run with the same clock.
 """
 
 import math
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 import transformer as transformer_benchmark
 import vae as vae_benchmark
-from common import Report, cpu_clock, interleave, make_row, option_parser, parse_options, write_report
+from common import Report, interleave, make_row, option_parser, parse_options, write_report
 from pairs import transformers, vaes
 from torch import Tensor, nn
 
-from cogvideox.hardware.cpu_probe import DTYPES, KernelRates, cpu_identity, measure
+from cogvideox.hardware.cpu_probe import DTYPES, KernelRates, cpu_clock, cpu_identity, measure
 from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_flops
 from cogvideox.pretrained.offload.vae_cost import vae_flops
 from cogvideox.transformer.acceleration.attention_backends import fastest_backend

@@ -10,6 +10,7 @@ Peak memory is the peak resident set size minus the size after all imports, so m
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -167,15 +168,18 @@ def measure_rounds(folder: Path, rounds: int, threads: int | None) -> Report:
                 runs[name].append(json.loads(file.read_text()))
     variants: dict[str, Any] = {}
     for name, results in runs.items():
-        middle = sorted(results, key=lambda result: result["seconds"])[len(results) // 2]
+        stages = results[0]["seconds_by_stage"]
         peak = max(result["peak_bytes"] for result in results)
         variants[name] = {
-            "median": middle["seconds"],
+            "median": statistics.median(result["seconds"] for result in results),
             "ratio": 1.0,
             "seconds": [result["seconds"] for result in results],
-            "dtype": middle["dtype"],
+            "dtype": results[0]["dtype"],
             "peak_bytes": peak,
-            **{f"{stage}_seconds": seconds for stage, seconds in middle["seconds_by_stage"].items()},
+            **{
+                f"{stage}_seconds": statistics.median(result["seconds_by_stage"][stage] for result in results)
+                for stage in stages
+            },
         }
     reference = variants["diffusers"]
     for variant in variants.values():

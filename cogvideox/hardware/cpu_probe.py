@@ -1,9 +1,10 @@
 """Speed of the CPU at hand by dtype: matrix products, convolutions and attention, measured once and cached.
 
-CPUs differ too much for a table: bfloat16 is 10 times as fast as float32 with AMX, twice as fast with AVX512-BF16, and
-up to 40 times slower without either. So `cpu_probe` measures for 0.2 s, and stores the result in the user's cache
-folder under the CPU, the version of PyTorch and the number of threads. Each rate is that of the fastest of several
-runs, in which the dtypes alternate, so that other programs that run for a moment do not distort it. The environment
+CPUs differ too much for a table: bfloat16 is faster than float32 with AMX or AVX512-BF16, and slower without either. So
+`cpu_probe` measures for 0.2 s, and stores the result in the user's cache folder under the CPU, the version of PyTorch
+and the number of threads. Each rate is that of the fastest of several runs, in which the dtypes alternate, so that
+other programs that run for a moment do not distort it. If the two fastest runs of a kernel differ by more than 10 %, it
+measures for up to 2 s; if they still differ, the result is used in this process but not stored. The environment
 variable `COGVIDEOX_CACHE` changes the folder.
 """
 
@@ -29,13 +30,17 @@ from cogvideox.atomic_io import write_text
 from cogvideox.hardware.blocked_attention import blocked_attention
 from cogvideox.hardware.onednn import IS_X86, ONEDNN_DTYPES, onednn_linear
 
-VERSION = 1
+VERSION = 2
 """Version of the measurement; cached results of other versions are not used."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ROUNDS = 4
 """Minimum number of measurements of each kernel."""
 _SECONDS = 0.2
 """Measurements are repeated for this time, so that at least one of each kernel is undisturbed on a busy machine."""
+_MAX_SECONDS = 2.0
+"""Maximum time of the measurements while the fastest two of a kernel do not agree."""
+_AGREEMENT = 1.1
+"""Maximum ratio of the two shortest times of a kernel that agree."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,14 @@ class KernelRates:
 
 @dataclass(frozen=True)
 class CPUProbe:
-    """The measured rates of this CPU, by name of the dtype. Dtypes without fast kernels are missing."""
+    """The measured rates of this CPU, by name of the dtype. Dtypes without fast kernels are missing.
+
+    `is_steady` is whether the two fastest runs of every kernel agreed. Other results are not stored.
+    """
 
     cpu: str
     rates: dict[str, KernelRates]
+    is_steady: bool = True
 
     def supports(self, dtype: str) -> bool:
         """Return whether linear layers are at least as fast in this dtype as in float32."""
@@ -108,9 +117,10 @@ def _cached_probe(num_threads: int) -> CPUProbe:
     probe = _read(file)
     if probe is None:
         probe = measure()
-        with suppress(Exception):  # for example a read-only home folder: measured again in the next process
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(asdict(probe), indent=2) + "\n")
+        if probe.is_steady:
+            with suppress(Exception):  # for example a read-only home folder: measured again in the next process
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_text(file, json.dumps(asdict(probe), indent=2) + "\n")
     return probe
 
 
@@ -154,31 +164,36 @@ def _read(file: Path) -> CPUProbe | None:
         return None
 
 
+def cpu_clock() -> float:
+    """Return CPU time with one thread, which does not include the time of other programs; otherwise wall-clock time."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 @torch.inference_mode()
 def measure() -> CPUProbe:
     """Measure the rates of float32 and of the 16-bit dtypes that oneDNN supports."""
     names = [name for name, dtype in DTYPES.items() if name == "float32" or (IS_X86 and dtype in ONEDNN_DTYPES)]
     kernels = {name: _kernels(DTYPES[name]) for name in names}
-    seconds = {name: dict.fromkeys(kernels[name], float("inf")) for name in names}
+    # the two shortest times of each kernel
+    seconds = {name: {kernel: [float("inf")] * 2 for kernel in kernels[name]} for name in names}
     # After a large tensor has been freed, as in every network, glibc keeps the memory of smaller ones.
     torch.empty(2**22)
-    # With one thread, CPU time does not include the time of other programs.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    end = time.perf_counter() + _SECONDS
+    is_steady, begin = False, time.perf_counter()
     for attempt in count():
-        if attempt > _ROUNDS and time.perf_counter() > end:
+        is_steady = all(b <= _AGREEMENT * a for times in seconds.values() for a, b in times.values())
+        if attempt > _ROUNDS and time.perf_counter() - begin > (_SECONDS if is_steady else _MAX_SECONDS):
             break
         for name in names:
             for kernel, (_, call) in kernels[name].items():
-                start = clock()
+                start = cpu_clock()
                 call()
                 if attempt:  # the first call compiles the kernel
-                    seconds[name][kernel] = min(seconds[name][kernel], clock() - start)
+                    seconds[name][kernel] = sorted([*seconds[name][kernel], cpu_clock() - start])[:2]
     rates = {
-        name: KernelRates(**{kernel: flops / seconds[name][kernel] for kernel, (flops, _) in kernels[name].items()})
+        name: KernelRates(**{kernel: flops / seconds[name][kernel][0] for kernel, (flops, _) in kernels[name].items()})
         for name in names
     }
-    return CPUProbe(cpu_identity()[0], rates)
+    return CPUProbe(cpu_identity()[0], rates, is_steady)
 
 
 def _kernels(dtype: torch.dtype) -> dict[str, tuple[float, Callable[[], Tensor]]]:

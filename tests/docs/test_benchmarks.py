@@ -5,12 +5,17 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from cogvideox.hardware import cpu_probe
 from tests.docs.pages import ROOT
 
 RESULTS = sorted((ROOT / "benchmarks/results").glob("*.json"))
@@ -46,6 +51,29 @@ def test_networks_are_timed_against_diffusers_with_equal_outputs(name: str, tmp_
         assert len(variants) >= 2 and row["reference"] == next(iter(variants)) == "diffusers"
         for variant in variants.values():
             assert variant["error"] <= 1e-5 and len(variant["seconds"]) == 3 and variant["ratio"] > 0
+
+
+@pytest.fixture
+def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return import_module
+
+
+def test_tasks_and_bare_kernels_of_a_cpu_have_one_clock(import_benchmark):
+    assert import_benchmark("cpu").cpu_clock is cpu_probe.cpu_clock
+
+
+def test_the_median_of_an_even_number_of_generations_is_the_mean_of_the_middle_two(import_benchmark, monkeypatch):
+    seconds = chain.from_iterable((value, value) for value in (4.0, 1.0, 3.0, 10.0))
+
+    def measure(command: list[str], **options: Any) -> None:
+        value = next(seconds)
+        result = {"seconds": value, "seconds_by_stage": {"text": value / 2}, "dtype": "bfloat16", "peak_bytes": 7}
+        Path(command[-1]).write_text(json.dumps(result))
+
+    monkeypatch.setattr(subprocess, "run", measure)
+    variants = import_benchmark("real_size").measure_rounds(Path("model"), 4, None)["variants"]
+    assert variants["cogvideox"]["median"] == 3.5 and variants["cogvideox"]["text_seconds"] == 1.75
 
 
 def test_dtypes_are_timed_against_the_fastest_dtype_of_diffusers(tmp_path: Path):

@@ -61,9 +61,9 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
         name = torch.cuda.get_device_name(device)
         return Hardware("cuda", name, free_bytes, host_free, dtype, gpu_rates(name, dtype))
     if free_bytes is not None:
-        return Hardware(
-            device.type, device.type.upper(), min(free_bytes, host_free), host_free, dtype, gpu_rates("", dtype)
-        )
+        if device.type == "mps":  # its memory is part of main memory
+            free_bytes = min(free_bytes, host_free)
+        return Hardware(device.type, device.type.upper(), free_bytes, host_free, dtype, gpu_rates("", dtype))
     rates = UNKNOWN_CPU
     if device.type == "cpu":
         from cogvideox.hardware.cpu_probe import cpu_probe, known_probe

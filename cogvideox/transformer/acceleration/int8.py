@@ -1,4 +1,4 @@
-"""Int8 linear layers in the blocks: an approximation for CPUs with 8-bit dot products (VNNI, AMX), of twice the speed.
+"""Int8 linear layers in the blocks: an approximation for CPUs with 8-bit dot products (VNNI, AMX).
 
 Weights are rounded once, with a scale for each row; activations are rounded at each call, with a scale for each token.
 Products are accumulated in int32, which is exact. The layers are those of `float8`.

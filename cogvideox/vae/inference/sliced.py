@@ -267,7 +267,7 @@ def _freeable(i: int, num_strips: int) -> range:
 def _write_activated(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
     """Write SiLU(x * scale + shift) to `out`; scale and shift have the size of the latents and are broadcast."""
     if x.device.type == "cpu" and x.dtype != scale.dtype:
-        # PyTorch would cast the whole strip. Blocks that fit in the cache are faster, and rounded only once.
+        # PyTorch would cast the whole strip. Smaller blocks are faster, and rounded only once.
         _write_activated_blocks(x, scale, shift, out)
         return
     h, w = scale.shape[3:]
@@ -278,11 +278,15 @@ def _write_activated(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
 
 
 def _write_activated_blocks(x: Strip, scale: Strip, shift: Strip, out: Strip) -> None:
-    """Compute `_write_activated` in blocks of latent rows of one frame, in the dtype of the scale (float32)."""
+    """Compute `_write_activated` in blocks of latent rows of one frame, in the dtype of the scale (float32).
+
+    Blocks have at most `_CACHED_VALUES` values, but at least one latent row, which is the whole frame where scale and
+    shift are the same for all pixels.
+    """
     b, c, t, h, w = x.shape
     latent_rows = scale.shape[3]
     rows_per_latent = h // latent_rows
-    step = latent_rows if latent_rows == 1 else max(1, _CACHED_VALUES // (b * c * rows_per_latent * w))
+    step = max(1, _CACHED_VALUES // (b * c * rows_per_latent * w))
     for frame in range(t):
         frame_scale, frame_shift = (f[:, :, min(frame, f.shape[2] - 1)].unsqueeze(2) for f in (scale, shift))
         for start in range(0, latent_rows, step):

@@ -1,7 +1,8 @@
 """The probe of the CPU: measured once, cached in a file, replaceable; and the kernels that it compares."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 
 import pytest
 import torch
@@ -9,7 +10,16 @@ import torch.nn.functional as F
 
 from cogvideox.hardware import cpu_probe as module
 from cogvideox.hardware.blocked_attention import blocked_attention
-from cogvideox.hardware.cpu_probe import CPUProbe, KernelRates, cache_file, cpu_probe, fixed_probe, known_probe, measure
+from cogvideox.hardware.cpu_probe import (
+    CPUProbe,
+    KernelRates,
+    cache_file,
+    cpu_clock,
+    cpu_probe,
+    fixed_probe,
+    known_probe,
+    measure,
+)
 from cogvideox.hardware.onednn import ONEDNN_DTYPES, onednn_linear
 
 FAST = CPUProbe(
@@ -26,6 +36,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def test_the_probe_is_measured_once_and_cached(empty_cache, monkeypatch):
+    monkeypatch.setattr(module, "_AGREEMENT", float("inf"))
     assert known_probe() is None
     first = cpu_probe()
     rates = [rate for kernels in first.rates.values() for rate in asdict(kernels).values()]
@@ -54,6 +65,32 @@ def test_an_unwritable_cache_is_ignored(empty_cache, monkeypatch, tmp_path):
     assert cpu_probe() == FAST
 
 
+def test_a_result_that_varies_is_used_but_not_cached(empty_cache, monkeypatch):
+    busy = replace(FAST, is_steady=False)
+    monkeypatch.setattr(module, "measure", lambda: busy)
+    assert cpu_probe() is busy and cpu_probe() is busy
+    assert known_probe() is None and not cache_file(torch.get_num_threads()).exists()
+
+
+@pytest.mark.parametrize(
+    ("durations", "max_seconds", "is_steady"),
+    [([8.0, 4.0, 2.0, 1.0, 1.0], 1e6, True), ([1.0, 2.0], 0.0, False)],
+    ids=["the last two agree", "none agree"],
+)
+def test_measurements_are_repeated_until_the_two_shortest_times_agree(monkeypatch, durations, max_seconds, is_steady):
+    """All kernels have the same duration in a round. The first round is not timed to the end."""
+    num_kernels = 4
+    starts_and_ends = chain(*([0.0, seconds] * num_kernels for seconds in durations))
+    times = chain([0.0] * num_kernels, starts_and_ends)
+    for name, value in {"_ROUNDS": 2, "_SECONDS": 0.0, "_MAX_SECONDS": max_seconds}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "ONEDNN_DTYPES", frozenset({torch.float32}))
+    monkeypatch.setattr(module, "cpu_clock", lambda: next(times))
+    probe = measure()
+    assert probe.is_steady == is_steady and not list(times)
+    assert probe.rates["float32"].linear == 2.0 * 512 * 768**2 / min(durations)
+
+
 def test_a_fixed_probe_replaces_the_measurement():
     with fixed_probe(FAST):
         assert cpu_probe() is FAST and known_probe() is FAST
@@ -69,6 +106,16 @@ def test_a_measurement_lists_only_dtypes_with_fast_kernels(monkeypatch):
     monkeypatch.setattr(module, "_SECONDS", 0.0)
     probe = measure()
     assert list(probe.rates) == ["float32"] and "no fast bfloat16" in str(probe)
+
+
+def test_the_clock_depends_on_the_number_of_threads_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module.time, "process_time", lambda: 1.0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: 2.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert cpu_clock() == 1.0
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert cpu_clock() == 2.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -1,7 +1,9 @@
 """Hardware detection: memory limits of containers, and the rates of GPUs by name."""
 
 import pytest
+import torch
 
+from cogvideox.pretrained.offload import hardware
 from cogvideox.pretrained.offload.gpus import GPUS, UNKNOWN_GPU, gpu_memory, gpu_rates
 from cogvideox.pretrained.offload.hardware import cgroup_limits, main_memory
 
@@ -46,6 +48,14 @@ def test_missing_or_invalid_cgroup_files_mean_no_limit(tmp_path):
 def test_main_memory_of_this_machine():
     total, free = main_memory()
     assert 0 < free <= total
+
+
+@pytest.mark.parametrize(("kind", "free_gigabytes"), [("xpu", 24), ("mps", 8)])
+def test_only_gpus_that_share_main_memory_are_limited_by_it(monkeypatch, kind, free_gigabytes):
+    monkeypatch.setattr("cogvideox.device.free_device_memory", lambda device: 24 * GB)
+    monkeypatch.setattr(hardware, "main_memory", lambda: (16 * GB, 8 * GB))
+    detected = hardware.detect_hardware(torch.device(kind), "bfloat16")
+    assert (detected.free_bytes, detected.host_free_bytes) == (free_gigabytes * GB, 8 * GB)
 
 
 @pytest.mark.parametrize(
