@@ -3,9 +3,9 @@
 CPUs differ too much for a table: bfloat16 is faster than float32 with AMX or AVX512-BF16, and slower without either. So
 `cpu_probe` measures for 0.2 s, and stores the result in the user's cache folder under the CPU, the version of PyTorch
 and the number of threads. Each rate is that of the fastest of several runs, in which the dtypes alternate, so that
-other programs that run for a moment do not distort it. If the two fastest runs of a kernel differ by more than 10 %, it
-measures for up to 2 s; if they still differ, the result is used in this process but not stored. The environment
-variable `COGVIDEOX_CACHE` changes the folder.
+other programs that run for a moment do not distort it. If the two fastest runs of a kernel differ by more than 10 %,
+rounds are repeated until 2 s have passed; if they still differ, the result is used in this process but not stored. The
+environment variable `COGVIDEOX_CACHE` changes the folder.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _ROUNDS = 4
 _SECONDS = 0.2
 """Measurements are repeated for this time, so that at least one of each kernel is undisturbed on a busy machine."""
 _MAX_SECONDS = 2.0
-"""Maximum time of the measurements while the fastest two of a kernel do not agree."""
+"""After this time and `_ROUNDS` rounds, measurements stop even if the fastest two of a kernel do not agree."""
 _AGREEMENT = 1.1
 """Maximum ratio of the two shortest times of a kernel that agree."""
 
