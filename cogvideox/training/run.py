@@ -82,7 +82,9 @@ class TrainingRun:
             interval=config.log_interval,
             peak=throughput.peak_flops(self.device),
             silent=not self.is_main,
-            open_trackers=lambda: open_trackers(config.trackers, self.out, self.start, self.settings),
+            open_trackers=lambda: open_trackers(
+                config.trackers, self.out, self.start, self.settings, print_above_heartbeat
+            ),
         )
         self._stack.push(lambda error, *_: self.tracker.close(failed=error is not None))
         self.guard = NonFiniteGuard(self.tracker, self.checkpoints, config.max_skipped)

@@ -1,7 +1,8 @@
 """Experiment trackers beside `metrics.jsonl`: TensorBoard, Weights & Biases, Trackio (`run.trackers`).
 
 Each receives the settings, all metrics and the sample sheets. Their packages are imported when a run opens them. A
-resumed run continues the run of each tracker: its name there is in `tracker_run.txt` in the run folder.
+resumed run continues the run of each tracker: its name there is in `tracker_run.txt` in the run folder, and the steps
+that each tracker has received are in `tracker_steps.json`.
 """
 
 import os
@@ -13,40 +14,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from cogvideox.atomic_io import write_text
 from cogvideox.config import dotted, to_dict
 from cogvideox.errors import UserError
 from cogvideox.training.config import TrackerName
+from cogvideox.training.metrics.tracker_group import ExperimentTracker, TrackerGroup
 from cogvideox.untrusted.files import read_text
 
 PROJECT = "cogvideox"
 """Project of the runs, unless WANDB_PROJECT or TRACKIO_PROJECT is set."""
 
+STEPS_FILE = "tracker_steps.json"
+"""File in the run folder with the steps that each tracker has received (`TrackerGroup`)."""
+
 GIF_WIDTH = 640
 """Maximum width of the animated samples in TensorBoard, which cannot show MP4 files."""
-
-
-@runtime_checkable
-class ExperimentTracker(Protocol):
-    """The run in one tracker.
-
-    Attributes:
-        purges_repeated_steps: whether the steps that a resumed run repeats replace the earlier ones. Otherwise, they
-            are not logged again.
-    """
-
-    purges_repeated_steps: bool
-
-    def log(self, step: int, values: Mapping[str, float | int]) -> None:
-        """Log metrics after `step` optimizer steps."""
-
-    def log_samples(self, step: int, sheet: Path, video: Path) -> None:
-        """Log a sample sheet: an image and a video (`training.sample_sheet`)."""
-
-    def close(self, *, failed: bool) -> None:
-        """Write what is buffered, and end the run."""
 
 
 class TensorBoard:
@@ -84,7 +68,8 @@ class TensorBoard:
 class WandB:
     """A run in Weights & Biases, with its local files in `wandb/` of the run folder.
 
-    WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY apply. Without a login or a network, the run is recorded offline.
+    WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY apply. Without a login or a network, the run is recorded offline, and
+    nothing is asked on the terminal.
     """
 
     purges_repeated_steps = False
@@ -105,6 +90,8 @@ class WandB:
         }
         self.wandb = wandb
         try:
+            if _needs_login(wandb):
+                raise wandb.errors.UsageError("no API key is configured")
             self.run = wandb.init(**options)
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
             print(f"note: wandb records the run offline ({error}); upload it with `wandb sync`", file=sys.stderr)
@@ -170,22 +157,25 @@ def check_packages(names: Collection[TrackerName]) -> None:
             raise UserError(f"run.trackers={name} needs the package {name}: pip install 'cogvideox[trackers]'")
 
 
-def open_trackers(names: Sequence[TrackerName], out: Path, start: int, settings: Any) -> list[ExperimentTracker]:
+def open_trackers(
+    names: Sequence[TrackerName], out: Path, start: int, settings: Any, note: Callable[[str], None]
+) -> TrackerGroup:
     """Open the trackers of a run in the folder `out`.
 
     Args:
         start: number of optimizer steps that earlier processes have done; 0 starts a new run in each tracker.
         settings: the config of the run.
+        note: prints a line about an error of a tracker, which does not end the run.
     """
     if not names:
-        return []
+        return TrackerGroup()
     name = _run_name(out, start)
     openers: dict[TrackerName, Callable[[], ExperimentTracker]] = {
         "tensorboard": lambda: TensorBoard(out, start, settings),
         "wandb": lambda: WandB(out, name, settings),
         "trackio": lambda: Trackio(name, settings),
     }
-    return [openers[tracker]() for tracker in dict.fromkeys(names)]
+    return TrackerGroup({tracker: openers[tracker] for tracker in names}, out / STEPS_FILE, note)
 
 
 def _run_name(out: Path, start: int) -> str:
@@ -193,9 +183,20 @@ def _run_name(out: Path, start: int) -> str:
     file = out / "tracker_run.txt"
     if start and file.exists() and (name := read_text(file).strip()):
         return name
+    (out / STEPS_FILE).unlink(missing_ok=True)  # the new run has received no steps
     name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', out.resolve().name)[:80] or 'run'}-{secrets.token_hex(3)}"
     write_text(file, name + "\n")
     return name
+
+
+def _needs_login(wandb: Any) -> bool:
+    """Return whether `wandb.init` would ask for a key on a terminal."""
+    settings = wandb.setup().settings
+    if settings.mode in ("offline", "dryrun", "disabled") or settings.api_key:
+        return False
+    if wandb.run is not None:  # the caller's run, after which `login` has no effect
+        return wandb.run.offline
+    return not wandb.login(prompt=False, verify=False)
 
 
 def _as_gif(video: Path) -> bytes:

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cogvideox.atomic_io import cannot_write, write_text
 from cogvideox.errors import UserError
-from cogvideox.training.metrics.experiment_trackers import ExperimentTracker
+from cogvideox.training.metrics.tracker_group import TrackerGroup
 from cogvideox.untrusted.files import read_bytes
 
 Scalar = float | int | Tensor
@@ -44,7 +44,7 @@ class Tracker:
         interval: steps between two heartbeats.
         peak: peak FLOP/s of the device (`throughput.peak_flops`), for the MFU; None: no MFU.
         silent: do not write or print; for all ranks except 0.
-        open_trackers: opens the experiment trackers; closed with this one.
+        open_trackers: opens the experiment trackers; closed with this one. Their errors do not end the run.
 
     Raises:
         UserError: a file cannot be written, here or later.
@@ -60,14 +60,14 @@ class Tracker:
         interval: int = 20,
         peak: float | None = None,
         silent: bool = False,
-        open_trackers: Callable[[], Sequence[ExperimentTracker]] = tuple,
+        open_trackers: Callable[[], TrackerGroup] = TrackerGroup,
     ) -> None:
         self.path = Path(folder) / "metrics.jsonl"
         self.num_steps, self.samples, self.interval, self.peak, self.silent = num_steps, samples, interval, peak, silent
         if not silent:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._repeated = self._drop_after(start)
+                self._drop_after(start)
                 self._file = self.path.open("a", buffering=1, encoding="utf-8")
             except OSError as error:
                 raise cannot_write(self.path, error) from error
@@ -127,15 +127,12 @@ class Tracker:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        new = {name: value for name, value in values.items() if (step, name) not in self._repeated}
-        for tracker in self._trackers:
-            tracker.log(step, values if tracker.purges_repeated_steps else new)
+        self._trackers.log(step, values)
 
     def write_samples(self, step: int, sheet: Path) -> None:
         """Pass a sample sheet and its video (`sample_sheet`) to the experiment trackers, if it exists."""
         if not self.silent and sheet.exists():
-            for tracker in self._trackers:
-                tracker.log_samples(step, sheet, sheet.with_suffix(".mp4"))
+            self._trackers.log_samples(step, sheet)
 
     def print(self, text: str) -> None:
         """Print a line that the heartbeat does not overwrite."""
@@ -155,9 +152,10 @@ class Tracker:
             return
         if sys.stderr.isatty():
             print(file=sys.stderr)
-        self._file.close()
-        for tracker in self._trackers:
-            tracker.close(failed=failed)
+        try:
+            self._file.close()
+        finally:
+            self._trackers.close(failed=failed)
 
     def _print_heartbeat(self, line: str) -> None:
         if sys.stderr.isatty():  # a line wider than the window could not be overwritten
@@ -166,20 +164,16 @@ class Tracker:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def _drop_after(self, start: int) -> set[tuple[int, str]]:
-        """Drop the lines of steps after `start`, and return the steps and metrics that they had."""
-        kept, dropped = [], set()
+    def _drop_after(self, start: int) -> None:
+        """Drop the lines of steps after `start`."""
+        kept = []
         for line in _read_lines(self.path):
             try:
-                values = json.loads(line)
-                if values["step"] <= start:
+                if json.loads(line)["step"] <= start:
                     kept.append(line)
-                else:
-                    dropped |= {(values["step"], name) for name in values}
             except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete line of a killed run
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))  # replaces a symbolic link, never its target
-        return dropped
 
 
 def _read_lines(path: Path) -> list[str]:

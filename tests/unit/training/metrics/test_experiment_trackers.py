@@ -46,7 +46,7 @@ def test_tensorboard_has_settings_metrics_and_samples_and_replaces_repeated_step
 
     def open_at(start: int) -> Tracker:
         def opened():
-            return open_trackers(["tensorboard"], tmp_path, start, settings)
+            return open_trackers(["tensorboard"], tmp_path, start, settings, print)
 
         return Tracker(tmp_path, num_steps=4, start=start, open_trackers=opened)
 
