@@ -87,7 +87,11 @@ def bootstrap(values: list[float]) -> tuple[float, float]:
 
 
 def measure_captioner(folder: Path, num_scenes: int, work: Path) -> dict[str, Any]:
-    """Caption encoded clips of 9 to 25 frames with `cogvideox caption`; return the facts stated, by kind."""
+    """Caption videos of 9 to 13 frames with `cogvideox caption`.
+
+    Returns:
+        the fraction of facts stated correctly, by split.
+    """
     results = {}
     for split in ("training", "held_out"):
         scenes, clips = [], work / f"clips-{split}"

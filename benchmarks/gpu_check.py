@@ -12,8 +12,8 @@ approximate.
 
 Every part runs in a separate process with its own time limit. A failure is recorded, and the other parts still run.
 All results are in gpu-check.json, which is written after each part, and all output is in gpu-check.log. Parts that are
-already in the report are not run again unless `--parts` names them. After an interruption, the results of the
-unfinished part are in PART.json.
+done are not run again unless `--parts` names them; parts that failed or ran out of time are. After an interruption, the
+results of the unfinished part are in PART.json.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def _summary(results: dict[str, Any]) -> str:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu", help="folder for the report and the log")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: standard parts that are not in the report")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: standard parts that are not done")
     parser.add_argument("--seconds", type=float, default=590, help="time limit of all parts together (590)")
     parser.add_argument("--limit", type=float, help="time limit of each part in seconds (default: its own limit)")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --tiny")

@@ -1,6 +1,6 @@
 """Clips with known negative labels, from families that differ between training and test.
 
-Fonts, colors and places of text, scenes, backgrounds, footage, photographs and degradations of the test clips do not
+Fonts, colors and positions of text, scenes, backgrounds, footage, photographs and degradations of the test clips do not
 occur in the training clips. About half of the clips are effects applied to real footage. A label is None where the
 definitions do not decide it, and then counts neither in training nor in the test.
 """
@@ -26,7 +26,10 @@ Truth = dict[str, bool | None]
 
 @dataclass(frozen=True)
 class Render:
-    """A rendered clip: frames, rate, truth, the generator, and whether real footage is in it."""
+    """A rendered clip.
+
+    It has frames, frame rate, true labels, kind, whether it contains real footage, and the CRF of its encoding.
+    """
 
     frames: np.ndarray = field(repr=False)
     fps: float
@@ -179,7 +182,7 @@ class Generator(Material):
         return clip, truth, kind
 
     def degraded(self, clip: np.ndarray) -> tuple[np.ndarray, str, int]:
-        """Return a clip of low quality, how it was degraded, and the quality of its encoding."""
+        """Return a clip of low quality, how it was degraded, and the CRF of its encoding."""
         rng, height = self.rng, self.size[0]
         train: dict[str, Callable[[], np.ndarray]] = {
             "blur": lambda: degradation.blur(clip, float(rng.uniform(0.012, 0.03)) * height),
@@ -343,19 +346,19 @@ class Generator(Material):
         make, crf = kinds[chosen], int(self.rng.integers(15, 25))
         if make is None:
             clean = self.base()
-            clip, what, low = self.degraded(clean)
-            visible = what == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, low))
-            return self.finish(clip, {"low_quality": visible or None}, what, max(crf, low))
+            clip, effect, min_crf = self.degraded(clean)
+            visible = effect == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, min_crf))
+            return self.finish(clip, {"low_quality": visible or None}, effect, max(crf, min_crf))
         clip, truth, kind = make()
         if self.rng.random() < 0.1 and truth.get("static") is not True and truth.get("text") is not True:
             clean = edits.resize(clip, self.size)
-            clip, what, low = self.degraded(clean)
-            visible = what == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, low))
+            clip, effect, min_crf = self.degraded(clean)
+            visible = effect == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, min_crf))
             hidden = (
-                {name: None for name in ("editing", "text", "lecture") if truth.get(name)} if what == "shake" else {}
+                {name: None for name in ("editing", "text", "lecture") if truth.get(name)} if effect == "shake" else {}
             )
             return self.finish(
-                clip, truth | hidden | {"low_quality": visible or None}, f"{kind}, {what}", max(crf, low)
+                clip, truth | hidden | {"low_quality": visible or None}, f"{kind}, {effect}", max(crf, min_crf)
             )
         return self.finish(clip, truth, kind, crf)
 

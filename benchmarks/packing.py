@@ -7,7 +7,7 @@ The mix is fixed: 30% images and 70% clips of 1 to 6 seconds at 8 fps, in the si
 longest clip, as in the paper. A transformer of width 128 runs forward and backward over the clips of one step, in
 batches with the same maximum number of tokens:
 
-- "padded": clips in their order, each batch padded to its longest clip, with padding masked in attention;
+- "padded": clips in the planned order, each batch padded to its longest clip, with padding masked in attention;
 - "buckets": batches of clips of similar length, padded to the bucket's upper limit; the last batches are smaller;
 - "packed": `Transformer.forward_packed`, with the rows planned by the loader.
 
@@ -43,33 +43,33 @@ NUM_BUCKETS = 8  # of equal width
 CONFIG = replace(PRESETS["2b"](), num_attention_heads=2, num_layers=4, text_embed_dim=64, max_text_seq_length=NUM_TEXT)
 
 
-class Work(NamedTuple):
-    """Clips that are processed together, and the number of tokens that each is padded to (0: no padding)."""
+class MicroBatch(NamedTuple):
+    """Clips that are processed together, and the number of tokens to which each is padded (0: no padding)."""
 
     batch: PackedBatch
     length: int
 
 
-def sample_shapes(seed: int, number: int = 2000) -> np.ndarray:
-    """Sample latent frames, height and width of `number` clips."""
+def sample_shapes(seed: int, num_clips: int = 2000) -> np.ndarray:
+    """Sample latent frames, height and width of `num_clips` clips."""
     rng = np.random.default_rng(seed)
-    frames = np.where(rng.random(number) < IMAGE_FRACTION, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, number))
-    return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=number)]))
+    frames = np.where(rng.random(num_clips) < IMAGE_FRACTION, 1, rng.integers(FRAMES[0], FRAMES[1] + 1, num_clips))
+    return np.column_stack((frames, np.array(SIZES)[rng.integers(len(SIZES), size=num_clips)]))
 
 
-def plan_steps(shapes: np.ndarray, number: int, num_rows: int) -> list[StepPlan]:
+def plan_steps(shapes: np.ndarray, num_steps: int, num_rows: int) -> list[StepPlan]:
     lengths = NUM_TEXT + shapes.prod(1) // 4
     settings = MixtureSettings((DataSource("mix"),), ROW_TOKENS, num_rows)
     mixture = Mixture({"mix": ClipTable(lengths, shapes[:, 0] == 1)}, settings, seed=0)
     plans, state = [], mixture.initial_state()
-    for _ in range(number):
+    for _ in range(num_steps):
         plans.append(mixture.plan_step(state))
         state = plans[-1].state_after
     return plans
 
 
 def predict_padded(model: Transformer, length: int) -> PredictOutput:
-    """Return `Transformer.forward` for clips of different sizes, each padded to `length` tokens."""
+    """Return a function that applies the transformer to clips of different sizes, each padded to `length` tokens."""
     config = model.config
 
     def predict(latents: list[Tensor], text: Tensor, timestep: Tensor) -> list[Tensor]:
@@ -102,11 +102,11 @@ def masked_attention(is_real: Tensor) -> Attend:
     return attend
 
 
-def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
-    """Return the loss and all gradients of a step, concatenated to one vector."""
+def step(model: Transformer, schedule: Schedule, micro_batches: list[MicroBatch]) -> Tensor:
+    """Run the forward and backward passes of a step; return the loss and all gradients as one vector."""
     model.zero_grad()
-    num_clips, total = sum(len(work.batch) for work in works), torch.zeros(())
-    for batch, length in works:
+    num_clips, total = sum(len(micro_batch.batch) for micro_batch in micro_batches), torch.zeros(())
+    for batch, length in micro_batches:
         predict = predict_padded(model, length) if length else model.forward_packed
         loss = clip_losses(predict, batch, schedule).sum() / num_clips
         loss.backward()
@@ -115,7 +115,7 @@ def step(model: Transformer, schedule: Schedule, works: list[Work]) -> Tensor:
 
 
 def random_clips(shapes: np.ndarray, seed: int) -> list[PackedBatch]:
-    """Return a batch with random values for each clip."""
+    """Return one batch per clip, with random values."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*size: int) -> Tensor:
@@ -149,7 +149,7 @@ def main() -> None:
     plan = plans[-1]
 
     samples = sorted((sample.position, sample.index) for row in plan.rows for sample in row)
-    number = {position: k for k, (position, _) in enumerate(samples)}
+    index_of = {position: k for k, (position, _) in enumerate(samples)}
     shapes = shapes[[index for _, index in samples]]
     lengths = (NUM_TEXT + shapes.prod(1) // 4).tolist()
     clips = random_clips(shapes, options.seed)
@@ -159,7 +159,7 @@ def main() -> None:
     batches = {
         "padded": padded_batches(lengths, ROW_TOKENS // longest),
         "buckets": bucketed_batches(lengths, edges, ROW_TOKENS),
-        "packed": [tuple(number[sample.position] for sample in row) for row in plan.rows],
+        "packed": [tuple(index_of[sample.position] for sample in row) for row in plan.rows],
     }
     padded_lengths = {
         "padded": [max(lengths[i] for i in batch) for batch in batches["padded"]],
@@ -168,8 +168,8 @@ def main() -> None:
         ],
         "packed": [0] * num_rows,
     }
-    works = {
-        name: [Work(join([clips[i] for i in batch]), length) for batch, length in zip(rows, padded_lengths[name])]
+    micro_batches = {
+        name: [MicroBatch(join([clips[i] for i in batch]), length) for batch, length in zip(rows, padded_lengths[name])]
         for name, rows in batches.items()
     }
     useful = {
@@ -184,7 +184,7 @@ def main() -> None:
     model, schedule = Transformer(CONFIG), Schedule()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    variants = {name: lambda batches=batches: step(model, schedule, batches) for name, batches in works.items()}
+    variants = {name: lambda batches=batches: step(model, schedule, batches) for name, batches in micro_batches.items()}
     task = f"a step of {len(lengths)} clips, {sum(lengths)} tokens"
     errors = check_equal(task, {name: variant() for name, variant in variants.items()})
     times = interleave(variants, options.rounds, seconds=options.seconds)

@@ -13,7 +13,11 @@ from common import Report
 from cogvideox.training.metrics.charts import Curve, chart, draw, legend
 
 COLORS = {True: "#2a7f62", False: "#b5533c"}  # whether the variant is at least as fast as the reference
-FAMILIES = {"cache": ("--cache", "#2a7f62"), "steps": ("fewer steps", "#b5533c"), "guidance": ("interval", "#4a5fa5")}
+FAMILIES = {
+    "cache": ("--cache", "#2a7f62"),
+    "steps": ("fewer steps", "#b5533c"),
+    "guidance": ("guidance interval", "#4a5fa5"),
+}
 """Groups of variants, by a word in their names: label and color."""
 
 
@@ -51,9 +55,9 @@ def bars(reports: list[Report], path: Path) -> None:
 def curves(reports: list[Report], path: Path) -> None:
     """Draw a panel per row: PSNR against speed-up for each group of variants, for the median and the worst video."""
     rows = [row for report in reports for row in report["rows"]]
-    num_lines = (len(rows) + 1) // 2
-    with chart(path, 8.6, 2.8 * num_lines + 0.5) as figure:
-        grid = figure.subplots(num_lines, 2, squeeze=False).flat
+    num_panel_rows = (len(rows) + 1) // 2
+    with chart(path, 8.6, 2.8 * num_panel_rows + 0.5) as figure:
+        grid = figure.subplots(num_panel_rows, 2, squeeze=False).flat
         for axes, row in zip(grid, rows, strict=False):
             lines = []
             for family, (_, color) in FAMILIES.items():

@@ -17,7 +17,7 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.init_weights import init_weights
 from cogvideox.transformer.model import Transformer
 
-# Latent sizes of an image and of clips, and rows of them.
+# Latent sizes of an image and of clips, and rows as indices of these sizes.
 SIZES = [(1, 60, 90), (3, 60, 90), (4, 40, 60), (2, 30, 44), (5, 30, 44)]
 ROWS = [(1, 0), (2, 2, 3), (0, 3, 3, 4), (4, 2, 0, 3, 3), (1, 3)]
 NUM_LAYERS = 6
@@ -70,7 +70,7 @@ def measure_checkpointing(run: Run) -> None:
             min_norm = 0.01 * max(gradient.norm() for gradient in expected[1:])
             distance = max(((a - b).norm() / b.norm().clamp(min=min_norm)).item() for a, b in zip(results, expected))
             peak = _peak(run, lambda: packed.step(ROWS[1]))
-            with Attentions() as attentions:
+            with AttentionCounter() as attentions:
                 packed.step(ROWS[1])
             calls = attentions.count / len(packed.model.blocks)
             return {"attention_per_block": calls, "distance": distance, "peak_bytes": peak}
@@ -78,7 +78,7 @@ def measure_checkpointing(run: Run) -> None:
         run.figure(checkpointing, step)
 
 
-class Attentions(TorchDispatchMode):
+class AttentionCounter(TorchDispatchMode):
     """Counts attention calls, except those whose result was kept by activation checkpointing."""
 
     count = 0

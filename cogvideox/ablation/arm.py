@@ -49,12 +49,12 @@ class Arm:
 
     Attributes:
         stages: the stages in order; the last one has the setting under test.
-        kept_equal: what else was changed, to keep parameters, tokens or compute equal; empty if nothing was.
+        other_changes: what else differs from the baseline, and why; empty if nothing does.
     """
 
     name: str
     stages: tuple[Settings, ...]
-    kept_equal: str = ""
+    other_changes: str = ""
 
     @property
     def slug(self) -> str:

@@ -27,12 +27,15 @@ def clips(num_frames: int = NUM_FRAMES, side: int = SIDE, num_clips: int = NUM_C
 
 
 def held_out(num_frames: int = NUM_FRAMES, side: int = SIDE) -> ToyboxClips:
-    """Return clips for the losses."""
+    """Return the held-out clips on which the validation loss is measured."""
     return replace(clips(num_frames, side, NUM_HELD_OUT), first_seed=HELD_OUT_SEED)
 
 
 def num_tokens(num_frames: int = NUM_FRAMES, side: int = SIDE) -> int:
-    """Return the number of tokens of a clip: text, and patches of 16 pixels and 4 frames (after the first)."""
+    """Return the number of tokens of a clip.
+
+    They are text tokens, and patches of 16x16 pixels and 4 frames (the first frame is on its own).
+    """
     return TEXT_LENGTH + ((num_frames - 1) // 4 + 1) * (side // 16) ** 2
 
 
@@ -56,7 +59,7 @@ def transformer(**changes: Any) -> TransformerConfig:
 
 
 def diffusion(changes: dict[str, Any] | None = None) -> DiffusionTraining:
-    """Return the training of the transformer: 32 clips a step, in four packed rows.
+    """Return the training config of the transformer: 32 clips per step, in four packed rows.
 
     Args:
         changes: changed settings by dotted name.
@@ -80,12 +83,12 @@ def diffusion_evaluation(**changes: Any) -> Evaluation:
 
 
 def vae(changes: dict[str, Any] | None = None) -> VAETraining:
-    """Return the training of a VAE on clips of 9 frames of 32x32, with reconstruction and KL losses.
+    """Return the training config of a VAE on clips of 9 frames of 32x32, with reconstruction and KL losses.
 
     Args:
         changes: changed settings by dotted name.
     """
-    size = ToyboxClips(100_000, num_frames=NUM_FRAMES, height=32, width=32, fps=FPS)
+    train_clips = ToyboxClips(100_000, num_frames=NUM_FRAMES, height=32, width=32, fps=FPS)
     base = VAETraining(
         model=VAEConfig(
             block_out_channels=(16, 32, 64, 64),
@@ -95,8 +98,8 @@ def vae(changes: dict[str, Any] | None = None) -> VAETraining:
             sample_width=32,
             scaling_factor=1.0,
         ),
-        clips=size,
-        validation=replace(size, num_clips=6, first_seed=HELD_OUT_SEED),
+        clips=train_clips,
+        validation=replace(train_clips, num_clips=6, first_seed=HELD_OUT_SEED),
         optim=OptimSettings(lr=2e-3, betas=(0.9, 0.99), warmup_steps=60, final_lr=0.05),
         run=RunSettings(num_steps=3_000, batch_size=4, ema_decay=0.993),
         loss=LossWeights(l1=1.0, l2=1.0, kl=2e-4),

@@ -1,4 +1,7 @@
-"""Parameters of an arm, and tokens and FLOPs of its training, to state and to check what the arms have in common."""
+"""The parameter count of an arm, and the tokens and FLOPs of its training.
+
+They are used to report and check what is equal across arms.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from cogvideox.transformer.model import Transformer
 from cogvideox.vae.model import CausalVAE
 
 BASE = "toybox"
-"""Model of stages that continue from the stage before them: its VAE and text encoder."""
+"""The base model: its VAE config is used for all stages, its transformer config if no stage sets one."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Costs:
     """Costs of an arm at the nominal numbers of steps.
 
     Attributes:
-        tokens: tokens of a step of the last stage; pixels for a VAE.
-        flops: FLOPs of all stages; pixels of all steps for a VAE.
+        tokens: tokens per step in the last stage; for a VAE, pixels per step.
+        flops: total FLOPs of all stages; for a VAE, total pixels.
     """
 
     parameters: int
@@ -61,7 +64,7 @@ def transformer_of(stages: Sequence[Settings]) -> TransformerConfig:
 
 
 def step_costs(settings: Settings, stages: Sequence[Settings]) -> tuple[float, float]:
-    """Return the tokens and the FLOPs of a step, for clips in the proportion of the sources' weights."""
+    """Return the tokens and the FLOPs of a step, averaged over the sources in proportion to their weights."""
     if isinstance(settings, VAETraining):
         frames, height, width = settings.clips.num_frames, settings.clips.height, settings.clips.width
         pixels = float(settings.run.batch_size * frames * height * width)

@@ -1,4 +1,4 @@
-"""The metrics of ablations: names, units, and which values are better. Imports no torch."""
+"""The metrics of ablations: names, units, and whether lower or higher is better. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class AblationMetric:
     """A metric of runs.
 
     Attributes:
-        name: its name in results; a set of clips or videos with a name of its own adds ", name".
-        per: what has a value of its own: every clip, every prompt, or only the run.
-        scale: factor of the values in tables.
+        name: its name in results; for a named set of clips or videos, ", NAME" is appended.
+        per: the unit that has one value: "clip", "prompt" or "run".
+        scale: factor by which values are multiplied in tables.
     """
 
     name: str
@@ -30,19 +30,19 @@ METRICS = {
         AblationMetric("loss", "validation loss", "clip", True, 4),
         *(AblationMetric(f"loss at {t}", f"validation loss at t = {t}", "clip", True, 4) for t in TIMESTEPS),
         AblationMetric("loss variance", "variance of the training loss", "run", True, 5),
-        AblationMetric("facts", "facts right, %", "prompt", False, 1, 100.0),
-        AblationMetric("all facts", "videos with all facts right, %", "prompt", False, 1, 100.0),
-        AblationMetric("motion", "motion right, %", "prompt", False, 1, 100.0),
+        AblationMetric("facts", "correct facts, %", "prompt", False, 1, 100.0),
+        AblationMetric("all facts", "videos with all facts correct, %", "prompt", False, 1, 100.0),
+        AblationMetric("motion", "correct motion, %", "prompt", False, 1, 100.0),
         AblationMetric("consistency", "temporal consistency, %", "prompt", False, 1, 100.0),
-        AblationMetric("brightness", "brightness range (distance from mid-gray), levels", "prompt", False, 1),
-        AblationMetric("brightness error", "error of the brightness, levels", "prompt", True, 1),
+        AblationMetric("brightness", "distance of the mean brightness from mid-gray, levels", "prompt", False, 1),
+        AblationMetric("brightness error", "brightness error, levels", "prompt", True, 1),
         AblationMetric("flicker", "flicker, levels", "prompt", True, 2),
         AblationMetric("sharpness", "sharpness (mean absolute Laplacian)", "prompt", False, 4),
         AblationMetric("toys", "toys in the picture", "prompt", True, 2),
         AblationMetric("overlay", "videos with an overlay, %", "prompt", True, 1, 100.0),
         AblationMetric("psnr", "PSNR, dB", "clip", False, 2),
         AblationMetric("ssim", "SSIM", "clip", False, 3),
-        AblationMetric("flicker error", "error of the flicker, levels", "clip", True, 2),
+        AblationMetric("flicker error", "flicker error, levels", "clip", True, 2),
         AblationMetric("detail", "detail relative to the original", "clip", False, 3),
     )
 }

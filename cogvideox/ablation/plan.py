@@ -20,7 +20,7 @@ class AblationPlan:
     Attributes:
         inputs: hash of the arms and the evaluation.
         requested: the budget or the number of steps that was asked for.
-        scale: factor of the nominal number of steps of every stage.
+        scale: multiplier of each stage's nominal number of steps.
         seconds: predicted duration of a run of each arm, training and scoring; empty if it was not measured.
     """
 
@@ -53,14 +53,14 @@ def read_plan(out: Path) -> AblationPlan | None:
 def check_plan(stored: AblationPlan, ablation: Ablation, inputs: str, requested: str, out: Path) -> None:
     """Raise UserError unless the stored plan is that of the same ablation with the same budget."""
     if stored.ablation != ablation.name:
-        raise UserError(f"{out} has the ablation {stored.ablation}: choose a different folder with --out")
+        raise UserError(f"{out} contains the ablation {stored.ablation}: choose a different folder with --out")
     if stored.inputs != inputs:
         raise UserError(
-            f"{out} has the ablation {ablation.name} with other settings, of another version: choose a different "
-            "folder with --out"
+            f"{out} contains the ablation {ablation.name} with different settings, from another version of "
+            "cogvideox: choose a different folder with --out"
         )
     if stored.requested != requested:
         raise UserError(
-            f"{out} has the ablation {ablation.name} planned for {stored.requested}, not for {requested}: choose the "
-            "same --budget or --steps, or a different folder with --out"
+            f"{out} contains the ablation {ablation.name} planned for {stored.requested}, not for {requested}: choose "
+            "the same --budget or --steps, or a different folder with --out"
         )

@@ -166,7 +166,7 @@ def metric_by_name(suite: Suite, name: str) -> Metric:
     for metric in metrics:
         if metric.name == name:
             return metric
-    raise UserError(f"the suite {suite.name} has no metric {name}: it has {', '.join(m.name for m in metrics)}")
+    raise UserError(f"the {suite.name} suite has no metric {name}: it has {', '.join(m.name for m in metrics)}")
 
 
 def _path(videos: VideoSet, id: str) -> str:

@@ -1,8 +1,9 @@
 """Measurements on disk, so that no video is measured twice.
 
 Every measurement is appended to `OUT/measurements.jsonl` at once. Its key is a hash of the video's bytes, the prompt,
-the evaluated model's weights, the scorer's settings and the code that scores, so that whatever changed is measured
-again. A line that a killed run left incomplete is ignored. Failures are not stored: the next run tries them again.
+the evaluated model's weights, the scorer's settings and the scoring code, so that a video is measured again if any of
+these changes. A line that a killed run left incomplete is ignored. Failures are not stored: the next run tries them
+again.
 """
 
 import hashlib

@@ -113,4 +113,4 @@ def check_settings(suite: str, options: SuiteOptions, known: Sequence[str]) -> N
     for name in options.settings:
         if name not in known:
             allowed = f"its settings are {', '.join(known)}" if known else "it has none"
-            raise UserError(f"the suite {suite} has no setting {name}: {allowed}")
+            raise UserError(f"the {suite} suite has no setting {name}: {allowed}")

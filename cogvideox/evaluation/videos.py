@@ -84,7 +84,7 @@ def videos_of_model(
         for item in suite.items
     }
     if not requests:
-        raise UserError(f"the suite {suite.name} has no prompts with these options")
+        raise UserError(f"the {suite.name} suite has no prompts with these options")
     seeds = [item.seed for item in suite.items]
     first = next(iter(requests.values()))
     protocol = Protocol(
@@ -119,7 +119,7 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
         item = next((item for name in names if name and (item := suite.item_of(name)) is not None), None)
         if item is None:
             has_prompt = names[0] is not None
-            reason = f"the suite {suite.name} does not score its prompt" if has_prompt else "it has no prompt"
+            reason = f"the {suite.name} suite does not score its prompt" if has_prompt else "it has no prompt"
             skipped.append((entry.source, reason))
             continue
         name = entry.source.relative_to(folder) if entry.source.is_relative_to(folder) else entry.source
@@ -137,7 +137,7 @@ def videos_of_folder(suite: Suite, folder: Path) -> VideoSet:
         paths[item.id] = entry.source
     if not items:
         detail = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:2])
-        raise UserError(f"there are no videos in {folder} that the suite {suite.name} scores ({detail})")
+        raise UserError(f"there are no videos in {folder} that the {suite.name} suite scores ({detail})")
     chosen = replace(suite, items=tuple(items))
     return VideoSet(
         tuple(items), paths, _protocol_of_sidecars(chosen, folder, sidecars, len(items)), skipped=tuple(skipped)

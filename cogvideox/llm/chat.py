@@ -20,7 +20,7 @@ class Frame:
 
     Attributes:
         time: seconds from the start of the clip; None for an image.
-        jpeg: encoded image; a PNG is accepted by endpoints that get images.
+        jpeg: encoded image; endpoints that receive images also accept PNG.
         key: identity of the frame in the cache key (clip id, time, size); empty uses a hash of the JPEG.
     """
 
@@ -152,8 +152,8 @@ class RetryableError(Exception):
     Attributes:
         wait: seconds to wait, as requested by the server; None if not specified.
         unavailable: whether the server was unreachable, so that the call was certainly not processed.
-        unanswered: whether the server got the call but did not answer in time or completely, so that it may have
-            been charged.
+        unanswered: whether the server received the request but did not answer in time or completely, so that it may
+            have been charged.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class RetryableError(Exception):
 
 @runtime_checkable
 class ChatModel(Protocol):
-    """A chat model; `complete` may be called by `concurrency` threads concurrently.
+    """A chat model; `complete` may be called from up to `concurrency` threads at once.
 
     Attributes:
         model_id: identity of the model in cache keys; for local models, includes a hash of the weights.
@@ -179,7 +179,9 @@ class ChatModel(Protocol):
     def concurrency(self) -> int: ...
 
     def complete(self, request: ChatRequest) -> Answer:
-        """Answer one request; an unusable answer that may have been charged has an error.
+        """Answer one request.
+
+        If the answer is unusable but may have been charged, `Answer.error` is set instead of raising.
 
         Raises:
             RetryableError: a retry may succeed.

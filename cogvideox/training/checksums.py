@@ -1,7 +1,7 @@
 """Checksums of checkpoint files, to detect damage before anything is restored.
 
-`state.json` has the CRC-32 of every other file under `files`, and the CRC-32 of its own JSON, without this entry, under
-`checksum`. Older checkpoints have no checksums.
+In `state.json`, `files` maps each of the other files to its CRC-32, and `checksum` is the CRC-32 of the JSON itself
+without the `checksum` entry. Older checkpoints have no checksums.
 """
 
 import json
@@ -40,15 +40,17 @@ def json_with_checksum(document: dict[str, Any]) -> str:
 
 
 def check_json_checksum(text: str, document: dict[str, Any]) -> None:
-    """Check the text of `json_with_checksum` and the document parsed from it; older versions have no checksum.
+    """Check the checksum of a text written by `json_with_checksum`; `document` is the parsed text.
+
+    Documents from older versions have no checksum and pass.
 
     Raises:
-        UserError: the checksum differs.
+        UserError: the checksum does not match.
     """
     if "checksum" not in document and not isinstance(document.get("files"), dict):
         return
     if json_with_checksum({name: value for name, value in document.items() if name != "checksum"}) != text:
-        raise UserError("state.json is damaged: its checksum differs")
+        raise UserError("state.json is damaged: its checksum does not match")
 
 
 def check_files(folder: Path, files: dict[str, int] | Sequence[str], ranks: Ranks | None) -> None:
@@ -60,7 +62,7 @@ def check_files(folder: Path, files: dict[str, int] | Sequence[str], ranks: Rank
     if isinstance(files, dict):
         actual = checksums(folder, sorted(files), ranks)
         if damaged := [name for name in files if actual[name] != files[name]]:
-            raise UserError(f"{damaged[0]} is damaged: its checksum differs")
+            raise UserError(f"{damaged[0]} is damaged: its checksum does not match")
 
 
 def check_exist(folder: Path, names: Iterable[str]) -> None:

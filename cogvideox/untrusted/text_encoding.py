@@ -21,7 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")  # without white space
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")  # except whitespace
 _ERRORS = "cogvideox-surrogates"
 
 
@@ -38,11 +38,11 @@ def decode(data: bytes) -> str:
 
     Undecodable bytes become lone surrogates, which `text_problem` detects.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _without_mark(data)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _guess_encoding(data)
     return data.decode(encoding, _ERRORS).lstrip("\ufeff")
 
 
-def _without_mark(data: bytes) -> str:
+def _guess_encoding(data: bytes) -> str:
     """Detect UTF-16 without a byte order mark: every other byte of Latin letters is zero."""
     first, second = data[::2].count(0), data[1::2].count(0)
     few, many = len(data) / 40, len(data) / 6

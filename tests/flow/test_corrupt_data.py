@@ -25,7 +25,7 @@ def test_training_on_a_folder_with_damaged_files_finishes(tmp_path, monkeypatch,
         io.write(data / f"{name}.mp4", clips.pixels(17, *size, seed=i), 8.0)
         (data / f"{name}.txt").write_text(f"a {name} video")
     clips.image(data / "image.png", size=(33, 47))
-    reasons = clips.damaged(data)
+    reasons = clips.write_unusable(data)
 
     assert main(("train", "toybox-lora", "--data", "data", "--out", "run", *SETTINGS)) == os.EX_OK
 

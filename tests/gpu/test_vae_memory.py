@@ -40,7 +40,7 @@ def test_strips_reduce_peak_memory(vae):
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_strips_are_exact_up_to_rounding(vae, offload):
-    """In float32. For strips, cuDNN may choose an algorithm with another order of summation."""
+    """In float32. For strips, cuDNN may choose an algorithm that sums in a different order."""
     latents = torch.randn(1, 16, 5, 15, 20, device="cuda")
     with torch.no_grad():
         video, video_strips = vae.decode(latents), vae.decode(latents, strips=4, offload=offload)

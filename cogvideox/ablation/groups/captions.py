@@ -11,7 +11,7 @@ def captions() -> Ablation:
     """Three sets of caption styles."""
     return Ablation(
         name="captions",
-        question="Do long captions teach more than short ones, and do both together teach most?",
+        question="Do long captions teach more than short ones, and does training on both teach the most?",
         field="toybox.caption_styles",
         equal=("parameters", "tokens", "compute", "steps"),
         arms=tuple(
@@ -19,9 +19,17 @@ def captions() -> Ablation:
             for name, styles in ARMS.items()
         ),
         findings=(
-            Finding("Long captions teach prompts that name all facts", "section 3.4", "facts", "long", "short"),
+            Finding(
+                "Long captions teach the model to follow prompts that name all facts",
+                "section 3.4",
+                "facts",
+                "long",
+                "short",
+            ),
             Finding("Long captions help with long prompts", "section 3.4", "facts, long prompts", "long", "short"),
-            Finding("Both do better on short prompts", "section 3.4", "facts, short prompts", "both", "long"),
+            Finding(
+                "Training on both does better on short prompts", "section 3.4", "facts, short prompts", "both", "long"
+            ),
         ),
         evaluation=diffusion_evaluation(
             videos={

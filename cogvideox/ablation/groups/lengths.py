@@ -8,10 +8,10 @@ TRAINED, UNSEEN, FIXED, LONGEST = (1, 5, 9, 17), 13, 9, 17
 
 
 def lengths() -> Ablation:
-    """Three ways to form the rows of a step, with the same budget of tokens."""
+    """Three ways to form the rows of a step, with the same token budget."""
     mixed = {"toybox": tuple(ToyboxSource(clips(frames), caption_styles=STYLES) for frames in TRAINED)}
     packed, bucketed, fixed = "frame pack", "buckets", "fixed length"
-    kept_equal = "rows have the same budget of tokens"
+    other_changes = "rows have the same token budget"
     return Ablation(
         name="lengths",
         question="Does training on packed clips of all lengths generalize better than buckets or one fixed length?",
@@ -19,14 +19,20 @@ def lengths() -> Ablation:
         equal=("parameters", "tokens", "steps"),
         arms=(
             Arm(packed, (diffusion(mixed),)),
-            Arm(bucketed, (diffusion({**mixed, "packing": "buckets"}),), kept_equal),
-            Arm(fixed, (diffusion(),), kept_equal),
+            Arm(bucketed, (diffusion({**mixed, "packing": "buckets"}),), other_changes),
+            Arm(fixed, (diffusion(),), other_changes),
         ),
         findings=(
             Finding(
-                "One fixed length generalizes worse to others", "section 3.1", f"loss, {UNSEEN} frames", packed, fixed
+                "Training on one fixed length generalizes worse to other lengths",
+                "section 3.1",
+                f"loss, {UNSEEN} frames",
+                packed,
+                fixed,
             ),
-            Finding("A model of one length does not learn images", "section 3.1", "loss, images", packed, fixed),
+            Finding(
+                "A model trained on one length does not learn images", "section 3.1", "loss, images", packed, fixed
+            ),
             Finding("Packing uses the same budget better than buckets", "section 3.1", "loss", packed, bucketed),
         ),
         evaluation=diffusion_evaluation(
@@ -43,7 +49,7 @@ def lengths() -> Ablation:
             },
         ),
         limits=(
-            "Lengths are 1 to 17 frames. The paper's claim of two modes is about joint training of images and videos "
-            "of one length; here the fixed length has no images."
+            "Lengths are 1 to 17 frames. The paper's claim that a model learns images and videos as two separate modes "
+            "concerns joint training on images and videos of one length; here the fixed length has no images."
         ),
     )

@@ -7,10 +7,13 @@ ROTARY, LEARNED = "transformer.use_rotary_positional_embeddings", "transformer.u
 
 
 def positions() -> Ablation:
-    """Three kinds of positions; learned ones add 72 vectors."""
+    """Three kinds of positional embeddings; the learned ones add 72 vectors."""
     return Ablation(
         name="positions",
-        question="Do rotary positions in time, height and width learn faster than absolute ones?",
+        question=(
+            "Does a model with rotary embeddings in time, height and width learn faster than one with absolute "
+            "embeddings?"
+        ),
         field="transformer.use_*_positional_embeddings",
         equal=("parameters", "tokens", "compute", "steps"),
         arms=(
@@ -20,8 +23,14 @@ def positions() -> Ablation:
         ),
         findings=(
             Finding("The loss with 3D-RoPE falls faster than with sincos", "figure 8", "loss", "3D-RoPE", "sincos"),
-            Finding("The same holds for the generated facts", "figure 8", "facts", "3D-RoPE", "sincos"),
+            Finding(
+                "Generated videos get more facts right with 3D-RoPE than with sincos",
+                "figure 8",
+                "facts",
+                "3D-RoPE",
+                "sincos",
+            ),
         ),
         evaluation=diffusion_evaluation(),
-        limits="A clip has 48 video tokens, so that few positions have to be told apart.",
+        limits="A clip has 48 video tokens, so few positions have to be told apart.",
     )

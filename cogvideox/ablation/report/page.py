@@ -51,8 +51,8 @@ def _setup(summary: AblationSummary) -> str:
 
 def _arm_row(arm: ArmSummary) -> tuple[str, ...]:
     changes = "<br>".join(f"`{change}`" for change in arm.changes) or "baseline"
-    if arm.kept_equal:
-        changes += f"<br>{arm.kept_equal}"
+    if arm.other_changes:
+        changes += f"<br>{arm.other_changes}"
     steps = " + ".join(map(str, arm.steps))
     return arm.name, changes, steps, f"{arm.parameters:,}", f"{arm.compute:.2f}"
 
@@ -82,5 +82,5 @@ def _finding_row(finding: FindingSummary) -> tuple[str, ...]:
     if finding.advantage is not None:
         numbers = [f"{number * metric.scale:+.{metric.digits}f}" for number in (finding.advantage, *finding.interval)]
         advantage = numbers[0] + (f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else "")
-    measured = f"{title_of(finding.metric)}: {finding.better} against {finding.worse}"
+    measured = f"{title_of(finding.metric)}: {finding.better} vs. {finding.worse}"
     return finding.claim, finding.source, measured, advantage, f"**{finding.verdict}**"

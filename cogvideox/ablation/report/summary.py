@@ -51,7 +51,7 @@ class ArmSummary:
 
     name: str
     changes: tuple[str, ...]
-    kept_equal: str
+    other_changes: str
     steps: tuple[int, ...]
     parameters: int
     tokens: float

@@ -43,7 +43,7 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
             ArmSummary(
                 name=arm.name,
                 changes=describe_changes(ablation, arm.name),
-                kept_equal=arm.kept_equal,
+                other_changes=arm.other_changes,
                 steps=tuple(plan.num_steps(stage) for stage in arm.stages),
                 parameters=costs.parameters,
                 tokens=float(round(costs.tokens)),

@@ -24,14 +24,14 @@ def toybox_suite(options: SuiteOptions) -> Suite:
     """
     check_settings("toybox", options, ("groups",))
     if options.prompts is not None:
-        raise UserError("the suite toybox has its own prompts: leave out --prompts, and set --num-prompts and --seed")
+        raise UserError("the toybox suite has its own prompts: leave out --prompts, and set --num-prompts and --seed")
     if options.num_prompts is not None and options.num_prompts > MAX_PROMPTS:
-        raise UserError(f"the suite toybox has at most {MAX_PROMPTS} prompts per set, not {options.num_prompts}")
+        raise UserError(f"the toybox suite has at most {MAX_PROMPTS} prompts per set, not {options.num_prompts}")
     sets = held_out_prompts(NUM_PROMPTS if options.num_prompts is None else options.num_prompts, options.seed)
     groups = [name.strip() for name in options.settings["groups"].split(",")] if options.settings else list(sets)
     for name in groups:
         if name not in sets:
-            raise UserError(f"unknown group {name!r} of the suite toybox: choose from {', '.join(sets)}")
+            raise UserError(f"unknown group {name!r} of the toybox suite: choose from {', '.join(sets)}")
     prompts = [
         Item("", prompt.prompt, group, info={"facts": dict(prompt.facts), "grammar": prompt.grammar})
         for group in groups

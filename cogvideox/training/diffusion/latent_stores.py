@@ -33,8 +33,8 @@ class TrainingStores:
     """Latent stores that were encoded with the VAE and text encoder of the model.
 
     Attributes:
-        data: the training data, by path in the settings or by the name of rendered clips; these names determine the
-            order of samples.
+        data: the training data, keyed by the path in the settings or, for rendered clips, by their name; the keys
+            determine the order of samples.
         scaling_factor: multiplier of the latents.
         image_scaling_factor: multiplier of the latents of conditioning images.
         null_text: the unconditional prompt embedding.
@@ -105,7 +105,7 @@ def open_stores(
 
 
 def _compare_norm_statistics(store: LatentStore, expected: NormStatistics | None, run: TrainingRun) -> None:
-    """Print a note if a store with clips of several chunks has norm statistics that differ from the run's."""
+    """Print a note if a store with clips of several chunks was encoded with a different `norm_statistics` setting."""
     actual, longest = store.settings.norm_statistics, max((row.num_frames for row in store.rows), default=1)
     if actual != expected and len(encode_chunks(longest)) > 1 and run.is_main:
         print(

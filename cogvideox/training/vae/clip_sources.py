@@ -91,7 +91,7 @@ class FolderSource:
         self.num_clips, self.num_images = len(self.videos), len(self.images)
         if not self.videos:
             raise UserError(
-                f"none of {len(clips)} clips can be used for training: they need {size.num_frames} frames at "
+                f"no clip (of {len(clips)}) can be used for training: a clip needs {size.num_frames} frames at "
                 f"{' or '.join(f'{rate:g}' for rate in self.rates)} fps and at least "
                 f"{MIN_SIZE_RATIO * size.width:g}x{MIN_SIZE_RATIO * size.height:g} pixels"
             )
@@ -173,7 +173,7 @@ def open_sources(settings: VAETraining) -> tuple[ClipSource, ClipSource]:
     source = FolderSource(training, settings.clips, settings.frame_rates)
     # With too few videos to hold one out, the first training video is also used for validation.
     validation = FolderSource(videos[: max(num_held_out, 1)], settings.validation, settings.frame_rates)
-    overlap = "" if held_out_ids else "of them "
+    overlap = "" if held_out_ids else "of them also "
     print(
         f"data: {source.num_clips} videos for training, {validation.num_clips} {overlap}for validation, "
         f"{source.num_images} for single frames; {len(listing.rejects)} files skipped",

@@ -78,9 +78,9 @@ def test_changes_are_described_by_their_settings():
 
 def test_the_page_has_metrics_and_verdicts():
     text = page(SUMMARY)
-    assert "| facts right, % | 50.0 | 60.0<br>+10.0 (-10.0 to +30.0) |" in text
+    assert "| correct facts, % | 50.0 | 60.0<br>+10.0 (-10.0 to +30.0) |" in text
     assert "| b | `x: 1 -> 2`<br>y | 10 + 5 | 1,000 | 1.10 |" in text
-    assert "| b is better | table 1 | facts right, %: b against a | +10.0 (-10.0 to +30.0) | **undecided** |" in text
+    assert "| b is better | table 1 | correct facts, %: b vs. a | +10.0 (-10.0 to +30.0) | **undecided** |" in text
     assert page(SUMMARY, level=3, images=False).startswith("### timesteps\n")
 
 

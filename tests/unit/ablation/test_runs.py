@@ -178,5 +178,5 @@ def test_a_budget_scales_the_steps_of_all_arms(tmp_path):
     assert (more.num_seeds, more.scale) == (3, plan.scale)
     with pytest.raises(UserError, match="planned for 60 s, not for 30 s"):
         plan_ablation(ablation, tmp_path, num_seeds=2, budget=30.0)
-    with pytest.raises(UserError, match="has the ablation vae-"):
+    with pytest.raises(UserError, match="contains the ablation vae-"):
         plan_ablation(tiny("timesteps"), tmp_path, num_seeds=2, budget=60.0)

@@ -44,7 +44,7 @@ def test_a_folder_is_encoded_to_a_store(run, data, model, workdir):
 
 
 def test_rejected_files_are_listed_and_the_others_encoded(run, data, model):
-    reasons = clips.damaged(data)
+    reasons = clips.write_unusable(data)
     result = run("encode", data, "-o", "store", "--model", model, "--max-size", "48x32", "--num-frames", 17)
     assert result.status == 0 and f"{len(reasons)} rejected" in result.out
     for name, reason in reasons.items():

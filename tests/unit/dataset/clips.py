@@ -1,4 +1,4 @@
-"""Writers of small videos and images with captions, and of unusable files."""
+"""Helpers that write small videos and images with captions, and unusable files."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def image(path: Path, caption: str | None = "a cube", *, size: tuple[int, int] =
     return _captioned(path, caption)
 
 
-def damaged(folder: Path) -> dict[str, str]:
+def write_unusable(folder: Path) -> dict[str, str]:
     """Write unusable files, most with captions, and return part of the expected reason by file name."""
     video_bytes = video(folder / "whole.mp4", num_frames=17).read_bytes()
     (folder / "whole.mp4").unlink()
@@ -42,8 +42,8 @@ def damaged(folder: Path) -> dict[str, str]:
     io.write(folder / "tiny.mp4", np.zeros((9, 1, 1, 3), np.uint8), 8.0)
     _captioned(folder / "tiny.mp4", "a ball")
     video(folder / "slow.mp4", fps=3.0)
-    video(folder / "silent.mp4", "  \n")
-    video(folder / "alone.mp4", None)
+    video(folder / "blank_caption.mp4", "  \n")
+    video(folder / "no_caption.mp4", None)
     video(folder / "short.mp4", num_frames=3)
     return {
         "begun.mp4": "it contains no video",
@@ -52,8 +52,8 @@ def damaged(folder: Path) -> dict[str, str]:
         "text.mp4": "damaged or not a video",
         "tiny.mp4": "it is too small",
         "slow.mp4": "its frame rate of 3 fps is too low",
-        "silent.mp4": "its caption is empty",
-        "alone.mp4": "it has no caption",
+        "blank_caption.mp4": "its caption is empty",
+        "no_caption.mp4": "it has no caption",
         "short.mp4": "it is too short: 3 frames",
     }
 

@@ -116,13 +116,13 @@ def test_a_truncated_file_is_trimmed_or_rejected(tmp_path):
 def test_the_preview_sheet_shows_the_windows(tmp_path):
     clips.video(tmp_path / "a.mp4")
     clips.image(tmp_path / "b.png", size=(48, 32))
-    damaged = clips.damaged(tmp_path)
+    unusable = clips.write_unusable(tmp_path)
     target, windows = ClipFormat(8.0, 17, max_area=1536), []
     for clip in scan_folder(tmp_path).clips:
         with suppress(UserError):
             windows += clip_windows(clip, target)
     sheet, shown = contact_sheet(windows)
     assert [window.clip.source.name for window in shown] == ["a.mp4", "b.png"]
-    assert "half.mp4" in damaged and sheet.shape[2] == 3 and sheet.max() > 200
+    assert "half.mp4" in unusable and sheet.shape[2] == 3 and sheet.max() > 200
     with pytest.raises(UserError, match="cannot make a preview sheet"):
         contact_sheet([window for window in windows if window.clip.source.name == "half.mp4"])

@@ -215,7 +215,7 @@ def test_a_single_json_object_is_one_row(media):
 
 
 def test_damaged_files_do_not_stop_the_scan(tmp_path):
-    reasons = clips.damaged(tmp_path)
+    reasons = clips.write_unusable(tmp_path)
     clips.video(tmp_path / "good.mp4")
     folder = scan_folder(tmp_path)
     rejects = {Path(source).name: reason for source, reason in folder.rejects}

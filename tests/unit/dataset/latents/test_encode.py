@@ -129,7 +129,7 @@ def test_first_frames_are_noise_augmented(make, model, tmp_path):
 
 
 def test_damaged_clips_are_rejected_with_a_reason(make, data, tmp_path):
-    reasons = clips.damaged(data)
+    reasons = clips.write_unusable(data)
     encoded = make(replace(TARGET, num_frames=17))
     store = LatentStore(tmp_path / "store")
     assert len(store) == encoded.num_clips == 3 and store.rejects == encoded.rejects

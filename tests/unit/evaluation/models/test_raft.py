@@ -126,7 +126,7 @@ def test_raft_equals_the_reference(state, tmp_path):
     torch.testing.assert_close(flow.double(), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_padding_repeats_edges_and_adds_odd_pixels_at_the_end():
+def test_padding_repeats_edges_and_puts_the_extra_pixel_at_the_end():
     images = torch.arange(3.0).view(1, 1, 1, 3).expand(1, 1, 7, 3)
     padded = pad_images(images)
     assert padded.shape == (1, 1, 8, 8)

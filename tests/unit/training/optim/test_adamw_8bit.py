@@ -1,4 +1,4 @@
-"""AdamW with 8-bit moments: by torchao if it is installed, otherwise a clear error."""
+"""AdamW with 8-bit moments from torchao, and a clear error if torchao is not installed."""
 
 import sys
 from dataclasses import replace

@@ -46,7 +46,7 @@ def test_unusable_files_are_skipped_and_reported(folder, capsys):
     assert {clip.source.stem for clip in source.videos} == {"long", "short"}
     assert [clip.source.stem for clip in source.images] == ["image"]
     assert held_out.num_clips == 1  # a training video, because 2 are too few to hold one out
-    assert "2 videos for training, 1 of them for validation" in stderr
+    assert "2 videos for training, 1 of them also for validation" in stderr
 
 
 def test_windows_have_random_starts_and_the_requested_rate(folder):
@@ -83,7 +83,7 @@ def test_a_file_that_becomes_unreadable_is_skipped(folder, tmp_path, capsys):
 
 def test_a_folder_without_usable_clips_is_rejected(folder, tmp_path):
     write(tmp_path / "short.mp4", 3, 8.0)
-    with pytest.raises(UserError, match="none of 1 clips can be used for training: they need 5 frames at 8 or 16 fps"):
+    with pytest.raises(UserError, match=r"no clip \(of 1\) can be used for training: a clip needs 5 frames at 8 or 16"):
         open_sources(replace(SETTINGS, data=str(tmp_path)))
     with pytest.raises(UserError, match="missing not found"):
         open_sources(replace(SETTINGS, data=str(tmp_path / "missing")))
