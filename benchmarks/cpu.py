@@ -4,9 +4,10 @@ python benchmarks/cpu.py --threads 1             # all tasks, a few minutes on o
 python benchmarks/cpu.py --preset transformer-small --tiny
 
 The reference of each task is diffusers in the dtype that is fastest on this CPU (float32 or bfloat16). Weights are
-random, and equal up to rounding in both dtypes. `error` is the relative L2 error to diffusers in float32; in bfloat16
-it may be at most 1.1 times that of diffusers. `of_floor` is the fraction of the speed of bare matrix products,
-attention and convolutions in the same dtype, measured in the same run with the same clock.
+random, and equal up to rounding in both dtypes. `error` is the relative L2 error, with diffusers in float32 as
+reference; in bfloat16 it may be at most 1.1 times that of diffusers. `fraction_of_kernel_speed` is relative to the
+speed of bare matrix products, attention and convolutions in the same dtype, measured in the same run with the same
+clock.
 """
 
 import math
@@ -39,10 +40,10 @@ Calls = dict[str, Callable[[], Tensor]]
 
 @dataclass(frozen=True)
 class Task:
-    """Calls of one task in one dtype by implementation, and its seconds at the speed of bare kernels."""
+    """The calls of one task in one dtype, by implementation, and the seconds that its kernels alone would take."""
 
     calls: Calls
-    floor: Callable[[KernelRates], float]
+    kernel_seconds: Callable[[KernelRates], float]
 
 
 def transformer_task(
@@ -80,14 +81,14 @@ def transformer_task(
 
 
 def cast(network: Transformer, dtype: torch.dtype) -> Transformer:
-    """Return a network in another dtype; diffusers' network may share the memory of the original."""
+    """Return a network in a different dtype. It is a copy: diffusers' network may share the original's memory."""
     other = Transformer(network.config).requires_grad_(False).eval()
     other.load_state_dict({name: tensor.to(dtype) for name, tensor in network.state_dict().items()}, assign=True)
     return other
 
 
 def vae_task(verb: str, config: VAEConfig, size: tuple[int, int, int], seed: int, dtype: torch.dtype) -> Task:
-    """Return decoding or encoding of a clip of `size` pixels."""
+    """Return the task of decoding or encoding a clip; `size` is its number of frames, height and width."""
     cogvideox, diffusers = vaes(config, seed=seed)
     cogvideox, diffusers = cogvideox.to(dtype), nn.Module.to(diffusers, dtype)
     calls = vae_benchmark.build_tasks(cogvideox, diffusers, size, seed, dtype)[verb]
@@ -97,7 +98,7 @@ def vae_task(verb: str, config: VAEConfig, size: tuple[int, int, int], seed: int
 
 
 def build_tasks(tiny: bool, seed: int) -> dict[str, Callable[[torch.dtype], Task]]:
-    """Return a function for each task that builds it in a dtype."""
+    """Return the functions that build each task in a dtype, by task name."""
     tasks: dict[str, Callable[[torch.dtype], Task]] = {}
     networks = transformer_benchmark.TINY if tiny else transformer_benchmark.PRESETS
     for name, (_, config, size, batch) in networks.items():
@@ -129,11 +130,11 @@ def measure_task(
     medians = {variant: statistics.median(seconds) for variant, seconds in times.items()}
     best = min((variant for variant in times if variant.startswith("diffusers")), key=medians.__getitem__)
     times = {best: times[best]} | times
-    floors = {
-        variant: built[variant.partition(", ")[2]].floor(rates[variant.partition(", ")[2]]) / medians[variant]
+    fractions = {
+        variant: built[variant.partition(", ")[2]].kernel_seconds(rates[variant.partition(", ")[2]]) / medians[variant]
         for variant in times
     }
-    return make_row(name, times, error=errors, of_floor=floors)
+    return make_row(name, times, error=errors, fraction_of_kernel_speed=fractions)
 
 
 @torch.inference_mode()
