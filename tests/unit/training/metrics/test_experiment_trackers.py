@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -91,13 +92,13 @@ def test_each_trainer_logs_to_all_trackers_and_a_resumed_run_continues_them(tmp_
         recipe, settings = "sft", diffusion_run(tmp_path)
         changes |= {"samples.prompts": "[a red ball]", "samples.interval": "1"}
     arguments = overrides(recipe, settings)
-    pids = [
-        train(tmp_path, recipe, arguments, changes | {"run.num_steps": str(steps)}, resume=steps > 2)
-        for steps in (2, 3)
-    ]
+    out = tmp_path / "run"
+    pids = [train(tmp_path, recipe, arguments, changes | {"run.num_steps": "2"}, resume=False)]
+    shutil.rmtree(out / "checkpoints/step-00000002")  # as if it had not been saved yet: step 2 is repeated
+    (out / "checkpoints/latest").write_text("step-00000001\n")
+    pids.append(train(tmp_path, recipe, arguments, changes | {"run.num_steps": "3"}, resume=True))
     assert not [process for process in psutil.process_iter(["cmdline"]) if is_service_of(process, pids)]
 
-    out = tmp_path / "run"
     assert [event.step for event in read_events(out).Scalars("loss")] == [1, 2, 3]
     assert {"samples", "samples/video"} <= set(read_events(out).Tags()["images"])
     run_name = (out / "tracker_run.txt").read_text().strip()
@@ -178,6 +179,7 @@ def check_trackio(folder: Path, run_name: str) -> None:
     values = [(step, json.loads(metrics)) for _, _, step, metrics in rows]
     losses = [(step, value["loss"]) for step, value in values if "loss" in value]
     assert [step for step, _ in losses] == [1, 2, 3] and np.isfinite([loss for _, loss in losses]).all()
+    assert [step for step, value in values if "samples/video" in value] == [1, 2, 3]
     media = [value["samples/video"] for _, value in values if "samples/video" in value]
-    assert media and all((folder / "media" / item["file_path"]).is_file() for item in media)
+    assert all((folder / "media" / item["file_path"]).is_file() for item in media)
     assert config["run"]["num_steps"] >= 2
