@@ -14,7 +14,8 @@ from packaging.version import Version
 PURPOSES = {
     "hub": "models from the Hugging Face hub",
     "heic": "HEIC images, as from phones",
-    "train": "charts of training runs by `cogvideox plot` and in TensorBoard",
+    "train": "charts of training runs by `cogvideox plot`; TensorBoard",
+    "trackers": "metrics of trainings in TensorBoard, Weights & Biases or Trackio",
     "curate": "cutting and measuring raw video",
     "llm": "language models for captions and judges",
     "serve": "pages on which people rate and annotate videos",

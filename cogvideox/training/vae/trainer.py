@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from cogvideox.config import to_dict
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import world_size
@@ -157,7 +158,7 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
     source = settings.init_from
     vae = load_vae(find_model(source)[1] if source in shipped_models() else source)
     for name in SHAPE_FIELDS:
-        loaded, expected = getattr(vae.config, name), getattr(settings.model, name)
+        loaded, expected = to_dict(getattr(vae.config, name)), to_dict(getattr(settings.model, name))
         if loaded != expected:
             raise UserError(
                 f"the VAE in {settings.init_from} has {name}={loaded}, but model.{name}={expected}: set "
