@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from gpu_suite.run import Run
 
-from cogvideox.pretrained.offload.gpus import GPUS, gpu_rates
+from cogvideox.hardware.gpus import GPUS, gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.presets import PRESETS

@@ -19,9 +19,9 @@ from filelock import FileLock
 from cogvideox import config
 from cogvideox.ablation.arm import Ablation, Arm, Evaluation, Settings, located
 from cogvideox.ablation.curves import averaged, loss_variance, read_curve
-from cogvideox.ablation.diffusion_scores import Scores, score_model
 from cogvideox.ablation.plan import AblationPlan
-from cogvideox.ablation.vae_scores import score_vae
+from cogvideox.ablation.scores.diffusion_scores import Scores, score_model
+from cogvideox.ablation.scores.vae_scores import score_vae
 from cogvideox.atomic_io import atomic_write, write_text
 from cogvideox.training.config import VAETraining
 from cogvideox.training.diffusion import trainer as diffusion_trainer

@@ -15,8 +15,8 @@ from cogvideox.cli.common.flags import to_flags
 from cogvideox.errors import UserError
 from cogvideox.formatting import format_duration, format_gib
 from cogvideox.generation.request.request import Request
+from cogvideox.hardware.gpus import UNKNOWN_GPU, find_gpu, gpu_memory
 from cogvideox.options import Option, list_options
-from cogvideox.pretrained.offload.gpus import UNKNOWN_GPU, find_gpu, gpu_memory
 from cogvideox.pretrained.offload.hardware import hypothetical_gpu
 from cogvideox.pretrained.offload.memory_planner import parse_memory, plan_memory, smallest_plan_fits
 from cogvideox.pretrained.offload.transformer_cost import WeightFormat

@@ -30,7 +30,13 @@ from cogvideox.errors import UserError
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.parallelize import local_shard
 from cogvideox.training import sharded_checkpoint as sharded
-from cogvideox.training.checksums import check_exist, check_files, check_json_checksum, checksums, json_with_checksum
+from cogvideox.training.fault_tolerance.checksums import (
+    check_exist,
+    check_files,
+    check_json_checksum,
+    checksums,
+    json_with_checksum,
+)
 from cogvideox.training.optim.optimizers import Optimizers, check_state
 from cogvideox.untrusted.files import parse_json, read_text, reading
 

@@ -13,7 +13,7 @@ NUM_CLIPS, OVERLAY_PROBABILITY = 1_500, 0.8
 
 def write_clips(folder: Path) -> None:
     """Write the clips of all runs: four in five have an overlay."""
-    from cogvideox.ablation.degraded_clips import write_store
+    from cogvideox.ablation.scores.degraded_clips import write_store
 
     write_store(folder, num_clips=NUM_CLIPS, side=SIDE, overlay_probability=OVERLAY_PROBABILITY, seed=0)
 

@@ -2,7 +2,7 @@
 
 from cogvideox.ablation.arm import Ablation, Arm, Finding
 from cogvideox.ablation.baselines import diffusion, diffusion_evaluation
-from cogvideox.ablation.metrics import TIMESTEPS
+from cogvideox.ablation.scores.metrics import TIMESTEPS
 
 NUM_RANKS = 4
 TABLE_9 = ((0.216, 0.222), (0.126, 0.130), (0.116, 0.119), (0.129, 0.133), (0.157, 0.161))

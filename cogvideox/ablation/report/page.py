@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from cogvideox.ablation.metrics import metric_of, title_of
 from cogvideox.ablation.report.summary import AblationSummary, ArmSummary, FindingSummary, MetricSummary
+from cogvideox.ablation.scores.metrics import metric_of, title_of
 from cogvideox.formatting import format_duration
 
 

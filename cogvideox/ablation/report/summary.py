@@ -16,8 +16,8 @@ from jaxtyping import Float64
 
 from cogvideox.ablation.arm import Ablation, Finding, differences
 from cogvideox.ablation.intervals import PairedDifference, paired_difference
-from cogvideox.ablation.metrics import METRICS, metric_of
 from cogvideox.ablation.plan import AblationPlan
+from cogvideox.ablation.scores.metrics import METRICS, metric_of
 from cogvideox.errors import UserError
 from cogvideox.training.diffusion.config import DiffusionTraining
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cogvideox.pretrained.offload.gpus import Rates, gpu_rates
+from cogvideox.hardware.gpus import Rates, gpu_rates
 
 if TYPE_CHECKING:
     import torch

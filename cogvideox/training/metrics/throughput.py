@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from cogvideox.pretrained.offload.gpus import gpu_rates
+from cogvideox.hardware.gpus import gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_flops
 from cogvideox.records import PackedBatch
 from cogvideox.transformer.config import TransformerConfig

@@ -5,8 +5,8 @@ import pytest
 from cogvideox.ablation.arm import differences, num_steps_of, scaled, variant
 from cogvideox.ablation.baselines import diffusion, vae
 from cogvideox.ablation.costs import costs_of
-from cogvideox.ablation.metrics import TIMESTEPS, metric_of
 from cogvideox.ablation.registry import ABLATIONS, get_ablation
+from cogvideox.ablation.scores.metrics import TIMESTEPS, metric_of
 from cogvideox.errors import UserError
 
 ARMS = [(name, arm.name) for name in ABLATIONS for arm in get_ablation(name).arms]

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from cogvideox.ablation.arm import Ablation, Arm, Settings
-from cogvideox.ablation.degraded_clips import write_store
 from cogvideox.ablation.registry import get_ablation
+from cogvideox.ablation.scores.degraded_clips import write_store
 from cogvideox.training.config import VAETraining
 from cogvideox.vae.config import DiscriminatorConfig
 

@@ -9,8 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import DataSource
+from cogvideox.hardware.gpus import UNKNOWN_GPU
 from cogvideox.pretrained.model_spec import read_spec
-from cogvideox.pretrained.offload.gpus import UNKNOWN_GPU
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import build_transformer

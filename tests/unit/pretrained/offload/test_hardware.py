@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from cogvideox.hardware.gpus import GPUS, UNKNOWN_GPU, gpu_memory, gpu_rates
 from cogvideox.pretrained.offload import hardware
-from cogvideox.pretrained.offload.gpus import GPUS, UNKNOWN_GPU, gpu_memory, gpu_rates
 from cogvideox.pretrained.offload.hardware import cgroup_limits, main_memory
 
 GB = 2**30

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cogvideox.pretrained.offload.gpus import gpu_rates
+from cogvideox.hardware.gpus import gpu_rates
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.records import PackedBatch
 from cogvideox.training.metrics.throughput import batch_shapes, peak_flops, step_flops

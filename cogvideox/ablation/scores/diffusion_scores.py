@@ -16,8 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cogvideox.ablation.arm import Evaluation, Videos
-from cogvideox.ablation.degraded_clips import has_overlay
-from cogvideox.ablation.metrics import TIMESTEPS
+from cogvideox.ablation.scores.degraded_clips import has_overlay
+from cogvideox.ablation.scores.metrics import TIMESTEPS
 from cogvideox.dataset.config import ToyboxClips
 from cogvideox.dataset.latents.toybox_latents import clip_scene, encode_toybox
 from cogvideox.diffusion.objective import add_noise, loss_per_sample, output_to_v, v_target

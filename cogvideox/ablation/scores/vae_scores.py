@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cogvideox.ablation.arm import Evaluation
-from cogvideox.ablation.diffusion_scores import NUM_SHEET_VIDEOS, Scores
+from cogvideox.ablation.scores.diffusion_scores import NUM_SHEET_VIDEOS, Scores
 from cogvideox.dataset.latents.toybox_latents import render_clips
 from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
 from cogvideox.evaluation.reconstruction.structural_similarity import WINDOW, ssim

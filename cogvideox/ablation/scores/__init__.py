@@ -1,0 +1,1 @@
+"""Scores of the models of an ablation, and the metrics that name them."""
