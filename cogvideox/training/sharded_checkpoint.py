@@ -34,7 +34,8 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> 
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
-        save(dict(tensors), storage_writer=writer, process_group=ranks.world)
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}  # as safetensors requires
+        save(contiguous, storage_writer=writer, process_group=ranks.world)
     except CheckpointException as error:
         raise UserError(f"cannot write {folder}: {_reason(error)}") from error
 

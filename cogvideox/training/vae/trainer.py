@@ -164,7 +164,8 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
                 f"the VAE in {settings.init_from} has {name}={loaded}, but model.{name}={expected}: set "
                 f"model.{name}={loaded}"
             )
-    return vae.requires_grad_(True)
+    # A resumed run creates weights in the default layout, and the layout may change rounding.
+    return vae.to(memory_format=torch.contiguous_format).requires_grad_(True)
 
 
 def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLoss | None:

@@ -128,6 +128,7 @@ def test_a_run_started_from_another_vae_keeps_its_scaling_factor(vae, tmp_path):
     initial = build_vae(settings, fresh=True)
     torch.testing.assert_close(initial.state_dict(), vae.state_dict(), rtol=0, atol=0)
     assert all(parameter.requires_grad for parameter in initial.parameters())
+    assert all(parameter.is_contiguous() for parameter in initial.parameters())  # as in a resumed run
     single_step = replace(settings, run=replace(settings.run, num_steps=1, ema_decay=0.0), encoder_steps=0)
     after = load_vae(train(single_step, tmp_path / "after"))
     assert after.config.scaling_factor == 0.7
