@@ -165,7 +165,7 @@ def build_vae(settings: VAETraining, *, fresh: bool) -> CausalVAE:
                 f"model.{name}={loaded}"
             )
     # A resumed run creates weights in the default layout, and the layout may change rounding.
-    return vae.to(memory_format=torch.contiguous_format).requires_grad_(True)
+    return vae.to(memory_format=torch.contiguous_format).requires_grad_(True)  # pyrefly: ignore
 
 
 def perceptual_loss(settings: VAETraining, device: torch.device) -> PerceptualLoss | None:
