@@ -19,7 +19,7 @@ class AblationPlan:
 
     Attributes:
         inputs: hash of the arms and the evaluation.
-        requested: the budget or the number of steps that was asked for.
+        requested: the budget or the number of steps on the command line.
         scale: multiplier of each stage's nominal number of steps.
         seconds: predicted duration of a run of each arm, training and scoring; empty if it was not measured.
     """
