@@ -88,6 +88,8 @@ class CPUProbe:
         return f"{', '.join(parts)} GFLOP/s (linear / convolution / attention){missing}"
 
 
+_probes: dict[int, CPUProbe] = {}
+"""Results of this process by number of threads."""
 _fixed: ContextVar[CPUProbe | None] = ContextVar("fixed CPU probe", default=None)
 
 
@@ -103,24 +105,26 @@ def fixed_probe(probe: CPUProbe) -> Iterator[None]:
 
 def cpu_probe() -> CPUProbe:
     """Return the rates of this CPU: from this process, from the cache file, or measured now."""
-    return _fixed.get() or _cached_probe(torch.get_num_threads())
+    return known_probe() or _measure_and_store(torch.get_num_threads())
 
 
 def known_probe() -> CPUProbe | None:
-    """Return the rates of this CPU if they have been measured before."""
-    return _fixed.get() or _read(cache_file(torch.get_num_threads()))
+    """Return the rates of this CPU if they have been measured before, in this process or for the cache file."""
+    num_threads = torch.get_num_threads()
+    if probe := _fixed.get() or _probes.get(num_threads):
+        return probe
+    if probe := _read(cache_file(num_threads)):
+        _probes[num_threads] = probe
+    return probe
 
 
-@lru_cache
-def _cached_probe(num_threads: int) -> CPUProbe:
-    file = cache_file(num_threads)
-    probe = _read(file)
-    if probe is None:
-        probe = measure()
-        if probe.is_steady:
-            with suppress(Exception):  # for example a read-only home folder: measured again in the next process
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_text(file, json.dumps(asdict(probe), indent=2) + "\n")
+def _measure_and_store(num_threads: int) -> CPUProbe:
+    probe = _probes[num_threads] = measure()
+    if probe.is_steady:
+        file = cache_file(num_threads)
+        with suppress(Exception):  # for example a read-only home folder: measured again in the next process
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(asdict(probe), indent=2) + "\n")
     return probe
 
 

@@ -59,6 +59,14 @@ def import_benchmark(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleT
     return import_module
 
 
+def test_int8_layers_have_errors_of_eight_bits(tmp_path: Path):
+    run("int8.py", "--tiny", "--rounds", "3", "--out", str(tmp_path / "int8.json"))
+    for row in read_report(tmp_path / "int8.json")["rows"]:
+        errors = {name: variant["error"] for name, variant in row["variants"].items()}
+        assert errors.pop("float32") == 0
+        assert all(0 < error < 0.02 for error in errors.values()), errors
+
+
 def test_tasks_and_bare_kernels_of_a_cpu_have_one_clock(import_benchmark):
     assert import_benchmark("cpu").cpu_clock is cpu_probe.cpu_clock
 
