@@ -1,7 +1,7 @@
 """Score a model's VAE on held-out clips: PSNR, and the judge's accuracy on reconstructions.
 
     python examples/vae_scores.py --num-clips 300
-    python examples/vae_scores.py --num-clips 12 --num-frames 17
+    python examples/vae_scores.py --num-clips 12 --num-frames 17 --height 96 --width 96 --grammar pair
 
 Each clip is encoded and decoded in chunks, each with its own norm statistics, and also decoded at once.
 """
@@ -28,10 +28,20 @@ def main() -> None:
     parser.add_argument("--model", default="toybox", help="a shipped model or a model folder")
     parser.add_argument("--num-clips", type=int, default=300)
     parser.add_argument("--num-frames", type=int, default=9, help="frames per clip, 4k+1; a chunk has at most 9")
+    parser.add_argument("--height", type=int, default=64)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--grammar", default="core", choices=("core", "full", "pair"))
     options = parser.parse_args()
 
     vae = load(options.model, device=torch.device("cpu"), dtype=torch.float32).vae
-    clips = ToyboxClips(num_clips=options.num_clips, first_seed=HELD_OUT_SEED, num_frames=options.num_frames)
+    clips = ToyboxClips(
+        options.num_clips,
+        HELD_OUT_SEED,
+        options.grammar,
+        num_frames=options.num_frames,
+        height=options.height,
+        width=options.width,
+    )
     psnrs, psnrs_at_once, verdicts = [], [], []
     for start in range(0, options.num_clips, 10):
         indices = range(start, min(start + 10, options.num_clips))

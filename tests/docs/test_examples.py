@@ -18,8 +18,8 @@ ARGUMENTS = {
     "seams.py": ["--num-prompts", "1", "--num-frames", "17", "--num-inference-steps", "2"],
     "signal_extremes.py": [],
     "stage_chain.py": ["--num-clips", "60", "--num-steps", "1", "1", "1", "--num-prompts", "6", "--start", "toybox"],
-    "toybox_page.py": ["--num-prompts", "2"],
-    "toybox_scores.py": ["--num-prompts", "2", "--steps", "2"],
+    "toybox_page.py": ["--num-prompts", "3", "--grammar", "mixed"],
+    "toybox_scores.py": ["--num-prompts", "2", "--num-inference-steps", "2", "--processes", "2"],
     "vae_scores.py": ["--num-clips", "10"],
     "vae_training.py": ["--num-steps", "1", "--long-steps", "1", "--num-clips", "1"],
 }
