@@ -1,6 +1,5 @@
 """`cogvideox train NAME [key=value ...]`: run a training recipe, or the settings of a file."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ import yaml
 from cogvideox import config
 from cogvideox.cli.common.arguments import Parser, nearest
 from cogvideox.errors import UserError
+from cogvideox.parallel.environment import rank, world_size
 
 if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
     from cogvideox.pretrained.model_spec import ModelSpec
@@ -102,7 +102,7 @@ def train(
     settings = with_data(resolve_settings(recipe, overrides or {}, config_file), data)
     if policy is not None:
         settings = with_policy(settings, policy)
-    first = os.environ.get("RANK", "0") == "0"
+    first = rank() == 0
     if dry_run:
         if first:
             _dry_run(with_precision(settings))
@@ -300,7 +300,7 @@ def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware 
     Raises:
         UserError: the settings do not support this number of processes, or need a package that is missing.
     """
-    from cogvideox.device import choose_device
+    from cogvideox.parallel.mesh import choose_process_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.diffusion.config import DiffusionTraining
@@ -308,10 +308,10 @@ def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware 
     from cogvideox.training.resource_estimate import estimate
 
     try:
-        machine = detect_hardware(choose_device(settings.run.device), settings.run.precision)
+        machine = detect_hardware(choose_process_device(settings.run.device), settings.run.precision)
     except UserError:  # the device is not available on this machine
         machine = None
-    num_ranks = max(int(os.environ.get("WORLD_SIZE", "1")), getattr(settings, "sequence", 1))
+    num_ranks = max(world_size(), getattr(settings, "sequence", 1))
     if isinstance(settings, CaptionerTraining | SummarizerTraining):
         from cogvideox.training.captioner.resource_estimate import estimate_captioning
 

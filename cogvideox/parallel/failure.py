@@ -9,12 +9,10 @@ _TIMEOUT = timedelta(seconds=5)
 
 
 def claim_report() -> bool:
-    """Return whether this process reports its error: it is the first rank that fails, or the only process.
+    """Return whether this process, one of several, reports its error: it is the first rank that fails.
 
     Without the store of `torchrun`, every rank reports its error.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True
     try:
         return _store().add(_key(), 1) == 1
     except (RuntimeError, KeyError, ValueError):  # there is no store, or it has been closed
@@ -26,8 +24,6 @@ def is_reported() -> bool:
 
     A rank closes its connections before it reports, which may be the cause of this rank's error.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return False
     try:
         _store().wait([_key()], _TIMEOUT)
     except (RuntimeError, KeyError, ValueError):

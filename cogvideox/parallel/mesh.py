@@ -16,7 +16,9 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from cogvideox.device import choose_device
 from cogvideox.errors import UserError
+from cogvideox.parallel import environment
 
 T = TypeVar("T")
 
@@ -106,11 +108,6 @@ class Ranks:
         return values
 
 
-def world_size() -> int:
-    """Return the number of processes started by `torchrun`; 1 without `torchrun`."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
     """Initialize `torch.distributed` and shut it down at the end.
@@ -129,9 +126,10 @@ def init_ranks(*, sequence: int = 1, device: str = "auto") -> Iterator[Ranks]:
             f"{' and '.join(missing)} are not set: start several processes with "
             "`torchrun --standalone --nproc-per-node 2 -m cogvideox ...`"
         )
-    world = world_size()
+    environment.rank(), environment.local_rank()  # checked before torch reads them
+    world = environment.world_size()
     check_divides(world, sequence)
-    torch_device = choose_rank_device(device)
+    torch_device = _rank_device(device)
     if torch_device.type == "cuda":
         torch.cuda.set_device(torch_device)
     dist.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
@@ -171,13 +169,18 @@ def check_divides(world: int, sequence: int) -> None:
         raise UserError(f"sequence={sequence} must divide the number of processes, {world}; valid values: {valid}")
 
 
-def choose_rank_device(device: str) -> torch.device:
-    """Return the device of this process, one of several: see `init_ranks`.
+def choose_process_device(device: str) -> torch.device:
+    """Return the device of this process, the only one (`choose_device`) or one of several (`init_ranks`).
 
     Raises:
-        UserError: there are too few GPUs, or the device is not supported with several processes.
+        UserError: the device is not available; with several processes, there are too few GPUs, or the device is not
+            supported.
     """
-    local_rank, num_local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _rank_device(device) if environment.world_size() > 1 else choose_device(device)
+
+
+def _rank_device(device: str) -> torch.device:
+    num_local = environment.local_world_size()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "cpu" or (device == "auto" and num_gpus < num_local):
         return torch.device("cpu")
@@ -185,4 +188,4 @@ def choose_rank_device(device: str) -> torch.device:
         raise UserError(f"device={device!r} is not supported with several processes; use auto, cpu or cuda")
     if num_gpus < num_local:
         raise UserError(f"{num_local} processes on this machine need {num_local} GPUs, but it has {num_gpus}")
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", environment.local_rank())

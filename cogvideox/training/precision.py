@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import torch
 
 from cogvideox import config
-from cogvideox.device import choose_device
 from cogvideox.errors import UserError
 from cogvideox.hardware.cpu_probe import cpu_probe
-from cogvideox.parallel.mesh import choose_rank_device, world_size
+from cogvideox.parallel.environment import world_size
+from cogvideox.parallel.mesh import choose_process_device
 
 Settings = TypeVar("Settings")
 
@@ -39,7 +39,7 @@ def with_precision(settings: Settings, out: str | Path | None = None, *, resume:
 
 def choose_precision(device_name: str) -> str:
     """Return the faster precision on a device. With several processes on CPUs it is float32, equally on all ranks."""
-    device = choose_rank_device(device_name) if world_size() > 1 else choose_device(device_name)
+    device = choose_process_device(device_name)
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device.type != "cpu" or world_size() > 1:

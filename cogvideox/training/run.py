@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from cogvideox.dataset.prefetch import prefetch
 from cogvideox.device import choose_device, deterministic_algorithms
 from cogvideox.parallel import mesh
+from cogvideox.parallel.environment import world_size
 from cogvideox.parallel.mesh import Ranks
 from cogvideox.training.checkpoint import Stateful, restore_run
 from cogvideox.training.config import due
@@ -164,7 +165,7 @@ def training_run(
         if settings.run.deterministic:
             stack.enter_context(deterministic_algorithms())
         ranks = None
-        if mesh.world_size() > 1:
+        if world_size() > 1:
             ranks = stack.enter_context(mesh.init_ranks(sequence=sequence, device=settings.run.device))
         run = TrainingRun(settings, Path(out), resume=resume, preemption=preemption, ranks=ranks, stack=stack)
         run.on_rank_zero(lambda: stack.enter_context(run_lock(out)))

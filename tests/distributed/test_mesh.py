@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from cogvideox.diffusion.timesteps import explicit_uniform
 from cogvideox.errors import UserError
-from cogvideox.parallel import mesh
+from cogvideox.parallel import environment, mesh
 from cogvideox.parallel.mesh import Ranks
 from tests.distributed.spawn import on_ranks
 
@@ -72,7 +72,7 @@ def test_sequence_must_divide_the_world_size():
 
 def test_init_without_torchrun_is_rejected(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert mesh.world_size() == 1
+    assert environment.world_size() == 1
     with pytest.raises(UserError, match="torchrun"), mesh.init_ranks():
         pass
 

@@ -1,6 +1,5 @@
 """`cogvideox generate "PROMPT"`: generate videos, each with a JSON sidecar that reproduces it."""
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from cogvideox.cli.generate.options import Arguments, parse
 from cogvideox.errors import UserError
 from cogvideox.formatting import abbreviate
 from cogvideox.generation.request.input_sources import checked_path
+from cogvideox.parallel.environment import world_size
 
 if TYPE_CHECKING:
     from cogvideox.generation.pipeline import CogVideoX
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run(arguments: list[str]) -> None:
     """Validate the arguments, then load the model and generate."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         _run_on_ranks(arguments)
         return
     parsed = parse(arguments)

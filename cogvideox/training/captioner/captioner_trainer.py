@@ -14,7 +14,7 @@ from cogvideox.curation.captions.video_captioner.model import VideoCaptioner
 from cogvideox.curation.captions.video_captioner.model_folder import save_captioner
 from cogvideox.curation.captions.video_captioner.vision import prepare_frames
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.toybox.judge.judge import fact_accuracies
 from cogvideox.training.captioner.captioner_data import (
     CaptionBatch,

@@ -19,7 +19,7 @@ from cogvideox.curation.captions.quality.checks import CheckConfig, remove_opene
 from cogvideox.curation.captions.video_captioner.model import IGNORED
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.toybox.captions.caption import parse_prompt
 from cogvideox.training.captioner.config import SummarizerTraining
 from cogvideox.training.captioner.language_model import merged, open_language_model, trained_weights

@@ -16,7 +16,7 @@ from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.input_sources import InputSource
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.geometry import latent_shape
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.pretrained.model_folder import load_tokenizer
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.transformer_cost import BatchShape

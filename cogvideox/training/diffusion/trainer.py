@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from cogvideox.dataset.packed_loader import PackedLoader, StepBatches
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import Ranks, world_size
+from cogvideox.parallel.environment import world_size
+from cogvideox.parallel.mesh import Ranks
 from cogvideox.parallel.parallelize import parallelize
 from cogvideox.parallel.ulysses import apply_ulysses
 from cogvideox.pretrained.components import load_network

@@ -11,7 +11,7 @@ import torch
 
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.pretrained.components import save_network
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics.tracker import StepWork

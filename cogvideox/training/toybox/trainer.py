@@ -25,7 +25,7 @@ from cogvideox.diffusion.objective import add_noise, loss_per_sample, training_t
 from cogvideox.diffusion.schedule import Schedule
 from cogvideox.errors import UserError
 from cogvideox.generation.pipeline import CogVideoX
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.pretrained import model_folder
 from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange

@@ -14,7 +14,7 @@ import torch
 from cogvideox.config import to_dict
 from cogvideox.dataset.prefetch import to_device
 from cogvideox.errors import UserError
-from cogvideox.parallel.mesh import world_size
+from cogvideox.parallel.environment import world_size
 from cogvideox.parallel.parallelize import average_gradients
 from cogvideox.pretrained.components import load_vae, save_vae
 from cogvideox.pretrained.model_spec import find_model, shipped_models
