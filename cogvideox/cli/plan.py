@@ -285,8 +285,8 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     from cogvideox.device import choose_device
     from cogvideox.pretrained.offload.hardware import detect_hardware
     from cogvideox.training.diffusion.recipes import FINE_TUNING
-    from cogvideox.training.fit import check_fit, suggest_changes
-    from cogvideox.training.resource_estimate import estimate, format_estimate
+    from cogvideox.training.resources.estimate import estimate, format_estimate
+    from cogvideox.training.resources.fit import check_fit, suggest_changes
 
     settings = training_settings(options.task, spec, overrides)
     if options.weights == "int8" and settings.lora is not None:
@@ -341,8 +341,8 @@ def fit_table() -> str:
 
 
 def _lora_cell(settings: "DiffusionTraining", machine: "Hardware") -> str:
-    from cogvideox.training.fit import check_fit
-    from cogvideox.training.resource_estimate import estimate
+    from cogvideox.training.resources.estimate import estimate
+    from cogvideox.training.resources.fit import check_fit
     from cogvideox.transformer.lora.config import BaseWeights
 
     assert settings.lora is not None

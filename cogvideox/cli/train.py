@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # recipes import numpy, which `--help` does not need
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.config import ToyboxTraining, VAETraining
     from cogvideox.training.diffusion.config import DiffusionTraining
-    from cogvideox.training.resource_estimate import ResourceEstimate
+    from cogvideox.training.resources.estimate import ResourceEstimate
     from cogvideox.training.text_encoder.config import TextEncoderTraining
 
     Settings = (
@@ -152,7 +152,7 @@ def _dry_run(settings: "Settings") -> None:
         SystemExit: it does not fit.
     """
     from cogvideox.training.diffusion.config import DiffusionTraining
-    from cogvideox.training.fit import check_fit, suggest_changes
+    from cogvideox.training.resources.fit import check_fit, suggest_changes
 
     spec = None
     if isinstance(settings, DiffusionTraining):
@@ -289,7 +289,7 @@ def resource_summary(settings: "Settings") -> list[str]:
 def _format_estimate(
     settings: "Settings", resources: "ResourceEstimate | None", machine: "Hardware | None", num_ranks: int
 ) -> list[str]:
-    from cogvideox.training.resource_estimate import format_estimate
+    from cogvideox.training.resources.estimate import format_estimate
 
     return format_estimate(resources, settings.run.num_steps, machine, num_ranks)
 
@@ -305,7 +305,7 @@ def _estimate(settings: "Settings") -> "tuple[ResourceEstimate | None, Hardware 
     from cogvideox.training.captioner.config import CaptionerTraining, SummarizerTraining
     from cogvideox.training.diffusion.config import DiffusionTraining
     from cogvideox.training.diffusion.trainer import check_processes
-    from cogvideox.training.resource_estimate import estimate
+    from cogvideox.training.resources.estimate import estimate
 
     try:
         machine = detect_hardware(choose_process_device(settings.run.device), settings.run.precision)

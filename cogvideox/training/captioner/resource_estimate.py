@@ -5,7 +5,7 @@ import torch
 from cogvideox.curation.captions.video_captioner.config import DecoderConfig
 from cogvideox.curation.captions.video_captioner.vision import SmallVisionEncoder
 from cogvideox.training.captioner.config import CaptionerTraining, LanguageLora, SummarizerTraining
-from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate
+from cogvideox.training.resources.estimate import FLOAT32, ResourceEstimate
 
 
 def estimate_captioning(settings: CaptionerTraining | SummarizerTraining) -> ResourceEstimate | None:

@@ -56,5 +56,5 @@ def test_the_estimate_names_the_device_of_the_ranks(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert main(["train", "toybox-pretrain-256", "--dry-run", "data=[]"]) == 0
+    assert main(["train", "toybox-lora", "--dry-run", "data=[]", "run.batch_size=2"]) == 0
     assert "on CPU" in capsys.readouterr().out

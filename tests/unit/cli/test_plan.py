@@ -14,9 +14,9 @@ from cogvideox.pretrained.model_spec import component_config, model_index, read_
 from cogvideox.pretrained.offload.hardware import UNKNOWN_CPU, Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.pretrained.presets import OFFICIAL_MODELS, preset_profile, preset_spec
-from cogvideox.training.fit import check_fit, suggest_changes
 from cogvideox.training.recipes import RECIPES
-from cogvideox.training.resource_estimate import ResourceEstimate, clip_tokens, estimate
+from cogvideox.training.resources.estimate import ResourceEstimate, clip_tokens, estimate
+from cogvideox.training.resources.fit import check_fit, suggest_changes
 from tests import tiny
 
 

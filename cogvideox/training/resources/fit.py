@@ -9,7 +9,7 @@ from cogvideox.geometry import FRAME_RATIO
 from cogvideox.pretrained.offload.hardware import Hardware
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.training.diffusion.config import DiffusionTraining
-from cogvideox.training.resource_estimate import FLOAT32, ResourceEstimate, clip_tokens, estimate
+from cogvideox.training.resources.estimate import FLOAT32, ResourceEstimate, clip_tokens, estimate
 from cogvideox.transformer.lora.config import BaseWeights
 
 NUM_RANKS = (2, 4, 8)

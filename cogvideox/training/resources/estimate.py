@@ -1,19 +1,15 @@
 """Estimate the resources of a run before anything is loaded: tokens per step, parameters, memory, time.
 
 The number of parameters is exact. Activation memory is the size of the tensors that autograd saves in a forward pass on
-the meta device. Everything else is arithmetic. Fragmentation and temporary buffers of kernels are not included.
+the meta device (`forward_cost`). Everything else is arithmetic. Fragmentation and temporary buffers of kernels are not
+included.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import INDEX, read_settings
@@ -31,18 +27,35 @@ from cogvideox.training.diffusion.quantized_base import BYTES_PER_WEIGHT
 from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
+from cogvideox.training.resources.forward_cost import (
+    ForwardCost,
+    transformer_activations,
+    transformer_forward,
+    vae_activations,
+)
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 from cogvideox.training.toybox.recipes import CHAIN
-from cogvideox.training.vae.trainer import reconstruct
-from cogvideox.transformer.attention import Heads, Keys, StreamLayout
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
 from cogvideox.transformer.presets import PRESETS
-from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.losses.discriminator import Discriminator
-from cogvideox.vae.model import CausalVAE
+
+_CPU_BANDWIDTH = 8.0e9
+"""Bytes per second that elementwise operations read and write on a CPU core with vector instructions."""
+
+_CPU_CALL_SECONDS = 10e-6
+"""Duration of an operation in PyTorch without its computation."""
+
+_CALLS_PER_FORWARD_CALL = 3
+"""Operations of a forward and a backward pass, for each operation of the forward pass."""
+
+_BYTES_PER_WRITTEN = 3 * _CALLS_PER_FORWARD_CALL
+"""Bytes read and written in both passes, for each byte that the forward pass writes: two operands, one result."""
+
+_BYTES_PER_TRAINED = 40
+"""Bytes read and written for each trained parameter by AdamW, gradient clipping and the EMA, all in float32."""
 
 FLOAT32 = 4
 """Bytes of an element of weights, gradients, EMA and optimizer state, which are float32 in mixed precision too."""
@@ -137,7 +150,7 @@ def _estimate_diffusion(
     all_weights, dtype = settings.lora is None, run.precision
     parameters = transformer_parameters(config)
     trained = parameters.total if all_weights else _lora_parameters(config, settings)
-    activations = _transformer_activations(config, row, dtype, settings.checkpointing, all_weights=all_weights)
+    activations = transformer_activations(config, row, dtype, settings.checkpointing, all_weights=all_weights)
     memory = _weight_bytes(trained, parameters.num_blocks * parameters.block_matrices, settings.optim)
     block = parameters.block_matrices + parameters.block_modulation
     memory["weights"] += 0 if all_weights else FLOAT32 * parameters.total
@@ -161,9 +174,9 @@ def _estimate_diffusion(
         shape = f"clips of at most {target.num_frames} frames and {target.max_area:,} pixels"
     rows = f"{run.batch_size:,} {'row' if run.batch_size == 1 else 'rows'} of {settings.row_tokens:,}"
     step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
-    return ResourceEstimate(
-        step, parameters.total, trained, memory, _step_seconds(machine, dtype, linear, attention, num_ranks)
-    )
+    forward = transformer_forward(config, row, dtype, all_weights=all_weights).times(run.batch_size)
+    seconds = _step_seconds(machine, dtype, linear, attention, forward, trained, num_ranks)
+    return ResourceEstimate(step, parameters.total, trained, memory, seconds)
 
 
 def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> ResourceEstimate:
@@ -178,11 +191,12 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
     memory["weights"] = FLOAT32 * (parameters.total + text_parameters)
     if run.precision != "float32":
         memory["weights"] += ITEMSIZE[run.precision] * trained
-    per_clip = _transformer_activations(config, [replace(batch, batch_size=1)], run.precision, "none")
-    memory["activations"] = run.batch_size * per_clip
+    per_clip = transformer_forward(config, [replace(batch, batch_size=1)], run.precision)
+    memory["activations"] = run.batch_size * per_clip.saved
     tokens = batch.tokens(config)
     step = f"{run.batch_size * tokens:,} tokens in {run.batch_size} clips of {tokens}"
-    seconds = _step_seconds(machine, run.precision, *step_flops(config, [batch]), 1)
+    forward = replace(per_clip, written=run.batch_size * per_clip.written)  # all clips at once
+    seconds = _step_seconds(machine, run.precision, *step_flops(config, [batch]), forward, trained)
     return ResourceEstimate(step, parameters.total + text_parameters, trained, memory, seconds)
 
 
@@ -194,7 +208,7 @@ def _estimate_text_encoder(settings: TextEncoderTraining, machine: Hardware | No
     memory = _weight_bytes(num_parameters, 0, settings.optim)
     tokens = run.batch_size * (2 * settings.text_length + 2)
     step = f"{tokens:,} tokens in {run.batch_size} documents"
-    seconds = _step_seconds(machine, run.precision, 6.0 * num_parameters * tokens / 2, 0.0, 1)
+    seconds = _step_seconds(machine, run.precision, 6.0 * num_parameters * tokens / 2, 0.0, None, num_parameters)
     return ResourceEstimate(step, num_parameters, num_parameters, memory, seconds)
 
 
@@ -213,7 +227,7 @@ def _estimate_vae(settings: VAETraining, machine: Hardware | None, num_ranks: in
         memory["weights"] += ITEMSIZE[run.precision] * parameters
     batch = max(1, run.batch_size * ranks_per_clip // num_ranks)
     shape = (clips.num_frames, clips.height, clips.width)
-    activations = batch * _vae_activations(settings, shape, discriminator)
+    activations = batch * vae_activations(settings, shape, discriminator)
     memory["activations"] = activations // ranks_per_clip
     latents = latent_shape(
         *shape, ratio=config.spatial_compression_ratio, frame_ratio=config.temporal_compression_ratio
@@ -296,92 +310,6 @@ def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, 
     }
 
 
-def _transformer_activations(
-    config: TransformerConfig, row: list[BatchShape], dtype: str, checkpointing: str, *, all_weights: bool = True
-) -> int:
-    """Return the bytes of saved activations of a row of clips, extrapolated from networks of one and two blocks."""
-    tokens = sum(clip.tokens(config) for clip in row)
-    one_block, two_blocks = (
-        _row_activations(replace(config, num_layers=k), tuple(row), dtype, all_weights) for k in (1, 2)
-    )
-    if checkpointing == "none":
-        return one_block + (config.num_layers - 1) * (two_blocks - one_block)
-    saved = stream = tokens * config.width * ITEMSIZE[dtype]
-    if checkpointing == "selective":  # also the attention output and its log-sum-exp
-        saved += stream + tokens * config.num_attention_heads * FLOAT32
-    return one_block + config.num_layers * saved  # `one_block`: the block that is being recomputed
-
-
-@lru_cache(maxsize=64)
-def _row_activations(config: TransformerConfig, row: tuple[BatchShape, ...], dtype: str, all_weights: bool) -> int:
-    network = build_network(config)
-    assert isinstance(network, Transformer)
-    network.to(getattr(torch, dtype)).requires_grad_(all_weights)
-    for block in network.blocks if not all_weights else ():
-        for name, weight in block.named_parameters():
-            # A LoRA saves the same input as a trained matrix.
-            weight.requires_grad_("attention." in name and weight.ndim == 2)
-    empty = partial(torch.empty, device="meta", dtype=getattr(torch, dtype))
-    latents = [empty(config.in_channels, clip.frames, clip.height, clip.width) for clip in row]
-    text = empty(len(row), row[0].text_length, config.text_embed_dim)
-    times = torch.empty(len(row), device="meta")
-    with _saved_tensors(network) as saved:
-        out = network.forward_packed(latents, text, times, ofs=config.ofs, attend=_fused_attention)
-    return saved() + sum(tensor.nbytes for tensor in out)
-
-
-def _vae_activations(settings: VAETraining, shape: tuple[int, int, int], discriminator: Discriminator | None) -> int:
-    """Return the bytes of saved activations of one clip."""
-    vae, dtype = build_network(settings.model), getattr(torch, settings.run.precision)
-    assert isinstance(vae, CausalVAE)
-    vae.to(dtype)
-    empty = partial(torch.empty, device="meta", dtype=dtype)
-    model = settings.model
-    latents = latent_shape(*shape, ratio=model.spatial_compression_ratio, frame_ratio=model.temporal_compression_ratio)
-    conv_cache = (ConvCache, ConvCache) if settings.whole_clips else ()
-    with _saved_tensors(vae) as saved:
-        output, _, _ = reconstruct(
-            vae, empty(1, 3, *shape), empty(1, settings.model.latent_channels, *latents), *conv_cache
-        )
-    total = saved()
-    if discriminator is not None:
-        discriminator.to(dtype)
-        with _saved_tensors(discriminator) as saved:
-            discriminator(output)
-        total += saved()
-    return total
-
-
-@contextmanager
-def _saved_tensors(network: nn.Module) -> Iterator[Callable[[], int]]:
-    """Yield a function that returns the number of bytes that autograd has saved in the block.
-
-    Views of the same storage count once. Weights are not counted.
-    """
-    weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
-    saved: dict[int, Tensor] = {}
-
-    def save(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with saved_tensors_hooks(save, lambda tensor: tensor):
-        yield lambda: sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
-
-
-def _fused_attention(q: Heads, k: Keys, v: Keys, layout: StreamLayout) -> Heads:
-    """Attention that saves the same tensors as fused kernels: inputs and output, but no scores."""
-    return _FusedAttention.apply(q, k, v)
-
-
-class _FusedAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = v.new_empty(q.shape)
-        ctx.save_for_backward(q, k, v, out)
-        return out
-
-
 def _has_rates(machine: Hardware | None, precision: str) -> bool:
     """Return whether the machine's compute rates are known: measured for a CPU in this precision, listed for GPUs."""
     if machine is None:
@@ -390,8 +318,27 @@ def _has_rates(machine: Hardware | None, precision: str) -> bool:
 
 
 def _step_seconds(
-    machine: Hardware | None, precision: str, linear: float, attention: float, num_ranks: int
+    machine: Hardware | None,
+    precision: str,
+    linear: float,
+    attention: float,
+    forward: ForwardCost | None,
+    trained: int,
+    num_ranks: int = 1,
 ) -> float | None:
+    """Return the duration of a step; None if the speed of the device is unknown.
+
+    Args:
+        linear: FLOPs of all matrix products outside of attention.
+        attention: FLOPs of attention.
+        forward: forward passes of a step; None if unknown.
+        trained: number of trainable parameters.
+    """
     if machine is None or not _has_rates(machine, precision):
         return None
-    return (linear / machine.rates.linear + attention / machine.rates.attention) / num_ranks
+    seconds = linear / machine.rates.linear + attention / machine.rates.attention
+    if machine.device_type == "cpu":  # a GPU computes while the CPU starts the next operations
+        forward = forward or ForwardCost(0, 0, 0)
+        seconds += (_BYTES_PER_WRITTEN * forward.written + _BYTES_PER_TRAINED * trained) / _CPU_BANDWIDTH
+        seconds += _CALLS_PER_FORWARD_CALL * forward.calls * _CPU_CALL_SECONDS
+    return seconds / num_ranks

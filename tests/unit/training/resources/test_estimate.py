@@ -1,5 +1,6 @@
 """Resource estimates agree with the run."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,15 +10,16 @@ from torch.autograd.graph import saved_tensors_hooks
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import DataSource
-from cogvideox.hardware.gpus import UNKNOWN_GPU
+from cogvideox.hardware.gpus import UNKNOWN_GPU, Rates
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
 from cogvideox.training.diffusion.trainer import build_transformer
-from cogvideox.training.fit import check_fit, suggest_changes
 from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
-from cogvideox.training.resource_estimate import _transformer_activations, estimate, format_estimate
+from cogvideox.training.resources.estimate import estimate, format_estimate
+from cogvideox.training.resources.fit import check_fit, suggest_changes
+from cogvideox.training.resources.forward_cost import _row_forward, transformer_activations, transformer_forward
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.model import Transformer
@@ -46,10 +48,27 @@ def test_activation_bytes_of_a_packed_row():
     row, model = [BatchShape(1, 3, 4, 6, 12), BatchShape(1, 3, 4, 6, 12)], Transformer(config)
     latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
     measured = saved_bytes(model, lambda: model.forward_packed(latents, text, torch.tensor([5.0, 500.0])))
-    expected = {mode: _transformer_activations(config, row, "float32", mode) for mode in ("none", "selective", "full")}
+    expected = {mode: transformer_activations(config, row, "float32", mode) for mode in ("none", "selective", "full")}
     assert expected["none"] == pytest.approx(measured, rel=0.15)
     assert expected["full"] < expected["selective"] < 0.6 * expected["none"]
-    assert _transformer_activations(config, row, "float32", "none", all_weights=False) < expected["none"]
+    assert transformer_activations(config, row, "float32", "none", all_weights=False) < expected["none"]
+
+
+def test_forward_cost_is_extrapolated_to_all_layers():
+    config, row = replace(tiny.transformer("5b"), num_layers=5), [BatchShape(1, 3, 4, 6, 12)] * 2
+    assert transformer_forward(config, row, "float32") == _row_forward(config, tuple(row), "float32", True)
+
+
+def test_on_a_cpu_a_step_also_takes_the_time_of_small_operations():
+    """With infinitely fast matrix products, the time of elementwise operations and of calls remains, and it grows with
+    the number of rows. A GPU has no such overhead."""
+    rates = Rates(math.inf, math.inf, math.inf, 1.0)
+    settings = RECIPES["toybox-sft"]()
+    larger = replace(settings, run=replace(settings.run, batch_size=2))
+    cpu, gpu = (Hardware(kind, kind, 0, 0, "float32", rates) for kind in ("cpu", "cuda"))
+    seconds, doubled = (estimate(run, cpu).seconds for run in (settings, larger))
+    assert 0.02 < seconds < 0.5 and seconds < doubled < 2 * seconds
+    assert estimate(settings, replace(gpu, rates=replace(rates, peak=1.0))).seconds == 0
 
 
 @pytest.mark.parametrize("whole_clips", [False, True])

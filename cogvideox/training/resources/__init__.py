@@ -1,0 +1,1 @@
+"""Estimated resources of training runs, and whether a run fits in memory."""
