@@ -92,8 +92,8 @@ def save(obj: Any, path: str | Path) -> None:
 def override(obj: T, changes: Mapping[str, Any]) -> T:
     """Return a copy of a dataclass with changed values, by dotted name: `{"optim.lr": "3e-4"}`.
 
-    Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"`, `"0.9,0.95"`. Validation runs once,
-    after all changes.
+    Strings are parsed according to the field's type: `"3e-4"`, `"true"`, `"none"` (also of an empty list),
+    `"0.9,0.95"`. Validation runs once, after all changes.
 
     Raises:
         UserError: see `from_dict`.
@@ -225,6 +225,8 @@ def _parse(string: str, kind: Any) -> Any:
             return None
         members = [member for member in arguments if member is not NoneType]
         return _parse(string, members[0] if len(members) == 1 else Any)
+    if string.lower() == "none" and (origin is list or (origin is tuple and arguments[1:] == (...,))):
+        return []
     if kind in (str, Path) or (origin is Literal and string in arguments):
         return string
     try:

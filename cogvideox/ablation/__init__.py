@@ -1,1 +1,1 @@
-"""The paper's ablations in small: arms as training configs, plans that fit a time budget, paired scores, a report."""
+"""The paper's ablations at small scale: arms as training configs, plans that fit a time budget, scores, a report."""

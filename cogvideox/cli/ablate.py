@@ -1,4 +1,4 @@
-"""`cogvideox ablate NAME`: repeat an ablation of the paper in small, with a report."""
+"""`cogvideox ablate NAME`: repeat an ablation of the paper at small scale, with a report."""
 
 import math
 import re
@@ -152,8 +152,8 @@ def parser() -> Parser:
     p = Parser(
         "ablate",
         "NAME",
-        "Repeat an ablation of the paper in small: train every arm with several seeds, score the results, and write "
-        "report.md with paired intervals beside the paper's findings. An interrupted ablation continues.",
+        "Repeat an ablation of the paper at small scale: train every arm with several seeds, score the results, and "
+        "write report.md with paired intervals beside the paper's findings. An interrupted ablation continues.",
     )
     p.add_argument("name", nargs="?", metavar="NAME", help="ablation to run; see --list")
     p.add_argument("--list", action="store_true", help="list the ablations and their arms, and exit")

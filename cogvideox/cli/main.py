@@ -29,7 +29,7 @@ COMMANDS = {
     "annotate": "serve a page on which people label clips, and learn from their answers",
     "encode": "encode videos and captions as latents and embeddings, for training",
     "train": "train a VAE or a transformer with a recipe",
-    "ablate": "repeat an ablation of the paper in small, with a report",
+    "ablate": "repeat an ablation of the paper at small scale, with a report",
     "plot": "plot the metrics of training runs",
     "convert": "convert weights: SAT, diffusers, single files",
     "inspect": "identify a file or folder of weights and check it",

@@ -149,6 +149,7 @@ def test_yaml_accepts_common_float_formats(tmp_path, literal):
         ("device", "cuda", Run(1, "x", device="cuda")),
         ("styles", "a,b", Run(1, "x", styles=("a", "b"))),
         ("styles", "", Run(1, "x", styles=())),
+        ("styles", "none", Run(1, "x", styles=())),
         ("folder", "here", Run(1, "x", folder=Path("here"))),
         ("notes", "{a: 1}", Run(1, "x", notes={"a": 1.0})),
         ("seed", "5", Run(1, "x", seed=5)),

@@ -55,7 +55,7 @@ class TensorBoard:
         from cogvideox.video.io import read_image
 
         image = read_image(sheet)
-        self.writer.add_image("samples", image, step, dataformats="HWC")
+        self.writer.add_image("samples/sheet", image, step, dataformats="HWC")
         gif = Summary.Image(encoded_image_string=_as_gif(video))
         file_writer = self.writer.file_writer
         assert file_writer is not None
@@ -101,7 +101,7 @@ class WandB:
         self.run.log(dict(values), step=step)
 
     def log_samples(self, step: int, sheet: Path, video: Path) -> None:
-        media = {"samples": self.wandb.Image(str(sheet)), "samples/video": self.wandb.Video(str(video), format="mp4")}
+        media = {"samples/sheet": self.wandb.Image(str(sheet)), "samples/video": self.wandb.Video(str(video), format="mp4")}
         self.run.log(media, step=step)
 
     def close(self, *, failed: bool) -> None:
@@ -133,7 +133,7 @@ class Trackio:
         self.run.log(dict(values), step=step)
 
     def log_samples(self, step: int, sheet: Path, video: Path) -> None:
-        media = {"samples": self.trackio.Image(str(sheet)), "samples/video": self.trackio.Video(str(video))}
+        media = {"samples/sheet": self.trackio.Image(str(sheet)), "samples/video": self.trackio.Video(str(video))}
         self.run.log(media, step=step)
 
     def close(self, *, failed: bool) -> None:

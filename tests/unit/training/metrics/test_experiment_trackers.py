@@ -66,7 +66,7 @@ def test_tensorboard_has_settings_metrics_and_samples_and_replaces_repeated_step
 
     events = read_events(tmp_path)
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 2), (3, 30), (4, 40)]
-    assert set(events.Tags()["images"]) == {"samples", "samples/video"}
+    assert set(events.Tags()["images"]) == {"samples/sheet", "samples/video"}
     assert events.Images("samples/video")[0].encoded_image_string.startswith(b"GIF89a")
     assert "| optim.lr | 0.01 |" in events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0].decode()
 
@@ -100,7 +100,7 @@ def test_each_trainer_logs_to_all_trackers_and_a_resumed_run_continues_them(tmp_
     assert not [process for process in psutil.process_iter(["cmdline"]) if is_service_of(process, pids)]
 
     assert [event.step for event in read_events(out).Scalars("loss")] == [1, 2, 3]
-    assert {"samples", "samples/video"} <= set(read_events(out).Tags()["images"])
+    assert {"samples/sheet", "samples/video"} <= set(read_events(out).Tags()["images"])
     run_name = (out / "tracker_run.txt").read_text().strip()
     if "wandb" in names:
         check_wandb(out, run_name)
