@@ -101,8 +101,8 @@ class WandB:
         self.run.log(dict(values), step=step)
 
     def log_samples(self, step: int, sheet: Path, video: Path) -> None:
-        media = {"samples/sheet": self.wandb.Image(str(sheet)), "samples/video": self.wandb.Video(str(video), format="mp4")}
-        self.run.log(media, step=step)
+        clip = self.wandb.Video(str(video), format="mp4")
+        self.run.log({"samples/sheet": self.wandb.Image(str(sheet)), "samples/video": clip}, step=step)
 
     def close(self, *, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
