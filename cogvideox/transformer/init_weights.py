@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cogvideox.transformer.model import Transformer
 
@@ -35,6 +36,31 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
     if model.config.use_learned_positional_embeddings:
         nn.init.zeros_(model.learned_positions)
+
+
+@torch.no_grad()
+def whiten_text_projection(
+    model: Transformer, embeddings: Float[Tensor, "n d"], generator: torch.Generator, *, shrinkage: float = 0.005
+) -> None:
+    """Initialize the text projection so that its outputs have mean 0 and variance 1 in every direction of the embeddings.
+
+    A text encoder trained by span corruption embeds words that occur in the same contexts, such as "large" and "small",
+    almost equally. With random weights, the transformer learns such words late or never.
+
+    Args:
+        embeddings: embeddings of tokens of captions, padding included.
+        shrinkage: added to the variance of each direction, as a fraction of the mean variance. Directions with less
+            variance are noise.
+    """
+    embeddings = embeddings.double()
+    mean = embeddings.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov(embeddings.T))
+    variances = variances.clamp(min=0) + shrinkage * variances.mean()
+    # Orthonormal columns, or rows if the model is narrower than the embeddings.
+    rotation = nn.init.orthogonal_(torch.empty(model.text_in.weight.shape, dtype=torch.float64), generator=generator)
+    weight = rotation @ (directions / variances.sqrt()).T
+    model.text_in.weight.copy_(weight)
+    model.text_in.bias.copy_(-weight @ mean)
 
 
 @torch.no_grad()

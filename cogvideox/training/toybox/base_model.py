@@ -1,8 +1,11 @@
-"""Base model of the shipped model's training: a trained VAE and text encoder, and a transformer with initial
-weights."""
+"""Base model of the shipped model's training: a trained VAE and text encoder, and a transformer with initial weights,
+whose text projection is whitened."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from cogvideox.diffusion.config import ScheduleConfig
 from cogvideox.diffusion.schedule import Schedule
@@ -12,10 +15,15 @@ from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.model_spec import read_json
 from cogvideox.text.config import T5Config
 from cogvideox.text.tokenizer import Tokenizer
+from cogvideox.toybox.captions.caption import STYLES, caption_scene
+from cogvideox.toybox.scenes.sampler import sample_scene
 from cogvideox.training.rng import torch_generator
 from cogvideox.transformer.config import TransformerConfig
-from cogvideox.transformer.init_weights import init_weights
+from cogvideox.transformer.init_weights import init_weights, whiten_text_projection
 from cogvideox.transformer.model import Transformer
+
+NUM_CAPTIONS = 500
+"""Number of captions for the statistics of text embeddings."""
 
 
 def write_base_model(
@@ -41,8 +49,12 @@ def write_base_model(
     trained_vae = load_vae(vae)
     text_folder = Path(text_encoder)
     config = T5Config.from_transformers(read_json(text_folder / "text_encoder/config.json"))
-    model = Transformer(transformer)
-    init_weights(model, torch_generator("weights", 0))
+    encoder, tokenizer = load_network(text_folder, config), Tokenizer.from_folder(text_folder / "tokenizer")
+    model, generator = Transformer(transformer), torch_generator("weights", 0)
+    init_weights(model, generator)
+    with torch.no_grad():
+        embeddings = encoder(tokenizer.encode(list(_captions()), transformer.max_text_seq_length))
+    whiten_text_projection(model, embeddings.flatten(0, 1), generator)
     frames = transformer.sample_frames
     height, width = (
         side * trained_vae.config.spatial_compression_ratio
@@ -69,9 +81,17 @@ def write_base_model(
     loaded = model_folder.LoadedModel(
         transformer=model,
         vae=trained_vae,
-        text_encoder=load_network(text_folder, config),
-        tokenizer=Tokenizer.from_folder(text_folder / "tokenizer"),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
         schedule=Schedule(**asdict(schedule)),
         settings=settings,
     )
     return model_folder.save(loaded, out)
+
+
+def _captions() -> Iterator[str]:
+    """Yield captions of training scenes in all styles."""
+    styles = (*STYLES, "free")
+    for seed in range(NUM_CAPTIONS):
+        scene = sample_scene(seed, "pair", split="training")
+        yield caption_scene(scene, styles[seed % len(styles)], seed)

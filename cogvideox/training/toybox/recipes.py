@@ -78,7 +78,6 @@ def toybox_pretrain_low() -> DiffusionTraining:
     clips = _clips(num_clips=6_144, height=64, width=64)
     return DiffusionTraining(
         model=BASE,
-        transformer=toybox_transformer(),
         row_tokens=880,
         optim=OptimSettings(name="muon", lr=3e-3, warmup_steps=200, final_lr=0.1),
         run=RunSettings(num_steps=8_000, batch_size=4, log_interval=20, save_interval=200, validate_interval=500),
@@ -96,7 +95,6 @@ def toybox_pretrain_high() -> DiffusionTraining:
     return replace(
         low,
         model="runs/toybox-pretrain-low/model",
-        transformer=None,
         optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=50, final_lr=0.1),
         target=ClipFormat(fps=8.0, num_frames=17, height=96, width=96),
         toybox=(ToyboxSource(_images(), 0.25), ToyboxSource(low.toybox[1].clips, 0.15), ToyboxSource(clips, 0.6)),
