@@ -42,7 +42,7 @@ def init_weights(model: Transformer, generator: torch.Generator) -> None:
 def whiten_text_projection(
     model: Transformer, embeddings: Float[Tensor, "n d"], generator: torch.Generator, *, shrinkage: float = 0.005
 ) -> None:
-    """Initialize the text projection so that its outputs have mean 0 and variance 1 in every direction of the embeddings.
+    """Initialize the text projection so that its outputs have mean 0 and equal variances in all directions.
 
     A text encoder trained by span corruption embeds words that occur in the same contexts, such as "large" and "small",
     almost equally. With random weights, the transformer learns such words late or never.
