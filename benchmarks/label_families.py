@@ -107,8 +107,9 @@ def find_portraits(folder: Path, names: list[str]) -> list[tuple[Path, tuple[int
 def families(footage: Path) -> dict[str, Family]:
     """Return the families. `footage` holds the videos and photographs, see the docs of the benchmark.
 
-    "train", "wide" and "varied" are for training: "wide" has other footage and degradations, and recordings of people
-    who talk; "varied" has more footage, most of it by still cameras, more kinds of degradation, and test cards.
+    "train", "wide", "varied" and "broad" are for training. "wide" has other footage and degradations, and recordings
+    of people who talk; "varied" has more footage, most of it by still cameras, more kinds of degradation, and test
+    cards; "broad" has the footage of both, more stills and lectures, and titles over drawn scenes.
     "test" was looked at while the features were chosen; "fresh" was not, and shares no footage, photographs, fonts,
     colors or degradations with the others, except for shaking.
     """
@@ -208,6 +209,13 @@ def families(footage: Path) -> dict[str, Family]:
         kinds=(0.36, 0.25, 0.06, 0.24, 0.03, 0.03, 0.03),
         real=0.9,
     )
+    broad = replace(
+        varied,
+        videos=[*wide.videos, *varied.videos],
+        talking=wide.talking,
+        degrade="broad",
+        kinds=(0.24, 0.13, 0.2, 0.17, 0.14, 0.1, 0.02),
+    )
     fresh = replace(
         test,
         fonts=matplotlib_fonts("cmss10", "STIXGeneral", "STIXGeneralBol"),
@@ -228,4 +236,4 @@ def families(footage: Path) -> dict[str, Family]:
         talking=listed("face2.mp4", "face4.mp4"),
         degrade="fresh",
     )
-    return {"train": train, "wide": wide, "varied": varied, "test": test, "fresh": fresh}
+    return {"train": train, "wide": wide, "varied": varied, "broad": broad, "test": test, "fresh": fresh}

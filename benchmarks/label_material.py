@@ -129,7 +129,7 @@ class Material:
             return self.still_camera()
         draw, real = self.rng.random(), self.family.real
         if draw < real:
-            return self.moving_footage() if self.family.degrade == "varied" else self.footage()
+            return self.moving_footage() if self.family.degrade in ("varied", "broad") else self.footage()
         return self.toys() if draw < 1 - 0.375 * (1 - real) else self.parallax()
 
     def moving_footage(self) -> np.ndarray:
@@ -162,7 +162,7 @@ class Material:
     def head(self) -> tuple[np.ndarray, str]:
         """Return a talking person."""
         draw = self.rng.random()
-        if self.family.talking and draw < 0.3:
+        if self.family.talking and draw < (0.6 if self.family.degrade == "broad" else 0.3):
             return self.footage(self.pick(self.family.talking)), "recording"
         if self.family.portraits and draw < 0.7:
             self.real = True
@@ -187,7 +187,7 @@ class Material:
             ) * 2
             face = ((x - left) * scale, (y - top) * scale, side * scale / 2)
             return people.talking_photo(array, face, self.n, self.seed, self.fps), "photo"
-        if self.family.degrade in ("train", "wide", "varied") and draw > 0.92:
+        if self.family.degrade in ("train", "wide", "varied", "broad") and draw > 0.92:
             return scenes.talking_head(self.n, self.size, self.seed, self.fps), "drawn"
         return people.presenter(self.n, self.size, self.seed, self.fps, self.family.place), "drawn"
 

@@ -134,6 +134,8 @@ class Generator(Material):
         kinds = ["slide show", "zoomed still", "panned still", "freeze", "jumps", "stutter", "noisy still", "still"]
         if self.family.degrade == "varied":
             kinds = [*kinds, "flickering still", "test card", "test card"]
+        elif self.family.degrade == "broad":
+            kinds = [*kinds, *["flickering still", "nearly still", "test card"] * 3]
         kind = self.pick(kinds)
         truth: Truth = {"static": True, "editing": None}
         n = self.n
@@ -174,12 +176,29 @@ class Generator(Material):
             path = camera.shake(n, 0.002 * self.size[0], self.seed, self.fps, 1.0)
             clip = camera.film(still, path, self.size) * gains[:, None, None, None]
             clip = degradation.noise(clip.clip(0, 255).astype(np.uint8), 1.0, self.seed)
+        elif kind == "nearly still":
+            clip = self.nearly_still(still)
         elif kind == "test card":
             clip, large = draw_test_card(n, self.size, self.fps, self.font(), self.rng)
             truth |= {"text": True if large else None, "screenshot": None}
         else:
             clip = np.repeat(still[None], n, 0)
         return clip, truth, kind
+
+    def nearly_still(self, still: np.ndarray) -> np.ndarray:
+        """Return a still whose parts change a little, at random, every few frames, as between shots of a time lapse."""
+        height, width = self.size
+        clip = np.repeat(still[None].astype(np.float32), self.n, 0)
+        hold = int(self.rng.integers(1, 6))
+        for start in range(0, self.n, hold):
+            for _ in range(int(self.rng.integers(1, 4))):
+                y, x = (int(self.rng.integers(side)) for side in (height, width))
+                rows, columns = (max(4, int(self.rng.uniform(0.05, 0.3) * side)) for side in (height, width))
+                part = (slice(start, start + hold), slice(y, y + rows), slice(x, x + columns))
+                clip[part] *= self.rng.uniform(0.85, 1.15)
+            shift = np.round(self.rng.normal(size=2) * 0.6).astype(int)
+            clip[start : start + hold] = np.roll(clip[start : start + hold], tuple(shift), (1, 2))
+        return degradation.noise(clip.clip(0, 255).astype(np.uint8), float(self.rng.uniform(0.3, 1.5)), self.seed)
 
     def degraded(self, clip: np.ndarray) -> tuple[np.ndarray, str, int]:
         """Return a clip of low quality, how it was degraded, and the CRF of its encoding."""
@@ -248,6 +267,7 @@ class Generator(Material):
             "train": train | (hard if self.hard else {}),
             "wide": train | hard | wide,
             "varied": train | hard | wide | varied,
+            "broad": wide | varied,
             "test": test,
             "fresh": fresh,
         }
@@ -276,7 +296,10 @@ class Generator(Material):
         return clip, truth, "talking " + kind
 
     def text(self) -> tuple[np.ndarray, Truth, str]:
-        kind = self.pick(["slides", "credits", "card", "card over footage", "captions", "document"])
+        kinds = ["slides", "credits", "card", "card over footage", "captions", "document"]
+        if self.family.degrade == "broad":
+            kinds = [*kinds, *["drawn title"] * 3]
+        kind = self.pick(kinds)
         truth: Truth = {"text": True, "editing": True}
         scheme = self.pick(self.family.schemes)
         if kind == "slides":
@@ -293,6 +316,9 @@ class Generator(Material):
             truth |= {"static": True, "editing": None}
         elif kind == "card over footage":
             clip = pages.title_card(self.base(), self.seed, int(self.rng.integers(3, 5)), self.style(0.1, 0.15))
+        elif kind == "drawn title":
+            drawn = self.toys() if self.rng.random() < 0.6 else self.parallax()
+            clip = pages.title_card(drawn, self.seed, int(self.rng.integers(1, 3)), self.style(0.15, 0.26))
         elif kind == "captions":
             clip = pages.captions_over(self.base(), self.seed, self.style(0.1, 0.15), int(self.rng.integers(3, 5)))
         else:
@@ -350,7 +376,11 @@ class Generator(Material):
             visible = effect == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, min_crf))
             return self.finish(clip, {"low_quality": visible or None}, effect, max(crf, min_crf))
         clip, truth, kind = make()
-        if self.rng.random() < 0.1 and truth.get("static") is not True and truth.get("text") is not True:
+        if (
+            self.rng.random() < (0.25 if self.family.degrade == "broad" else 0.1)
+            and truth.get("static") is not True
+            and truth.get("text") is not True
+        ):
             clean = edits.resize(clip, self.size)
             clip, effect, min_crf = self.degraded(clean)
             visible = effect == "shake" or degrade.is_visible(clean, clip, self.fps, max(crf, min_crf))

@@ -33,8 +33,12 @@ CHUNKS: list[dict[str, int]] = [  # number of clips of each family, see `label_f
     {"wide": 130},
     {"fresh": 80},
     *[{"varied": 150}] * 2,
+    {"broad": 220},
 ]
-FIRST_SEEDS = {"train": 0, "test": 10**6, "wide": 2 * 10**6, "fresh": 3 * 10**6, "varied": 4 * 10**6}
+FIRST_SEEDS = {
+    "train": 0,
+    **{name: (n + 1) * 10**6 for n, name in enumerate(("test", "wide", "fresh", "varied", "broad"))},
+}
 FIRST_HARD = 4 * 150  # clips of the family "train" from here on are hard: see `Generator`
 SIGNALS = {
     **{
@@ -76,7 +80,8 @@ def main() -> None:
     if options.step == "render":
         render(options.footage, options.out, options.chunks, options.workers)
     elif options.step == "real":
-        recipe = replace(RECIPE, signals=SIGNALS | {"text": {}})
+        # Parts of at most 10 s, as the clips of a training set: a title fills a small part of a long file.
+        recipe = replace(RECIPE, split=replace(RECIPE.split, max_seconds=10.0), signals=SIGNALS | {"text": {}})
         curate(options.clips, options.out / "real", recipe, workers=options.workers)
     else:
         from label_evaluation import evaluate

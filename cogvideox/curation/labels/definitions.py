@@ -93,6 +93,7 @@ LABELS: dict[str, Label] = {
             "Does this video lack continuous motion, for example because it is a still, a slide show of stills, "
             "frozen, or jumps between unconnected pictures?",
             PaperResult(0.48, 0.04, 0.44, 0.04),
+            ("edits.", "faces.", "motion.", "screen.", "stillness.", "text."),
         ),
         Label(
             "low_quality",
