@@ -177,7 +177,7 @@ class Generator(Material):
             clip = camera.film(still, path, self.size) * gains[:, None, None, None]
             clip = degradation.noise(clip.clip(0, 255).astype(np.uint8), 1.0, self.seed)
         elif kind == "nearly still":
-            clip = self.nearly_still(still)
+            clip, truth["low_quality"] = self.nearly_still(still), None  # it may look shaken
         elif kind == "test card":
             clip, large = draw_test_card(n, self.size, self.fps, self.font(), self.rng)
             truth |= {"text": True if large else None, "screenshot": None}

@@ -103,7 +103,7 @@ LABELS: dict[str, Label] = {
             "Is the technical quality of this video poor, for example blurred, noisy, full of compression "
             "artifacts, badly exposed, or very shaky?",
             PaperResult(0.80, 0.02, 0.09, 0.09),
-            ("brisque.", "defects.", "picture.", "technical.", "motion.shake"),
+            ("brisque.", "defects.", "motion.", "picture.", "technical."),
         ),
         Label(
             "lecture",
