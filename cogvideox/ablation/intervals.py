@@ -3,7 +3,8 @@
 Both arms are measured with the same seeds on the same items, so each pair of seed and item has a difference. Seeds and
 items are crossed random effects: d[i, j] = mean + seed[i] + item[j] + rest[i, j]. The variance of the mean is estimated
 from the mean squares of the two-way layout, with the degrees of freedom of Satterthwaite (1946). With three seeds, a
-bootstrap over seeds would be far too narrow.
+bootstrap over seeds would be far too narrow. With one seed there is no interval, because the variance between seeds is
+unknown: an interval over items alone would exclude 0 for most pairs of arms that do not differ.
 """
 
 import math
@@ -20,7 +21,7 @@ class PairedDifference:
     """The mean of an arm minus that of another, over the same seeds and items.
 
     Attributes:
-        interval: 95 % interval; None if there is only one pair.
+        interval: 95 % interval; None with only one seed, or without values.
         num_seeds, num_items: numbers of seeds and of items; one item is a value of the whole run.
     """
 
@@ -58,7 +59,7 @@ def paired_difference(
     if pairs.size == 0:
         return PairedDifference(math.nan, None, num_seeds, num_items)
     mean = float(pairs.mean())
-    if pairs.size == 1:
+    if num_seeds == 1:
         return PairedDifference(mean, None, num_seeds, num_items)
     variance, freedom = _variance_of_mean(pairs)
     half = t_quantile((1 + LEVEL) / 2, freedom) * math.sqrt(variance)
@@ -68,7 +69,7 @@ def paired_difference(
 def _variance_of_mean(pairs: Float64[np.ndarray, "seeds items"]) -> tuple[float, float]:
     """Return the variance of the mean and its degrees of freedom."""
     seeds, items = pairs.shape
-    if 1 in (seeds, items):  # a single factor
+    if items == 1:
         return float(pairs.var(ddof=1)) / pairs.size, float(pairs.size - 1)
     mean, by_seed, by_item = pairs.mean(), pairs.mean(axis=1), pairs.mean(axis=0)
     of_seeds = items * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
