@@ -71,8 +71,8 @@ def loss() -> Ablation:
             Arm(gan, (vae(with_gan),), "the GAN loss starts after half of the steps"),
         ),
         findings=(
-            Finding("The perceptual term restores detail", "section 2.1", "detail", perceptual, base),
-            Finding("The GAN term restores detail", "section 2.1", "detail", gan, base),
+            Finding("The perceptual term restores detail", "section 2.1", "detail error", perceptual, base),
+            Finding("The GAN term restores detail", "section 2.1", "detail error", gan, base),
         ),
         evaluation=vae_evaluation(),
         limits=LIMITS + " The perceptual term compares random features, not LPIPS.",

@@ -5,7 +5,7 @@ Clips, noise, prompts and seeds of the samplers are the same for all arms and se
 Axes: `b` clips, `c` channels, `t` frames, `h w` latent positions or pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,8 @@ from cogvideox.video.transform import to_model
 NUM_SHEET_VIDEOS = 6
 """Videos of each run that are kept for the sample sheet."""
 BATCH_SIZE = 16
+MIN_DETAIL = 1e-3
+"""Lower limit of the detail of a picture without any, below that of noise of a gray level."""
 PROMPT_SEED = 0
 
 
@@ -78,6 +80,7 @@ def score_model(model: Path, evaluation: Evaluation, cache: Path, rule: Position
         pairs = list(generate(model, evaluation, videos, rule))
         measured = [measure(frames, prompt) for prompt, frames in pairs]
         columns = {metric: [each.get(metric, np.nan) for each in measured] for metric in measured[0]}
+        columns["brightness slope"] = brightness_slope(*(columns.pop(name) for name in ("brightness", "true brightness")))
         values |= _named(columns, name)
         if index == 0:
             shown = np.stack([frames for _, frames in pairs[:NUM_SHEET_VIDEOS]])
@@ -136,27 +139,53 @@ def generate(
 
 
 def measure(frames: UInt8[np.ndarray, "t h w 3"], target: ScenePrompt) -> dict[str, float]:
-    """Measure one video: facts that the prompt names, consistency, brightness, flicker, sharpness, toys, overlays."""
+    """Measure one video: facts that the prompt names, consistency, brightness, flicker, sharpness, toys, overlays.
+
+    A frozen video is consistent without effort. Therefore, `consistent motion`
+    is the consistency of a video with the right motion, and 0 for other videos. It and `motion` are measured for the
+    prompts with a moving toy.
+    """
     num_frames, height, width = frames.shape[:3]
     video = torch.from_numpy(frames)
-    pixels = to_model(video)[None]
     verdict = judge_clip(video, parse_prompt(target.prompt))
-    truth = render_scene(target.scene, num_frames=num_frames, height=height, width=width).numpy()
+    truth = render_scene(target.scene, num_frames=num_frames, height=height, width=width)
+    pixels, true_pixels = to_model(video[None]), to_model(truth[None])
     (reading,) = read_scenes(video[None])
     values = {
         "facts": float(np.mean(list(verdict.values()))),
         "all facts": float(all(verdict.values())),
-        "brightness": abs(float(frames.mean()) - 127.5),
-        "brightness error": abs(float(frames.mean()) - float(truth.mean())),
-        "sharpness": float(detail(pixels)[0]),
-        "toys": float(len(reading.toys)),
+        "brightness": float(pixels.mean()),
+        "true brightness": float(true_pixels.mean()),
+        "brightness error": 127.5 * abs(float(pixels.mean() - true_pixels.mean())),
+        "sharpness error": float(detail_error(pixels, true_pixels)[0]),
+        "toy count error": float(abs(reading.num_toys - len(target.scene.toys))),
         "overlay": float(has_overlay(frames)),
     }
     if num_frames > 1:
-        values["motion"] = float(verdict.get("motion", np.nan))
+        moves = target.scene.toy.motion != "still"
+        values["motion"] = float(verdict["motion"]) if moves and "motion" in verdict else np.nan
         values["consistency"] = temporal_consistency(video)
+        values["consistent motion"] = values["motion"] * values["consistency"]
         values["flicker"] = float(flicker(pixels)[0])
     return values
+
+
+def detail_error(
+    video: Float[Tensor, "b c t h w"], truth: Float[Tensor, "b c t h w"]
+) -> Float[Tensor, " b"]:
+    """Return the absolute logarithm of the ratio of both details: blur and noise increase it alike."""
+    return (detail(video).clamp_min(MIN_DETAIL) / detail(truth).clamp_min(MIN_DETAIL)).log().abs()
+
+
+def brightness_slope(brightness: Sequence[float], truth: Sequence[float]) -> list[float]:
+    """Return the contribution of each video to the slope of its brightness over the true one.
+
+    Their mean is the slope of the least-squares line: 1 if the range of brightness is that of the prompts' scenes, 0 if
+    brightness does not depend on the prompt. Videos that fail at random do not increase it.
+    """
+    x, y = np.asarray(truth, dtype=np.float64), np.asarray(brightness, dtype=np.float64)
+    x = x - x.mean()
+    return ((y - y.mean()) * x / max(float(np.mean(x**2)), 1e-12)).tolist()
 
 
 def _noise(shape: torch.Size, clip: int, t: int) -> Float[Tensor, "c t h w"]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from cogvideox.ablation.arm import Evaluation
-from cogvideox.ablation.scores.diffusion_scores import NUM_SHEET_VIDEOS, Scores
+from cogvideox.ablation.scores.diffusion_scores import NUM_SHEET_VIDEOS, Scores, detail_error
 from cogvideox.dataset.latents.toybox_latents import render_clips
-from cogvideox.evaluation.reconstruction.metrics import detail, flicker, psnr
+from cogvideox.evaluation.reconstruction.metrics import flicker, psnr
 from cogvideox.evaluation.reconstruction.structural_similarity import WINDOW, ssim
 from cogvideox.pretrained.components import load_vae
 from cogvideox.video.transform import to_frames
@@ -29,7 +29,7 @@ def score_vae(folder: Path, evaluation: Evaluation) -> Scores:
         for start in range(0, clips.num_clips, BATCH_SIZE):
             video = render_clips(clips, range(start, min(start + BATCH_SIZE, clips.num_clips)))
             output = vae.decode(vae.encode(video).mean)
-            columns = {"psnr": psnr(output, video), "detail": detail(output) / detail(video)}
+            columns = {"psnr": psnr(output, video), "detail error": detail_error(output, video)}
             if min(video.shape[-2:]) >= WINDOW:
                 columns["ssim"] = ssim(output, video)
             if video.shape[2] > 1:

@@ -51,11 +51,13 @@ class SceneReading:
 
     Attributes:
         facts: count, background, pattern, camera, light.
-        toys: color, shape, size and motion of each toy, in no particular order.
+        toys: color, shape, size and motion of each toy, in no particular order; at most as many as a scene can have.
+        num_toys: number of all toys.
     """
 
     facts: ObservedFacts
     toys: tuple[ObservedFacts, ...]
+    num_toys: int
 
 
 def read_scenes(videos: UInt8[Tensor, "b t h w 3"]) -> list[SceneReading]:
@@ -80,7 +82,8 @@ def _read_scene(scene: SceneFacts, tracks: list[Track], background: str) -> Scen
         "camera": scene.camera,
         "light": scene.light,
     }
-    return SceneReading(facts, tuple(_read_toy(track, scene, background) for track in tracks[: len(COUNTS)]))
+    toys = tuple(_read_toy(track, scene, background) for track in tracks[: len(COUNTS)])
+    return SceneReading(facts, toys, len(tracks))
 
 
 def _read_toy(track: Track, scene: SceneFacts, background: str) -> ObservedFacts:
