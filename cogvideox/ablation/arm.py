@@ -4,7 +4,7 @@ An arm is one or more stages of training, each a complete config with its nomina
 steps of all arms by one factor (`scaled`), so arms with nominally equal compute keep it equal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +16,14 @@ from cogvideox.training.config import RunSettings, VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
 
 Settings = DiffusionTraining | VAETraining
-Equal = Literal["parameters", "tokens", "compute", "steps"]
-"""What all arms have in common: parameters; tokens of a step; FLOPs of the whole training; optimizer steps."""
+Equal = Literal["parameters", "tokens", "row budget", "compute", "steps"]
+"""What all arms have in common: parameters; tokens of a step; tokens that the rows of a step can hold; FLOPs of the
+whole training; optimizer steps."""
 
 PREVIOUS = "previous"
 """In a stage's `model` or `init_from`: the result of the stage before it."""
 DATA = "data"
-"""First part of the path of a latent store that `Ablation.prepare` writes in the output folder."""
+"""First part of the path of a latent store that is written in the output folder (`Ablation.data`)."""
 
 NUM_CHECKPOINTS = 10
 """Checkpoints of a stage. An interrupted run repeats at most this fraction of its steps."""
@@ -98,6 +99,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class OverlayClips:
+    """Clips of 9 frames of which some have an overlay, in a latent store (`scores.degraded_clips`)."""
+
+    num_clips: int
+    side: int
+    overlay_probability: float
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Ablation:
     """A set of arms; the first one is the baseline.
 
@@ -106,7 +117,7 @@ class Ablation:
         field: the setting in which the arms differ.
         equal: what all arms have in common.
         limits: how it differs from the paper's experiment.
-        prepare: writes data that all runs share into a folder, once.
+        data: clips that all runs share, written once.
     """
 
     name: str
@@ -117,7 +128,7 @@ class Ablation:
     findings: tuple[Finding, ...]
     evaluation: Evaluation
     limits: str = ""
-    prepare: Callable[[Path], None] | None = None
+    data: OverlayClips | None = None
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]

@@ -1,6 +1,6 @@
 """The baselines of the ablations: a small text-to-video transformer and a small VAE, and how they are scored.
 
-The transformer has the design of CogVideoX-5B with 1.8 M parameters; clips of the built-in world are encoded with the
+The transformer has the design of CogVideoX-5B with 1.85 M parameters; clips of the built-in world are encoded with the
 shipped model's VAE and text encoder. Imports no torch.
 """
 

@@ -4,15 +4,21 @@ They are used to report and check what is equal across arms.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from cogvideox.ablation.arm import Arm, Settings
+from cogvideox.ablation.baselines import NUM_CLIPS
 from cogvideox.dataset.config import ToyboxClips
+from cogvideox.dataset.mixture import Mixture
+from cogvideox.dataset.packed_loader import clip_table
+from cogvideox.filter_policy.policy import Policy
 from cogvideox.geometry import latent_shape
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
+from cogvideox.pretrained.offload.vae_cost import vae_flops
 from cogvideox.training.config import VAETraining
 from cogvideox.training.diffusion.config import DiffusionTraining
 from cogvideox.training.metrics.throughput import step_flops
@@ -22,6 +28,8 @@ from cogvideox.vae.model import CausalVAE
 
 BASE = "toybox"
 """The base model: its VAE config is used for all stages, its transformer config if no stage sets one."""
+NUM_PLANNED_STEPS = 50
+"""Steps over which the tokens of packed rows are averaged."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +37,25 @@ class Costs:
     """Costs of an arm at the nominal numbers of steps.
 
     Attributes:
-        tokens: tokens per step in the last stage; for a VAE, pixels per step.
-        flops: total FLOPs of all stages; for a VAE, total pixels.
+        tokens: mean number of tokens per step in the last stage; for a VAE, pixels.
+        row_budget: most tokens that the rows of a step can hold; for a VAE, the pixels.
+        flops: total FLOPs of all stages, without those of the VAE's perceptual loss and discriminator.
     """
 
     parameters: int
     tokens: float
+    row_budget: float
     flops: float
 
 
 def costs_of(arm: Arm) -> Costs:
     """Compute the costs of an arm from its configs."""
-    *_, (tokens, _) = per_step = [step_costs(stage, arm.stages) for stage in arm.stages]
+    last = arm.settings
+    transformer = transformer_of(arm.stages) if isinstance(last, DiffusionTraining) else None
+    *_, (tokens, _) = per_step = [step_costs(stage, transformer) for stage in arm.stages]
     flops = sum(stage.run.num_steps * flops for stage, (_, flops) in zip(arm.stages, per_step, strict=True))
-    return Costs(count_parameters(arm.stages), tokens, flops)
+    budget = float(last.row_tokens * last.run.batch_size) if isinstance(last, DiffusionTraining) else tokens
+    return Costs(count_parameters(arm.stages), tokens, budget, flops)
 
 
 def count_parameters(stages: Sequence[Settings]) -> int:
@@ -63,26 +76,68 @@ def transformer_of(stages: Sequence[Settings]) -> TransformerConfig:
     return read_spec(BASE).transformer
 
 
-def step_costs(settings: Settings, stages: Sequence[Settings]) -> tuple[float, float]:
-    """Return the tokens and the FLOPs of a step, averaged over the sources in proportion to their weights."""
+def step_costs(settings: Settings, transformer: TransformerConfig | None) -> tuple[float, float]:
+    """Return the mean number of tokens (pixels of a VAE) and FLOPs of a step.
+
+    Args:
+        transformer: the trained transformer; None for a VAE.
+    """
     if isinstance(settings, VAETraining):
-        frames, height, width = settings.clips.num_frames, settings.clips.height, settings.clips.width
-        pixels = float(settings.run.batch_size * frames * height * width)
-        return pixels, pixels
-    config, ratio = transformer_of(stages), read_spec(BASE).vae.spatial_compression_ratio
-    formats = [(source.clips, source.weight) for source in settings.toybox]
-    if not formats:  # clips of a latent store
-        target = settings.target
+        return _vae_step_costs(settings)
+    assert transformer is not None
+    return _diffusion_step_costs(settings, transformer)
+
+
+def _diffusion_step_costs(settings: DiffusionTraining, transformer: TransformerConfig) -> tuple[float, float]:
+    """Plan the first steps of a training, and count the tokens and FLOPs of the clips in their rows.
+
+    The filter policy is left out: its scores are in stores whose clips have one size.
+    """
+    target, ratio = settings.target, read_spec(BASE).vae.spatial_compression_ratio
+    clips = {str(source.clips): source.clips for source in settings.toybox}
+    if settings.data:
         assert target.height is not None
         assert target.width is not None
-        clips = ToyboxClips(1, num_frames=target.num_frames, height=target.height, width=target.width)
-        formats = [(clips, 1.0)]
-    total = sum(weight for _, weight in formats)
-    tokens = flops = 0.0
-    for clips, weight in formats:
-        size = latent_shape(clips.num_rendered, clips.height, clips.width, ratio=ratio)
-        shape = BatchShape(1, *size, config.max_text_seq_length)
-        tokens += weight / total * shape.tokens(config)
-        flops += weight / total * sum(step_flops(config, [shape]))
-    clips_per_step = settings.row_tokens * settings.run.batch_size / tokens
-    return clips_per_step * tokens, clips_per_step * flops
+        size = ToyboxClips(NUM_CLIPS, num_frames=target.num_frames, height=target.height, width=target.width)
+        clips |= {source.store: size for source in settings.data}
+    shapes = {
+        name: latent_shape(each.num_rendered, each.height, each.width, ratio=ratio) for name, each in clips.items()
+    }
+    text_length = transformer.max_text_seq_length
+    tables = {
+        name: clip_table(name, {}, np.tile(shape, (clips[name].num_clips, 1)), transformer, text_length)
+        for name, shape in shapes.items()
+    }
+    mixture = Mixture(tables, replace(settings.mixture(), policy=Policy()), seed=0)
+    state = mixture.initial_state()
+    tokens = 0
+    for _ in range(NUM_PLANNED_STEPS):
+        plan = mixture.plan_step(state)
+        tokens, state = tokens + plan.num_tokens, plan.state_after
+    flops = sum(
+        num_clips * sum(step_flops(transformer, [BatchShape(1, *shapes[lane.rpartition(" ")[0]], text_length)]))
+        for lane, num_clips in state.seen.items()
+    )
+    return tokens / NUM_PLANNED_STEPS, flops / NUM_PLANNED_STEPS
+
+
+def _vae_step_costs(settings: VAETraining) -> tuple[float, float]:
+    """Count the pixels and FLOPs of steps with clips and with images.
+
+    The backward pass has twice the FLOPs of the forward pass. The perceptual loss and the discriminator are left out.
+    """
+    model, clips, batch_size = settings.model, settings.clips, settings.run.batch_size
+    fraction = 1 / settings.image_interval if settings.image_interval else 0.0
+    batches = ((1 - fraction, batch_size, clips.num_frames), (fraction, batch_size * settings.images_per_clip, 1))
+    pixels = flops = 0.0
+    for weight, size, num_frames in batches:
+        latents = latent_shape(
+            num_frames,
+            clips.height,
+            clips.width,
+            ratio=model.spatial_compression_ratio,
+            frame_ratio=model.temporal_compression_ratio,
+        )
+        pixels += weight * size * num_frames * clips.height * clips.width
+        flops += weight * size * 3 * sum(vae_flops(model, *latents, decoder=decoder) for decoder in (False, True))
+    return pixels, flops

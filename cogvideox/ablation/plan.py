@@ -18,7 +18,7 @@ class AblationPlan:
     """The plan of an ablation.
 
     Attributes:
-        inputs: hash of the arms and the evaluation.
+        inputs: hash of the arms, the evaluation and the data.
         requested: the budget or the number of steps on the command line.
         scale: multiplier of each stage's nominal number of steps.
         seconds: predicted duration of a run of each arm, training and scoring; empty if it was not measured.

@@ -67,7 +67,7 @@ def _plan(
     ablation: Ablation, out: Path, num_seeds: int, budget: float | None, num_steps: int | None, measured: bool
 ) -> AblationPlan:
     requested = f"{num_steps} steps" if num_steps is not None else f"{budget:g} s"
-    inputs = config.digest([*(arm.stages for arm in ablation.arms), ablation.evaluation], "Ablation")
+    inputs = config.digest([*(arm.stages for arm in ablation.arms), ablation.evaluation, ablation.data], "Ablation")
     stored = read_plan(out)
     if stored is not None:
         check_plan(stored, ablation, inputs, requested, out)

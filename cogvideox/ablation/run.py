@@ -8,6 +8,7 @@ from filelock import FileLock
 from cogvideox.ablation.arm import DATA, Ablation
 from cogvideox.ablation.plan import AblationPlan
 from cogvideox.ablation.runs import Run, RunTask, list_runs, result_file
+from cogvideox.ablation.scores.degraded_clips import write_store
 from cogvideox.atomic_io import remove_stale_files
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend
@@ -20,10 +21,10 @@ OnRun = Callable[[Path, int, int], None]
 
 def prepare(ablation: Ablation, out: Path) -> None:
     """Write the data that all runs share, if the ablation has any. Other processes wait."""
-    if ablation.prepare is not None:
+    if ablation.data is not None:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / "data.lock"):
-            ablation.prepare(out / DATA)
+            write_store(out / DATA, ablation.data)
 
 
 def run_ablation(

@@ -11,16 +11,19 @@ def lengths() -> Ablation:
     """Three ways to form the rows of a step, with the same token budget."""
     mixed = {"toybox": tuple(ToyboxSource(clips(frames), caption_styles=STYLES) for frames in TRAINED)}
     packed, bucketed, fixed = "frame pack", "buckets", "fixed length"
-    other_changes = "rows have the same token budget"
     return Ablation(
         name="lengths",
         question="Does training on packed clips of all lengths generalize better than buckets or one fixed length?",
         field="packing, toybox",
-        equal=("parameters", "tokens", "steps"),
+        equal=("parameters", "row budget", "steps"),
         arms=(
             Arm(packed, (diffusion(mixed),)),
-            Arm(bucketed, (diffusion({**mixed, "packing": "buckets"}),), other_changes),
-            Arm(fixed, (diffusion(),), other_changes),
+            Arm(
+                bucketed,
+                (diffusion({**mixed, "packing": "buckets"}),),
+                "rows are less full, so a step has fewer tokens",
+            ),
+            Arm(fixed, (diffusion(),), "all rows are full, so a step has more tokens"),
         ),
         findings=(
             Finding(
@@ -49,7 +52,9 @@ def lengths() -> Ablation:
             },
         ),
         limits=(
-            "Lengths are 1 to 17 frames. The paper's claim that a model learns images and videos as two separate modes "
-            "concerns joint training on images and videos of one length; here the fixed length has no images."
+            "Lengths are 1 to 17 frames. At an equal budget of the rows, a step has 3.4 % fewer tokens with buckets "
+            "than with Frame Pack, and 1.7 % more with one length. The paper's claim that a model learns images and "
+            "videos as two separate modes concerns joint training on images and videos of one length; here the fixed "
+            "length has no images."
         ),
     )

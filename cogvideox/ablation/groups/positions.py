@@ -1,4 +1,4 @@
-"""Positions: 3D-RoPE, fixed sinusoidal positions, learned positions (paper section 2.2, figure 8)."""
+"""Positions: 3D-RoPE, fixed sinusoidal positions, learned positions (paper section 2.2, figures 8 and 10)."""
 
 from cogvideox.ablation.arm import Ablation, Arm, Finding
 from cogvideox.ablation.baselines import diffusion, diffusion_evaluation
@@ -25,7 +25,7 @@ def positions() -> Ablation:
             Finding("The loss with 3D-RoPE falls faster than with sincos", "figure 8", "loss", "3D-RoPE", "sincos"),
             Finding(
                 "Generated videos get more facts right with 3D-RoPE than with sincos",
-                "figure 8",
+                "figure 10 (FVD)",
                 "facts",
                 "3D-RoPE",
                 "sincos",

@@ -9,8 +9,8 @@ from cogvideox.training.diffusion.config import DiffusionTraining
 
 LOW = 32
 NUM_STEPS = 3_000
-HIGH_STEPS = 1_433
-"""Steps at the high resolution with the FLOPs of half of `NUM_STEPS` at the low one: longer clips need more attention."""
+HIGH_STEPS = 1_436
+"""Steps at the high resolution with the FLOPs of `NUM_STEPS // 2` at the low one, whose clips need less attention."""
 FIRST_STEPS, FIRST_WARMUP = 60, 10
 
 
@@ -38,7 +38,7 @@ def resolution() -> Ablation:
         name="resolution",
         question="Is training at a low resolution first better at equal compute, and with which positions?",
         field="stages, position_rule",
-        equal=("parameters", "tokens"),
+        equal=("parameters", "tokens"),  # and the compute of the first three arms
         arms=(
             Arm("low then high", (low, high(rest, "slice"))),
             Arm("interpolated", (low, high(rest, "resize_crop"))),
@@ -52,10 +52,15 @@ def resolution() -> Ablation:
         ),
         findings=(
             Finding("Low resolutions first train faster", "section 3.2", "loss", "low then high", "high only"),
-            Finding("At first, extrapolated positions give sharp pictures", "figure 9", "sharpness error", sharp, blurred),
+            Finding(
+                "At first, extrapolated positions give sharp pictures", "figure 9", "sharpness error", sharp, blurred
+            ),
             Finding("At first, interpolated positions give no copies", "figure 9", "toy count error", blurred, sharp),
             Finding("Extrapolation is better in the end", "appendix A", "loss", "low then high", "interpolated"),
         ),
         evaluation=diffusion_evaluation(),
-        limits=f"The resolution rises from {LOW}x{LOW} to {SIDE}x{SIDE}: 2x2 to 4x4 patches.",
+        limits=(
+            f"The resolution rises from {LOW}x{LOW} to {SIDE}x{SIDE}: 2x2 to 4x4 patches. The first three arms have "
+            "equal compute, but not equal steps."
+        ),
     )

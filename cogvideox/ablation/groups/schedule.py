@@ -37,8 +37,8 @@ def schedule() -> Ablation:
         # At the same timestep, the arms have different noise levels, and so losses that cannot be compared.
         evaluation=diffusion_evaluation(clips={}),
         limits=(
-            "The paper adopts both after Lin et al. (2023), without an ablation of its own. There is no validation loss, "
-            "because the same timestep has another noise level in each schedule; for the same reason, the variances and "
-            "the chart of the training loss do not compare the arms."
+            "The paper adopts both after Lin et al. (2023), without an ablation of its own. There is no validation "
+            "loss: at the same timestep, each schedule has another noise level. For this reason, the chart and the "
+            "variance of the training loss do not compare the arms, either."
         ),
     )

@@ -17,7 +17,8 @@ def page(summary: AblationSummary, *, level: int = 1, images: bool = True) -> st
     arms = summary.arms
     lines = [f"{'#' * level} {summary.ablation}", "", summary.question, ""]
     lines += [_setup(summary), ""]
-    lines += table(("arm", "changes", "steps", "parameters", "compute"), [_arm_row(arm) for arm in arms])
+    tokens = "pixels per step" if summary.is_vae else "tokens per step"
+    lines += table(("arm", "changes", "steps", "parameters", tokens, "compute"), [_arm_row(arm) for arm in arms])
     lines += [
         "",
         f"Means over {summary.num_seeds} seeds. Below them: the difference from the baseline, {arms[0].name}, with its "
@@ -54,7 +55,7 @@ def _arm_row(arm: ArmSummary) -> tuple[str, ...]:
     if arm.other_changes:
         changes += f"<br>{arm.other_changes}"
     steps = " + ".join(map(str, arm.steps))
-    return arm.name, changes, steps, f"{arm.parameters:,}", f"{arm.compute:.2f}"
+    return arm.name, changes, steps, f"{arm.parameters:,}", f"{arm.tokens:,.0f}", f"{arm.compute:.2f}"
 
 
 def _metric_rows(arms: Sequence[ArmSummary]) -> list[tuple[str, ...]]:

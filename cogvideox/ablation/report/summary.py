@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
-from cogvideox.ablation.arm import Ablation, Finding, differences
+from cogvideox.ablation.arm import Ablation, Finding, Settings, differences
 from cogvideox.ablation.intervals import PairedDifference, paired_difference
 from cogvideox.ablation.plan import AblationPlan
 from cogvideox.ablation.scores.metrics import METRICS, metric_of
@@ -43,7 +43,7 @@ class ArmSummary:
     """An arm and its metrics.
 
     Attributes:
-        changes: settings of the last stage that differ from the baseline: "name: old -> new".
+        changes: settings that differ from the baseline: "name: old -> new", with the stage before the last one named.
         steps: steps of each stage.
         tokens: tokens of a step; pixels of a VAE's step.
         compute: FLOPs of the training relative to the baseline.
@@ -80,6 +80,7 @@ class AblationSummary:
 
     Attributes:
         seconds: training time of all runs.
+        is_vae: whether the arms train a VAE.
         environment: the processor and versions.
     """
 
@@ -93,6 +94,7 @@ class AblationSummary:
     seconds: float
     arms: tuple[ArmSummary, ...]
     findings: tuple[FindingSummary, ...]
+    is_vae: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -174,16 +176,24 @@ def judge_finding(results: Results, finding: Finding) -> FindingSummary:
 
 
 def describe_changes(ablation: Ablation, name: str) -> tuple[str, ...]:
-    """Return the settings of an arm's last stage that differ from the baseline's, or the number of stages."""
+    """Return the settings of an arm's stages that differ from the baseline's, or the number of stages."""
     arm, base = ablation.arm(name), ablation.baseline
     if len(arm.stages) != len(base.stages):
         return (f"stages: {len(base.stages)} -> {len(arm.stages)}",)
-    changed = differences(arm.settings, base.settings)
-    if isinstance(arm.settings, DiffusionTraining) and isinstance(base.settings, DiffusionTraining):
-        num_sources = len(base.settings.toybox), len(arm.settings.toybox)
+    changes: list[str] = []
+    for number, (stage, of_base) in enumerate(zip(arm.stages, base.stages, strict=True), start=1):
+        prefix = f"stage {number}: " if number < len(arm.stages) else ""
+        changes += [prefix + change for change in _stage_changes(stage, of_base)]
+    return tuple(changes)
+
+
+def _stage_changes(stage: Settings, base: Settings) -> list[str]:
+    if isinstance(stage, DiffusionTraining) and isinstance(base, DiffusionTraining):
+        num_sources = len(base.toybox), len(stage.toybox)
         if num_sources[0] != num_sources[1]:
-            return (f"toybox: {num_sources[0]} sources -> {num_sources[1]}",)
-    return tuple(f"{setting}: {_shown(old)} -> {_shown(new)}" for setting, (old, new) in changed.items())
+            return [f"toybox: {num_sources[0]} sources -> {num_sources[1]}"]
+    changed = differences(stage, base)
+    return [f"{setting}: {_shown(old)} -> {_shown(new)}" for setting, (old, new) in changed.items()]
 
 
 def _shown(value: Any) -> str:

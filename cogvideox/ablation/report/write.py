@@ -62,6 +62,7 @@ def write_report(ablation: Ablation, plan: AblationPlan, out: Path) -> Path:
         seconds=round(sum(map(training_seconds, (out / RUNS).iterdir())), 1),
         arms=tuple(arms),
         findings=tuple(judge_finding(results, finding) for finding in ablation.findings),
+        is_vae=ablation.is_vae,
         environment={"processor": cpu_name(), "torch": torch.__version__, "cogvideox": __version__},
     )
     config.save(summary, out / FILE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from cogvideox.ablation.arm import OverlayClips
 from cogvideox.atomic_io import write_text
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.ingest.scan import scan_folder
@@ -61,7 +62,7 @@ def has_overlay(frames: UInt8[np.ndarray, "t h w 3"]) -> bool:
     return False
 
 
-def write_store(out: Path, *, num_clips: int, side: int, overlay_probability: float, seed: int) -> Path:
+def write_store(out: Path, clips: OverlayClips) -> Path:
     """Render clips of 9 frames with captions and a `quality`, and encode them with the shipped model, in `out/store`.
 
     The quality is a normal variable around 1 without and around 0 with an overlay, with a deviation of 0.3. Files that
@@ -75,20 +76,20 @@ def write_store(out: Path, *, num_clips: int, side: int, overlay_probability: fl
         return store
     if not (folder / "metadata.jsonl").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        lines = _render(folder, num_clips, side, overlay_probability, seed)
+        lines = _render(folder, clips)
         write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
-    target = ClipFormat(fps=FPS, num_frames=NUM_FRAMES, height=side, width=side)
+    target = ClipFormat(fps=FPS, num_frames=NUM_FRAMES, height=clips.side, width=clips.side)
     encode_clips(plan_encoding(scan_folder(folder), read_spec("toybox"), target), store)
     return store
 
 
-def _render(folder: Path, num_clips: int, side: int, overlay_probability: float, seed: int) -> list[str]:
+def _render(folder: Path, clips: OverlayClips) -> list[str]:
     """Render the clips of a folder, and return the lines of its metadata."""
-    rng, lines = np.random.default_rng(seed), []
-    for i in range(num_clips):
-        with_overlay = rng.random() < overlay_probability
+    rng, lines = np.random.default_rng(clips.seed), []
+    for i in range(clips.num_clips):
+        with_overlay = rng.random() < clips.overlay_probability
         scene = sample_scene(rng, split="training")
-        frames = render_scene(scene, num_frames=NUM_FRAMES, height=side, width=side).numpy()
+        frames = render_scene(scene, num_frames=NUM_FRAMES, height=clips.side, width=clips.side).numpy()
         if with_overlay:
             draw_overlay(frames, OVERLAYS[rng.integers(len(OVERLAYS))])
         Video(frames, fps=FPS).save(folder / f"{i:05d}.mp4")

@@ -80,7 +80,9 @@ def score_model(model: Path, evaluation: Evaluation, cache: Path, rule: Position
         pairs = list(generate(model, evaluation, videos, rule))
         measured = [measure(frames, prompt) for prompt, frames in pairs]
         columns = {metric: [each.get(metric, np.nan) for each in measured] for metric in measured[0]}
-        columns["brightness slope"] = brightness_slope(*(columns.pop(name) for name in ("brightness", "true brightness")))
+        columns["brightness slope"] = brightness_slope(
+            *(columns.pop(name) for name in ("brightness", "true brightness"))
+        )
         values |= _named(columns, name)
         if index == 0:
             shown = np.stack([frames for _, frames in pairs[:NUM_SHEET_VIDEOS]])
@@ -170,9 +172,7 @@ def measure(frames: UInt8[np.ndarray, "t h w 3"], target: ScenePrompt) -> dict[s
     return values
 
 
-def detail_error(
-    video: Float[Tensor, "b c t h w"], truth: Float[Tensor, "b c t h w"]
-) -> Float[Tensor, " b"]:
+def detail_error(video: Float[Tensor, "b c t h w"], truth: Float[Tensor, "b c t h w"]) -> Float[Tensor, " b"]:
     """Return the absolute logarithm of the ratio of both details: blur and noise increase it alike."""
     return (detail(video).clamp_min(MIN_DETAIL) / detail(truth).clamp_min(MIN_DETAIL)).log().abs()
 

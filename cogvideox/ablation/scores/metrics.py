@@ -34,7 +34,7 @@ METRICS = {
         AblationMetric("all facts", "videos with all facts correct, %", "prompt", False, 1, 100.0),
         AblationMetric("motion", "correct motion of moving toys, %", "prompt", False, 1, 100.0),
         AblationMetric("consistency", "temporal consistency, %", "prompt", False, 1, 100.0),
-        AblationMetric("consistent motion", "temporal consistency, 0 if the motion is wrong, %", "prompt", False, 1, 100.0),
+        AblationMetric("consistent motion", "consistency, 0 if motion is wrong, %", "prompt", False, 1, 100.0),
         AblationMetric("brightness slope", "brightness slope (1: as the prompts' scenes)", "prompt", False, 3),
         AblationMetric("brightness error", "brightness error, levels", "prompt", True, 1),
         AblationMetric("flicker", "flicker, levels", "prompt", True, 2),

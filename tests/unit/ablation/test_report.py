@@ -11,6 +11,7 @@ import pytest
 from cogvideox import config
 from cogvideox.ablation.arm import Finding
 from cogvideox.ablation.curves import averaged, loss_variance
+from cogvideox.ablation.planner import plan_ablation
 from cogvideox.ablation.registry import get_ablation
 from cogvideox.ablation.report.page import page
 from cogvideox.ablation.report.summary import (
@@ -72,14 +73,15 @@ def test_a_metric_without_values_is_not_measured():
 
 def test_changes_are_described_by_their_settings():
     assert describe_changes(get_ablation("timesteps"), "random") == ("timestep_sampling: explicit_uniform -> random",)
-    assert describe_changes(get_ablation("resolution"), "high only") == ("stages: 2 -> 1",)
+    assert describe_changes(get_ablation("last-stage"), "no last stage") == ("stages: 2 -> 1",)
+    assert "stage 1: target.height: 32 -> 64" in describe_changes(get_ablation("resolution"), "high only")
     assert describe_changes(get_ablation("lengths"), "fixed length") == ("toybox: 4 sources -> 1",)
 
 
 def test_the_page_has_metrics_and_verdicts():
     text = page(SUMMARY)
     assert "| correct facts, % | 50.0 | 60.0<br>+10.0 (-10.0 to +30.0) |" in text
-    assert "| b | `x: 1 -> 2`<br>y | 10 + 5 | 1,000 | 1.10 |" in text
+    assert "| b | `x: 1 -> 2`<br>y | 10 + 5 | 1,000 | 64 | 1.10 |" in text
     assert "| b is better | table 1 | correct facts, %: b vs. a | +10.0 (-10.0 to +30.0) | **undecided** |" in text
     assert page(SUMMARY, level=3, images=False).startswith("### timesteps\n")
 
@@ -98,6 +100,15 @@ def test_the_results_page_is_generated_from_the_stored_reports(tmp_path):
     section = program.results_section([tmp_path / "timesteps.json"])
     assert "| [timesteps](#timesteps) | b is better (table 1) | undecided |" in section
     assert section in program.updated_page(text, section)
+
+
+def test_a_finished_ablation_of_another_budget_is_refused(tmp_path, capfd):
+    """The command is called for finished ablations, too, so it checks the budget."""
+    out = tmp_path / "vae-padding"
+    plan_ablation(get_ablation("vae-padding"), out, num_seeds=3, num_steps=10, measured=False)
+    config.save(SUMMARY, out / "report.json")
+    assert load_program().run(tmp_path, ["vae-padding"], 3, "30s", 100.0) == 2
+    assert "planned for 10 steps, not for 30 s" in capfd.readouterr().err
 
 
 def load_program() -> ModuleType:

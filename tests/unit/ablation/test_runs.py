@@ -3,8 +3,9 @@
 import json
 import os
 import signal
-import time
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from tests.unit.ablation.tiny_ablations import tiny
 
 NUM_KILLS = 10
 STEPS = 3
+MANY_STEPS = 20
+"""More than a stage has checkpoints, so that a killed run repeats steps."""
 QUICK = {"modulation": 2, "lengths": 1, "last-stage": 0, "vae-loss": 3}
 """Index of the arm that the quick tests train, by ablation; the slow tests train every arm."""
 
@@ -41,9 +44,35 @@ def results(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def sequential(tmp_path_factory) -> Path:
     """The folder of an ablation whose runs were finished one after the other."""
-    out, ablation = tmp_path_factory.mktemp("sequential"), tiny("timesteps")
-    assert run_ablation(ablation, planned(ablation, out), out)
+    out, ablation = tmp_path_factory.mktemp("sequential"), tiny("timesteps", all_sets=False)
+    renames = count_renames(lambda: run_ablation(ablation, planned(ablation, out, steps=MANY_STEPS), out))
+    (out / "renames").write_text(str(renames))
     return out
+
+
+def count_renames(work: Callable[[], object], last: int | None = None) -> int:
+    """Run `work` and return the number of files and folders that it renames into place.
+
+    Args:
+        last: number of the rename before which the process kills itself.
+    """
+    count = 0
+
+    def counted(rename: Callable[..., None]) -> Callable[..., None]:
+        def rename_counted(*paths, **options) -> None:
+            nonlocal count
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            rename(*paths, **options)
+
+        return rename_counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rename", "replace"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        assert work()
+    return count
 
 
 def check_arm(ablation: Ablation, index: int, out: Path, monkeypatch) -> None:
@@ -105,41 +134,47 @@ def test_shared_stages_are_trained_once(tmp_path):
 
 
 def test_an_ablation_killed_ten_times_ends_with_the_same_results(sequential, tmp_path):
-    """The moments are seeded fractions of the number of files that an uninterrupted ablation writes."""
-    ablation = tiny("timesteps")
-    plan, rng = planned(ablation, tmp_path), np.random.default_rng(0)
-    for _ in range(NUM_KILLS):
+    """Each kill is before a seeded number of the files that an uninterrupted ablation renames into place."""
+    ablation = tiny("timesteps", all_sets=False)
+    plan, rng = planned(ablation, tmp_path, steps=MANY_STEPS), np.random.default_rng(0)
+    num_renames = int((sequential / "renames").read_text())
+    for last in rng.integers(1, num_renames // NUM_KILLS, NUM_KILLS, endpoint=True).tolist():
         if (child := os.fork()) == 0:
+            status = 1
             try:
-                run_ablation(ablation, plan, tmp_path)
+                count_renames(lambda: run_ablation(ablation, plan, tmp_path), last)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
-                os._exit(0)
-        time.sleep(float(rng.uniform(0.1, 2.0)))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), "the process ended before it was killed"
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    assert len(results(tmp_path)) < 3
     assert run_ablation(ablation, plan, tmp_path)
     assert results(tmp_path) == results(sequential)
     assert len(results(sequential)) == 3
 
 
 def test_two_processes_give_the_same_results(sequential, tmp_path):
-    ablation = tiny("timesteps")
-    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2)
+    ablation = tiny("timesteps", all_sets=False)
+    assert run_ablation(ablation, planned(ablation, tmp_path, steps=MANY_STEPS), tmp_path, workers=2)
     assert results(tmp_path) == results(sequential)
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_results(sequential, tmp_path):
     pytest.importorskip("ray.data")
-    ablation = tiny("timesteps")
-    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2, backend="ray")
+    ablation = tiny("timesteps", all_sets=False)
+    assert run_ablation(ablation, planned(ablation, tmp_path, steps=MANY_STEPS), tmp_path, workers=2, backend="ray")
     assert results(tmp_path) == results(sequential)
 
 
 @pytest.mark.slow
 def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
-    ablation = tiny("timesteps")
-    plan = planned(ablation, tmp_path)
+    ablation = tiny("timesteps", all_sets=False)
+    plan = planned(ablation, tmp_path, steps=MANY_STEPS)
     assert not run_ablation(ablation, plan, tmp_path, shard=Shard(0, 2))
     assert len(results(tmp_path)) == 2
     assert run_ablation(ablation, plan, tmp_path, shard=Shard(1, 2))
@@ -147,14 +182,23 @@ def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
 
 
 def test_the_report_has_all_arms_and_findings(sequential):
-    ablation = tiny("timesteps")
-    report = write_report(ablation, planned(ablation, sequential), sequential).read_text()
+    ablation = tiny("timesteps", all_sets=False)
+    report = write_report(ablation, planned(ablation, sequential, steps=MANY_STEPS), sequential).read_text()
     for arm in ablation.arms:
         assert f"| {arm.name} |" in report
     for finding in ablation.findings:
         assert f"| {finding.claim} | {finding.source} |" in report
     assert (sequential / "loss.png").is_file()
     assert (sequential / "samples.png").is_file()
+
+
+def test_other_data_is_another_ablation(tmp_path):
+    ablation = tiny("last-stage")
+    assert ablation.data is not None
+    plan_ablation(ablation, tmp_path, num_seeds=1, num_steps=3, measured=False)
+    changed = replace(ablation, data=replace(ablation.data, overlay_probability=0.6))
+    with pytest.raises(UserError, match="with different settings"):
+        plan_ablation(changed, tmp_path, num_seeds=1, num_steps=3, measured=False)
 
 
 def test_a_budget_scales_the_steps_of_all_arms(tmp_path):

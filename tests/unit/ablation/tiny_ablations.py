@@ -1,13 +1,9 @@
 """The ablations with tiny networks and few clips: every arm keeps the setting under test."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from cogvideox.ablation.arm import Ablation, Arm, Settings
 from cogvideox.ablation.registry import get_ablation
-from cogvideox.ablation.scores.degraded_clips import write_store
 from cogvideox.training.config import VAETraining
 from cogvideox.vae.config import DiscriminatorConfig
 
@@ -32,10 +28,8 @@ def tiny(name: str, *, all_sets: bool = True) -> Ablation:
         num_prompts=1,
         num_inference_steps=2,
     )
-    prepare: Callable[[Path], object] | None = ablation.prepare
-    if prepare is not None:
-        prepare = partial(write_store, num_clips=NUM_CLIPS, side=64, overlay_probability=0.5, seed=0)
-    return replace(ablation, arms=tuple(map(_tiny_arm, ablation.arms)), evaluation=evaluation, prepare=prepare)
+    data = None if ablation.data is None else replace(ablation.data, num_clips=NUM_CLIPS, overlay_probability=0.5)
+    return replace(ablation, arms=tuple(map(_tiny_arm, ablation.arms)), evaluation=evaluation, data=data)
 
 
 def _tiny_arm(arm: Arm) -> Arm:
