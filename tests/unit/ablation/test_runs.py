@@ -24,7 +24,6 @@ from cogvideox.training.diffusion import trainer as diffusion_trainer
 from cogvideox.training.vae import trainer as vae_trainer
 from tests.unit.ablation.tiny_ablations import tiny
 
-NUM_KILLS = 10
 STEPS = 3
 MANY_STEPS = 20
 """More than a stage has checkpoints, so that a killed run repeats steps."""
@@ -44,9 +43,8 @@ def results(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def sequential(tmp_path_factory) -> Path:
     """The folder of an ablation whose runs were finished one after the other."""
-    out, ablation = tmp_path_factory.mktemp("sequential"), tiny("timesteps", all_sets=False)
-    renames = count_renames(lambda: run_ablation(ablation, planned(ablation, out, steps=MANY_STEPS), out))
-    (out / "renames").write_text(str(renames))
+    out, ablation = tmp_path_factory.mktemp("sequential"), tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, out), out)
     return out
 
 
@@ -133,48 +131,48 @@ def test_shared_stages_are_trained_once(tmp_path):
     assert len(stages) == 3
 
 
-def test_an_ablation_killed_ten_times_ends_with_the_same_results(sequential, tmp_path):
+@pytest.mark.parametrize("num_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_killed_ablation_ends_with_the_same_results(num_kills, tmp_path):
     """Each kill is before a seeded number of the files that an uninterrupted ablation renames into place."""
-    ablation = tiny("timesteps", all_sets=False)
-    plan, rng = planned(ablation, tmp_path, steps=MANY_STEPS), np.random.default_rng(0)
-    num_renames = int((sequential / "renames").read_text())
-    for last in rng.integers(1, num_renames // NUM_KILLS, NUM_KILLS, endpoint=True).tolist():
+    ablation, rng = tiny("vae-padding"), np.random.default_rng(0)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    plan = planned(ablation, whole, steps=MANY_STEPS)
+    num_renames = count_renames(lambda: run_ablation(ablation, plan, whole))
+    for last in rng.integers(1, num_renames // num_kills, num_kills, endpoint=True).tolist():
         if (child := os.fork()) == 0:
-            status = 1
             try:
-                count_renames(lambda: run_ablation(ablation, plan, tmp_path), last)
-                status = 0
+                count_renames(lambda: run_ablation(ablation, plan, killed), last)
             except BaseException:
                 traceback.print_exc()
             finally:
-                os._exit(status)
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the process ended before it was killed"
         assert os.WTERMSIG(status) == signal.SIGKILL
-    assert len(results(tmp_path)) < 3
-    assert run_ablation(ablation, plan, tmp_path)
-    assert results(tmp_path) == results(sequential)
-    assert len(results(sequential)) == 3
+    assert len(results(killed)) < 2
+    assert run_ablation(ablation, plan, killed)
+    assert results(killed) == results(whole)
+    assert len(results(whole)) == 2
 
 
 def test_two_processes_give_the_same_results(sequential, tmp_path):
-    ablation = tiny("timesteps", all_sets=False)
-    assert run_ablation(ablation, planned(ablation, tmp_path, steps=MANY_STEPS), tmp_path, workers=2)
+    ablation = tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2)
     assert results(tmp_path) == results(sequential)
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_results(sequential, tmp_path):
     pytest.importorskip("ray.data")
-    ablation = tiny("timesteps", all_sets=False)
-    assert run_ablation(ablation, planned(ablation, tmp_path, steps=MANY_STEPS), tmp_path, workers=2, backend="ray")
+    ablation = tiny("timesteps")
+    assert run_ablation(ablation, planned(ablation, tmp_path), tmp_path, workers=2, backend="ray")
     assert results(tmp_path) == results(sequential)
 
 
 @pytest.mark.slow
 def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
-    ablation = tiny("timesteps", all_sets=False)
-    plan = planned(ablation, tmp_path, steps=MANY_STEPS)
+    ablation = tiny("timesteps")
+    plan = planned(ablation, tmp_path)
     assert not run_ablation(ablation, plan, tmp_path, shard=Shard(0, 2))
     assert len(results(tmp_path)) == 2
     assert run_ablation(ablation, plan, tmp_path, shard=Shard(1, 2))
@@ -182,8 +180,8 @@ def test_jobs_of_an_array_finish_all_runs(sequential, tmp_path):
 
 
 def test_the_report_has_all_arms_and_findings(sequential):
-    ablation = tiny("timesteps", all_sets=False)
-    report = write_report(ablation, planned(ablation, sequential, steps=MANY_STEPS), sequential).read_text()
+    ablation = tiny("timesteps")
+    report = write_report(ablation, planned(ablation, sequential), sequential).read_text()
     for arm in ablation.arms:
         assert f"| {arm.name} |" in report
     for finding in ablation.findings:
