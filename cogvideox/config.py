@@ -110,6 +110,27 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
     return from_dict(type(obj), data)
 
 
+def check_minimum(settings: Any, prefix: str = "", *, above: Iterable[str] = (), **minima: float) -> None:
+    """Check that numbers of a dataclass are at least their minima, or above 0.
+
+    Args:
+        prefix: group of the settings in messages, such as "optim.".
+        above: names of settings that must be above 0.
+        minima: minima of other settings, by name. A value of None is valid; NaN is not.
+
+    Raises:
+        UserError: the first value that is too small.
+    """
+    for name, minimum in minima.items():
+        value = getattr(settings, name)
+        if value is not None and not value >= minimum:
+            raise UserError(f"{prefix}{name}={value} must be {minimum} or more")
+    for name in above:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{prefix}{name}={value} must be above 0")
+
+
 def dotted(data: Any, name: str = "") -> dict[str, Any]:
     """Flatten nested plain data (`to_dict`) to a dict of values by dotted name."""
     if not isinstance(data, Mapping):

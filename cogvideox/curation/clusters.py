@@ -48,7 +48,9 @@ def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
     schema = read_schema(manifest)
     if clustering.embedding not in schema.names or "list" not in str(schema.field(clustering.embedding).type):
         raise UserError(
-            f"{manifest} has no embedding {clustering.embedding}: enable the signal tags, or choose a different column"
+            f"{manifest} has no column {clustering.embedding} of embeddings: run `cogvideox curate` with the signal "
+            "tags, or "
+            "choose another column with --embedding"
         )
     path, number = manifest_path(manifest), clustering.num_clusters
     model = MiniBatchKMeans(number, random_state=_SEED, n_init=1, batch_size=_BATCH)
@@ -61,7 +63,10 @@ def cluster_names(manifest: str | Path, clustering: Clustering) -> np.ndarray:
     rest = np.concatenate(buffer) if buffer else np.zeros((0, 1), np.float32)
     if not hasattr(model, "cluster_centers_"):
         if len(rest) < number:
-            raise UserError(f"{path} has {len(rest)} clips with {clustering.embedding}, too few for {number} clusters")
+            raise UserError(
+                f"--clusters {number} is more than the {len(rest)} clips of {path} with {clustering.embedding}: "
+                "choose fewer"
+            )
         model.fit(rest)
     elif len(rest):
         model.partial_fit(rest)

@@ -41,8 +41,8 @@ class Recipe:
             raise UserError(f"retries={self.retries} must be 0 or more")
         if self.keep.balance is not None or not self.keep.drop_duplicates or len(self.keep.knots) > 1:
             raise UserError(
-                "keep may have constant bounds, labels and a target only: use `cogvideox select` for balance and for "
-                "thresholds that move; duplicates.max_bits=-1 duplicates.same_cosine=2 keep near-duplicates"
+                "keep supports constant bounds, labels and a target only: use `cogvideox select` for balance and for "
+                "thresholds that move; to keep near-duplicates, set duplicates.max_bits=-1 duplicates.same_cosine=2"
             )
         for name in self.signals or ():
             if name not in SIGNALS:

@@ -76,7 +76,10 @@ class ManifestSelector:
         table = read_manifest(manifest, names)
         self.rows = np.flatnonzero(is_measured(table))
         if not len(self.rows):
-            raise UserError(f"{self.path} has no measured clips to select from")
+            raise UserError(
+                f"{self.path} has no measured clips: `cogvideox funnel {self.path.parent}` shows where they were "
+                "dropped"
+            )
         table = table.take(self.rows)
         columns = {name: _array(table[name]) for name in table.column_names if name not in ("status", "stage")}
         if clustering is not None:
@@ -123,11 +126,11 @@ class ManifestSelector:
             raise UserError(f"{self.path} has no clip {clip}: pass a clip id, the beginning of an id, or a file name")
         if len(matches) > 1:
             names = ", ".join(ids[row] for row in matches[:4])
-            raise UserError(f"{clip} means {len(matches)} clips: pass one of the ids {names}")
+            raise UserError(f"{clip} matches {len(matches)} clips: pass one of the ids {names}")
         index = np.flatnonzero(self.rows == matches[0])
         if not len(index):
             status, stage, reason = (table[name][matches[0]].as_py() for name in ("status", "stage", "reason"))
-            raise UserError(f"{clip} was not measured: {status} at {stage}{f': {reason}' if reason else ''}")
+            raise UserError(f"{clip} was not measured ({status} at stage {stage}){f': {reason}' if reason else ''}")
         return int(index[0])
 
     def write(self, output: Path, step: int | None, raw: Path | None = None) -> int:

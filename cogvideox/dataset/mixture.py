@@ -88,7 +88,13 @@ class MixtureSettings(CaptionDropout):
         super().__post_init__()
         names = [source.store for source in self.sources]
         if not names or len(set(names)) < len(names):
-            raise UserError(f"the sources {names} must be at least one store, without duplicates")
+            duplicate = next((name for name in names if names.count(name) > 1), None)
+            problem = (
+                "there are no sources: add one"
+                if duplicate is None
+                else f"{duplicate} is twice among the sources: remove one"
+            )
+            raise UserError(f"{problem} (--data)")
         for name in ("row_tokens", "num_rows", "timestep_ranks"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -213,7 +219,7 @@ class Mixture:
         for source, table in tables.items():
             longest = int(table.lengths.max(initial=0))
             if longest == 0:
-                raise UserError(f"{source} has no clips to train on")
+                raise UserError(f"{source} has no clips to train on: encode some, or remove it from --data")
             if longest > settings.row_tokens:
                 raise UserError(
                     f"row_tokens={settings.row_tokens} is too small for a clip of {longest} tokens in {source}; "

@@ -63,7 +63,8 @@ def first_fit_decreasing(
     for i in order:
         if lengths[i] > budget:
             raise UserError(
-                f"a clip of {lengths[i]} tokens does not fit in rows of {budget}: use at least {lengths[i]}"
+                f"a clip of {lengths[i]} tokens does not fit in rows of {budget} tokens: set row_tokens={lengths[i]} "
+                "or more"
             )
         row = next((k for k, num_free in enumerate(free) if num_free >= lengths[i]), None)
         if row is None:
@@ -129,8 +130,9 @@ def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
     if len(costs) % num_ranks:
         nearest = max(1, round(len(costs) / num_ranks)) * num_ranks
         raise UserError(
-            f"{len(costs)} rows per step cannot be divided evenly among {num_ranks} processes; the nearest valid "
-            f"number is {nearest}"
+            f"run.batch_size={len(costs)}: the rows of a step cannot be divided evenly among {num_ranks} processes; "
+            "the "
+            f"nearest valid number is {nearest}"
         )
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]

@@ -84,7 +84,7 @@ class Results:
             UserError: there are none, or they are damaged.
         """
         if not (folder / FILE).is_file():
-            raise UserError(f"{folder} has no {FILE}: it is not the output of `cogvideox evaluate`, or not finished")
+            raise UserError(f"{folder} has no {FILE}: run `cogvideox evaluate` with -o {folder} until it ends")
         data = read_json(folder / FILE)
         for score in data.get("scores", []):
             if isinstance(score, dict) and score.get("value") is None:

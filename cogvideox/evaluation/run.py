@@ -264,7 +264,9 @@ def _with_responses(suite: Suite, output: Path, workers: int, backend: Backend) 
     if not paid:
         return suite
     if workers > 1 or backend == "ray":
-        raise UserError(f"{paid[0]} uses an endpoint, whose budget one process keeps: leave out --workers and --ray")
+        raise UserError(
+            f"{paid[0]} uses an endpoint, whose budget is counted in one process: remove --workers and --ray"
+        )
     scorers: list[Any] = [
         replace(scorer, responses=output / RESPONSES) if scorer.name in paid else scorer
         for scorer in cast(tuple[Any, ...], suite.scorers)
@@ -300,10 +302,12 @@ def _check_same_run(videos: VideoSet, output: Path) -> None:
     try:
         recorded = dict(parse_json(read_text(path)))
     except (OSError, ValueError, TypeError):
-        raise UserError(f"{path} is damaged: remove it if the videos beside it are to be replaced") from None
+        raise UserError(
+            f"{path} is damaged: delete {output} to generate its videos again, or choose a different -o"
+        ) from None
     for name, value in values.items():
         if recorded.get(name) != value:
             raise UserError(
-                f"{output} has videos of a different run, with {name} {recorded.get(name)} and not {value}: "
-                "choose a different -o, or remove the folder"
+                f"{output} has videos of a different run, with {name}={recorded.get(name)} instead of {value}: "
+                "choose a different -o, or delete the folder"
             )

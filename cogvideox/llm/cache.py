@@ -75,7 +75,10 @@ class ResponseCache:
             self._database.execute("PRAGMA synchronous=FULL")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
-                raise UserError(f"cannot read {path}: responses of version {version}; this version reads {VERSION}")
+                raise UserError(
+                    f"cannot read {path}: its responses have format version {version}, but only {VERSION} is "
+                    "supported: choose another folder"
+                )
             self._database.executescript(_TABLES)
             self._database.execute(f"PRAGMA user_version={VERSION}")
         except (sqlite3.Error, OSError) as error:

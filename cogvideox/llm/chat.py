@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from cogvideox.config import check_minimum
 from cogvideox.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
@@ -59,8 +60,9 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.max_tokens < 1 or not 0 < self.top_p <= 1:
-            raise UserError("temperature must be 0 or more, max_tokens 1 or more, and top_p above 0 and at most 1")
+        check_minimum(self, temperature=0, max_tokens=1)
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from cogvideox.config import check_minimum
 from cogvideox.errors import UserError
 from cogvideox.llm.chat import Answer, ChatRequest, Frame, RetryableError
 
@@ -60,10 +61,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise UserError(f"url={self.url!r} is not an address: use the form http://HOST:PORT/v1")
-        if self.concurrency < 1 or self.timeout <= 0 or (self.per_minute is not None and self.per_minute <= 0):
-            raise UserError("concurrency must be 1 or more, and timeout and per_minute above 0")
-        if min(self.price_prompt, self.price_completion) < 0:
-            raise UserError("prices must be 0 or more")
+        check_minimum(self, above=["timeout", "per_minute"], concurrency=1, price_prompt=0, price_completion=0)
 
     def open(self) -> "EndpointModel":
         """Return the model.
@@ -93,7 +91,10 @@ class EndpointModel:
             if not self._key:
                 raise UserError(f"the environment variable {endpoint.key_variable} with the endpoint's key is not set")
             if not (self._key.isascii() and self._key.isprintable()):
-                raise UserError(f"the environment variable {endpoint.key_variable} has characters that no key has")
+                raise UserError(
+                    f"the environment variable {endpoint.key_variable} is not a key: it has spaces or non-ASCII "
+                    "characters"
+                )
         self._schema_rejected = False
         self._httpx = httpx
         self._http = httpx.Client(

@@ -4,7 +4,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from cogvideox.errors import UserError
+from cogvideox.config import check_minimum
 from cogvideox.llm.cache import Spent
 
 
@@ -27,8 +27,7 @@ class Budget:
     calls: int | None = None
 
     def __post_init__(self) -> None:
-        if any(bound is not None and bound < 0 for bound in (self.cost, self.tokens, self.calls)):
-            raise UserError("a budget must be 0 or more")
+        check_minimum(self, "budget.", cost=0, tokens=0, calls=0)
 
 
 class Account:

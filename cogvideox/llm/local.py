@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cogvideox.config import check_minimum
 from cogvideox.errors import UserError
 from cogvideox.llm.batching import BatchQueue
 from cogvideox.llm.chat import Answer, ChatRequest, Frame
@@ -33,8 +34,7 @@ class LlamaCpp:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.context < 64 or self.concurrency < 1 or self.threads < 0:
-            raise UserError("context must be 64 or more, concurrency 1 or more, and threads 0 or more")
+        check_minimum(self, context=64, concurrency=1, threads=0)
 
     def open(self) -> "LlamaCppModel":
         """Load the model and start the server.
@@ -101,8 +101,7 @@ class Transformers:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UserError(f"batch_size={self.batch_size} must be 1 or more")
+        check_minimum(self, batch_size=1)
 
     def open(self) -> "TransformersModel":
         """Load the model.

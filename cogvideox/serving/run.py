@@ -31,7 +31,7 @@ class Address:
         if not 0 <= self.port <= 65535:
             raise UserError(f"port={self.port} must be from 0 to 65535")
         if self.host not in LOOPBACK and not self.key:
-            raise UserError(f"host {self.host} can be reached by others: set the key for the administrator")
+            raise UserError(f"host {self.host} can be reached by other machines: set a key for the administrator")
         if self.key and len(self.key) < MIN_KEY:
             raise UserError(f"the administrator key must have at least {MIN_KEY} characters")
 

@@ -149,7 +149,7 @@ def _videos(options: Namespace, suite: "Suite") -> "tuple[Suite, VideoSet]":
         if given:
             name = given[0].replace("_", "-")
             raise UserError(
-                f"--{name} does not apply to the suite reconstruction, which generates no videos: remove it"
+                f"--{name} does not apply to the reconstruction suite, which generates no videos: remove it"
             )
         from cogvideox.evaluation.suites.reconstruction import videos_to_reconstruct
 

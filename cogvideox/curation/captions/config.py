@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.captions.back_ends.prompts import Prompt
 from cogvideox.curation.captions.quality.checks import CheckConfig
 from cogvideox.errors import UserError
@@ -49,19 +50,20 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         if (self.kind == "model") != bool(self.model):
-            raise UserError("a stage of kind model needs the name of a model; other kinds take no model")
+            raise UserError(
+                f"kind={self.kind}: a stage needs `model`, the name of a model, if and only if its kind is model"
+            )
         if (self.kind == "captioner") != (self.path is not None):
-            raise UserError("a stage of kind captioner needs path, the folder of a captioner; other kinds take no path")
+            raise UserError(
+                f"kind={self.kind}: a stage needs `path`, a captioner's folder, if and only if its kind is captioner"
+            )
         ignored: dict[str, Any] = {"batch_size": 8, "processes": 0}
         if self.kind == "captioner":
             ignored = {"prompt": None, "decoding": Sampling(), "longest_side": 768, "num_frames": 0, "hints": True}
         for name, default in ignored.items():
             if getattr(self, name) != default:
                 raise UserError(f"{name} has no effect on a stage of kind {self.kind}: remove it")
-        if self.batch_size < 1 or self.processes < 0:
-            raise UserError("batch_size must be 1 or more, and processes 0 or more")
-        if self.max_words < 2 or self.longest_side < 16 or self.num_frames < 0:
-            raise UserError("max_words must be 2 or more, longest_side 16 or more, num_frames 0 or more")
+        check_minimum(self, batch_size=1, processes=0, max_words=2, longest_side=16, num_frames=0)
 
 
 @dataclass(frozen=True)
@@ -96,18 +98,19 @@ class CaptionPipelineConfig:
         if not self.stages:
             raise UserError(f"the pipeline config needs at least one of the stages {', '.join(STAGES)}")
         if self.summary is not None and self.short is None and self.frames is None:
-            raise UserError("summary needs short or frames, whose captions it merges")
+            raise UserError("the stage summary merges captions of other stages: add the stage short or frames")
         for name, stage in self.stages.items():
             if stage.model and stage.model not in self.models:
                 known = ", ".join(self.models) or "none"
                 raise UserError(f"{name}.model={stage.model} is not in models; available: {known}")
-        if self.interval < 0.01 or self.repairs < 0:
-            raise UserError("interval must be 0.01 or more, and repairs 0 or more")
+        check_minimum(self, interval=0.01, repairs=0)
         if self.short_fraction is not None:
             if self.short is None or self.long_stage is None:
-                raise UserError("short_fraction needs the stage short, and summary or direct")
+                raise UserError(
+                    "short_fraction needs two kinds of captions: add the stage short, and summary or direct"
+                )
             if not all(0 <= fraction <= 1 for fraction in _values(self.short_fraction)):
-                raise UserError("short_fraction must be between 0 and 1")
+                raise UserError(f"short_fraction={self.short_fraction} must be between 0 and 1")
 
     @property
     def stages(self) -> dict[str, StageConfig]:

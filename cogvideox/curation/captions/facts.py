@@ -68,7 +68,9 @@ class Measurer:
             UserError: a name is not in `MEASURED`.
         """
         if unknown := sorted({*names} - {*MEASURED}):
-            raise UserError(f"measure: {', '.join(unknown)} gives no facts; available: {', '.join(MEASURED)}")
+            raise UserError(
+                f"measure={','.join(unknown)}: these signals give no facts; available: {', '.join(MEASURED)}"
+            )
         signals = {name: SIGNALS[name]() for name in names}
         self._columns = {name: [column.name for column in signal.columns] for name, signal in signals.items()}
         self.missing = {

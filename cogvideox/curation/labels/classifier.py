@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.labels.definitions import DEFINITIONS_VERSION, LABELS
 from cogvideox.curation.labels.features import (
     EMBEDDING,
@@ -58,8 +59,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.kind not in ("signals", "embedding"):
             raise UserError(f"kind={self.kind!r} must be signals or embedding")
-        if self.num_trees < 1 or self.regularization <= 0:
-            raise UserError("num_trees must be 1 or more, and regularization above 0")
+        check_minimum(self, above=["regularization"], num_trees=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,8 @@ def embedding_matrix(column: Any, size: int | None = None) -> Float32[np.ndarray
     if not lengths and size is not None:
         lengths = {size}
     if len(lengths) != 1:
-        raise UserError("the embeddings have different lengths" if lengths else "no clip has an embedding")
+        problem = "of different lengths" if lengths else "of no clip"
+        raise UserError(f"the manifest has embeddings {problem}: run `cogvideox curate` again with the signal tags")
     zeros = np.zeros(lengths.pop(), np.float32)
     return np.stack([zeros if row is None else np.asarray(row, np.float32) for row in rows])
 

@@ -29,7 +29,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.fps is not None and self.num_frames is not None:
-            raise UserError("a sampling has fps or num_frames, not both")
+            raise UserError(
+                f"fps={self.fps:g} and num_frames={self.num_frames} both set the sampled frames: remove one of them"
+            )
 
     def times(self, start: float, end: float) -> list[float] | None:
         """Return the times in seconds of the frames between `start` and `end`; None for all frames."""

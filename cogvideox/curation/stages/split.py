@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.model_files import ModelFile, sha256
 from cogvideox.curation.stage import Column, Row, Value, missing_packages
 from cogvideox.curation.stages.shots import DETECTOR_SIDE, Boundary, ShotFinder
@@ -69,8 +70,7 @@ class Split:
             raise UserError(
                 f"min_seconds={self.min_seconds:g} must be 0 or more and below max_seconds={self.max_seconds:g}"
             )
-        if self.dissolve_seconds <= 0 or self.adaptive_threshold <= 0:
-            raise UserError("dissolve_seconds and adaptive_threshold must be above 0")
+        check_minimum(self, above=["dissolve_seconds", "adaptive_threshold"])
         if not 0 < self.transnet_threshold < 1:
             raise UserError(f"transnet_threshold={self.transnet_threshold:g} must be between 0 and 1")
 

@@ -205,7 +205,9 @@ class Dynamics:
                 if name not in measurement and name in computed:
                     measurement[name] = computed[name]()
                 if name not in measurement:
-                    raise UserError(f"the regression needs {name}, which no model measures and no table has")
+                    raise UserError(
+                        f"the regression needs {name}: add a model or a table that has it with --set (docs/evaluate.md)"
+                    )
             for name, embed in (("subject_consistency", subject), ("background_consistency", background)):
                 if embed is not None:
                     measurement[name] = features.consistency(embed(video.frames))

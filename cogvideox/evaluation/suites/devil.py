@@ -33,7 +33,7 @@ def devil_suite(options: SuiteOptions) -> Suite:
     check_settings("devil", options, SETTINGS)
     settings = options.settings
     if "regression" not in settings:
-        raise UserError("the suite devil needs --set regression=FILE.json, the regressions of the dynamics score")
+        raise UserError("the devil suite needs --set regression=FILE.json, the regressions of the dynamics score")
     flow, dino, subject, background = (
         parse_plugin(role, settings[role]) if role in settings else None for role in MODELS
     )
@@ -42,7 +42,10 @@ def devil_suite(options: SuiteOptions) -> Suite:
     regression = Path(settings["regression"])
     DynamicsRegression.load(regression)
     if official_bugs and flow is not None and not flow.is_official:
-        raise UserError(f"--set official_bugs=yes is about RAFT's input, and flow={flow.kind}: set flow=raft:FILE")
+        raise UserError(
+            f"--set official_bugs=yes applies to RAFT only, not to flow={flow.kind}: add --set flow=raft:FILE, or "
+            "remove it"
+        )
     scorer = Dynamics(regression, flow, dino, subject, background, judge, values, official_bugs)
     prompts = [] if options.prompts is None else read_prompts(options.prompts, options.num_prompts)
     metric = next((metric.name for metric in scorer.metrics if metric.name.endswith("/dynamic_quality")), None)
@@ -72,7 +75,10 @@ def read_prompts(folder: Path, number: int | None) -> list[Item]:
             raise UserError(f"cannot read the prompts in {folder / grade}: {error}") from None
         lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
         if not lines:
-            raise UserError(f"{folder / grade} has no text files with prompts: pass DEVIL's folder prompts")
+            raise UserError(
+                f"{folder / grade} has no text files with prompts: pass the folder `prompts` of DEVIL's repository "
+                "with --prompts"
+            )
         items += [Item("", line, info={"grade": index}) for line in lines[:number]]
     return items
 

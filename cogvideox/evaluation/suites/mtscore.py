@@ -30,10 +30,10 @@ def mtscore_suite(options: SuiteOptions) -> Suite:
     check_settings("mtscore", options, SETTINGS)
     if options.prompts is None:
         raise UserError(
-            "the suite mtscore needs --prompts, a table of ChronoMagic-Bench with the columns videoid, name"
+            "the mtscore suite needs --prompts FILE, a table of ChronoMagic-Bench with the columns videoid and name"
         )
     if "judge" not in options.settings:
-        raise UserError("the suite mtscore needs a judge: --set judge=SETTINGS.yaml (docs/evaluate.md)")
+        raise UserError("the mtscore suite needs a judge: add --set judge=SETTINGS.yaml (docs/evaluate.md)")
     scorer = MTScore(Path(options.settings["judge"]), positive(options, "repeats", 1))
     prompts = read_prompts(options.prompts)[: options.num_prompts]
     by_name = {item.prompt: item for item in prompts} | {str(item.info["videoid"]): item for item in prompts}

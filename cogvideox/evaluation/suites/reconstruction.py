@@ -38,9 +38,9 @@ def reconstruction_suite(options: SuiteOptions) -> Suite:
     """
     check_settings("reconstruction", options, SETTINGS)
     if options.prompts is not None:
-        raise UserError("the suite reconstruction has no prompts: leave out --prompts")
+        raise UserError("the reconstruction suite has no prompts: remove --prompts")
     if options.videos_per_prompt is not None:
-        raise UserError("the suite reconstruction has no prompts: leave out --videos-per-prompt")
+        raise UserError("the reconstruction suite has no prompts: remove --videos-per-prompt")
     num_frames, height, width = (
         positive(options, name, default)
         for name, default in (("num_frames", NUM_FRAMES), ("height", SIDE), ("width", SIDE))

@@ -24,7 +24,9 @@ def toybox_suite(options: SuiteOptions) -> Suite:
     """
     check_settings("toybox", options, ("groups",))
     if options.prompts is not None:
-        raise UserError("the toybox suite has its own prompts: leave out --prompts, and set --num-prompts and --seed")
+        raise UserError(
+            "the toybox suite has its own prompts: remove --prompts; --num-prompts and --seed select among them"
+        )
     if options.num_prompts is not None and options.num_prompts > MAX_PROMPTS:
         raise UserError(f"the toybox suite has at most {MAX_PROMPTS} prompts per set, not {options.num_prompts}")
     sets = held_out_prompts(NUM_PROMPTS if options.num_prompts is None else options.num_prompts, options.seed)

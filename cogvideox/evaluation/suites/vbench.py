@@ -32,14 +32,14 @@ def vbench_suite(options: SuiteOptions) -> Suite:
     """
     check_settings("vbench", options, SETTINGS)
     if options.prompts is None:
-        raise UserError("the suite vbench needs --prompts VBench_full_info.json, from VBench's repository or package")
+        raise UserError("the vbench suite needs --prompts VBench_full_info.json, from VBench's repository or package")
     settings = options.settings
     dimensions = [name for name, role in ROLES.items() if role in settings]
     if "dimensions" in settings:
         dimensions = [choice(name.strip(), tuple(ROLES), "dimensions") for name in settings["dimensions"].split(",")]
     if not dimensions:
         forms = ", ".join(f"--set {role}={'|'.join(KINDS[role])}" for role in ROLES.values())
-        raise UserError(f"the suite vbench needs a model for at least one dimension: {forms}")
+        raise UserError(f"the vbench suite needs a model for at least one dimension: {forms}")
     for name in dimensions:
         if ROLES[name] not in settings:
             kinds = "|".join(KINDS[ROLES[name]])

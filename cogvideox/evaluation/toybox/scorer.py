@@ -83,7 +83,7 @@ def measure(file: VideoFile, item: Item) -> Measurement:
         )
     verdict = judge_clip(frames, item.info["facts"], item.info.get("grammar", "full"))
     if not verdict:
-        raise UserError(f"{item.prompt!r} names no fact of the toy world")
+        raise UserError(f"{item.prompt!r} states no fact of the toy world, so there is nothing to judge")
     facts: dict[str, list[bool]] = {}
     for name, correct in verdict.items():
         facts.setdefault(name.split()[0], []).append(correct)

@@ -44,7 +44,7 @@ def human_action(
     """
     probabilities = classify(frames[middle_frames(len(frames))], action)
     if action not in probabilities and not official_bugs:
-        raise UserError(f"{action!r} is none of the {len(probabilities)} actions of the classifier")
+        raise UserError(f"the action {action!r} is not one of the {len(probabilities)} that the classifier knows")
     best = sorted(probabilities, key=lambda name: -probabilities[name])[:NUM_ACTIONS]
     kept = [name for name in best if round(probabilities[name], 4) >= MIN_PROBABILITY]
     return {"score": int(action in kept), "actions": kept}
@@ -121,7 +121,9 @@ def auxiliary(info: Mapping[str, Any]) -> str:
     while isinstance(value, Mapping) and len(value) == 1:
         value = next(iter(value.values()))
     if not isinstance(value, str):
-        raise UserError("the prompt has no auxiliary information: use VBench's VBench_full_info.json as --prompts")
+        raise UserError(
+            "the prompt has no auxiliary information: pass --prompts VBench_full_info.json, from VBench's repository"
+        )
     return value
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.captions.video_captioner.config import CaptionerConfig, DecoderConfig
 from cogvideox.dataset.config import CaptionStyle
 from cogvideox.errors import UserError
@@ -22,8 +23,9 @@ class LanguageLora:
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0 or not self.target_modules:
-            raise UserError("lora.rank must be 1 or more, lora.alpha above 0, and lora.target_modules not empty")
+        check_minimum(self, "lora.", above=["alpha"], rank=1)
+        if not self.target_modules:
+            raise UserError("lora.target_modules is empty: name at least one kind of layer, such as q_proj")
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ class SummarizerTraining:
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")
-        if self.max_tokens < 16 or self.num_generated < 0:
-            raise UserError("max_tokens must be 16 or more, and num_generated 0 or more")
+        check_minimum(self, max_tokens=16, num_generated=0)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ class CaptionedScenes:
     def __post_init__(self) -> None:
         if self.grammar not in GRAMMARS:
             raise UserError(f"scenes.grammar={self.grammar} does not exist; available: {', '.join(GRAMMARS)}")
-        if not self.num_frames or min(self.num_frames) < 2 or not self.caption_styles:
-            raise UserError("scenes.num_frames needs numbers of 2 or more, and scenes.caption_styles a style")
+        if not self.num_frames or min(self.num_frames) < 2:
+            raise UserError(f"scenes.num_frames={self.num_frames} must be one or more numbers of at least 2")
+        if not self.caption_styles:
+            raise UserError("scenes.caption_styles is empty; it needs at least one style")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,6 @@ class CaptionerTraining:
             raise UserError("pretraining_steps and fact_weight need the facts of rendered scenes: set both to 0")
         if self.freeze_vision and not self.model.vision.path:
             raise UserError("freeze_vision needs a trained encoder: set model.vision.path")
-        if self.pretraining_steps < 0 or self.fact_weight < 0 or self.num_held_out < 1:
-            raise UserError("pretraining_steps and fact_weight must be 0 or more, and num_held_out 1 or more")
+        check_minimum(self, pretraining_steps=0, fact_weight=0, num_held_out=1)
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction={self.validation_fraction} must be above 0 and below 1")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cogvideox.config import check_minimum
 from cogvideox.errors import UserError
 
 
@@ -42,7 +43,5 @@ class VlmLabelsConfig:
     def __post_init__(self) -> None:
         if self.answer not in ("head", "chat"):
             raise UserError(f"answer={self.answer!r} must be head or chat")
-        if min(self.num_frames, self.longest_side, self.rank, self.num_steps, self.batch_size) < 1:
-            raise UserError("num_frames, longest_side, rank, num_steps and batch_size must be 1 or more")
-        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
-            raise UserError("learning_rate and max_grad_norm must be above 0")
+        check_minimum(self, num_frames=1, longest_side=1, rank=1, num_steps=1, batch_size=1)
+        check_minimum(self, above=["learning_rate", "max_grad_norm"])

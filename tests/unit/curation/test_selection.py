@@ -102,7 +102,7 @@ def test_a_clip_is_explained(tmp_path, capsys):
     assert main(["select", str(curated), "--policy", str(file), "--explain", "video9.mp4"]) == 0
     assert "never" in capsys.readouterr().out.splitlines()[2]
     for clip, message in (
-        ("video0.mp4", "was not measured: failed at probe: damaged"),
+        ("video0.mp4", "was not measured (failed at stage probe): damaged"),
         ("nothing", "has no clip nothing"),
         ("00", "means 40 clips"),
     ):

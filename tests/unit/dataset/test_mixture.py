@@ -158,8 +158,8 @@ def test_changed_sources_cannot_be_resumed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": ()}, "must be at least one store, without duplicates"),
-        ({"sources": (DataSource("a"), DataSource("a"))}, "must be at least one store, without duplicates"),
+        ({"sources": ()}, "there are no sources"),
+        ({"sources": (DataSource("a"), DataSource("a"))}, "a is twice among the sources: remove one"),
         ({"num_rows": 0}, "num_rows=0 must be 1 or more"),
         ({"image_fraction": 1.5}, "image_fraction=1.5 must be between 0 and 1"),
         ({"row_tokens": 100}, "row_tokens=100 is too small for a clip of 14. tokens in a"),
@@ -212,5 +212,5 @@ def test_buckets_have_full_rows_of_one_length():
 def test_ranks_of_timesteps_must_divide_the_rows():
     with pytest.raises(UserError, match="set both or neither"):
         replace(SETTINGS, timestep_ranks=2)
-    with pytest.raises(UserError, match="4 rows per step"):
+    with pytest.raises(UserError, match="run.batch_size=4"):
         replace(SETTINGS, timestep_ranks=3, timestep_sampling="explicit_uniform_ranks")

@@ -241,7 +241,7 @@ def test_the_kept_fractions_follow_the_policy():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_ranks": 3}, "4 rows per step cannot be divided evenly among 3 processes"),
+        ({"num_ranks": 3}, "run.batch_size=4: the rows of a step cannot be divided evenly among 3 processes"),
         ({"row_tokens": 30}, "row_tokens=30 is too small for a clip of 36 tokens in a"),
         ({"variant": "5b-i2v"}, "clips of a do not fit the transformer: .* learned positions"),
     ],

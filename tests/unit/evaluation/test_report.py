@@ -99,7 +99,7 @@ def test_every_table_names_number_of_videos_and_protocol(tmp_path: Path):
 def test_results_are_read_back(tmp_path: Path):
     results, _ = evaluation(tmp_path)
     assert Results.load(tmp_path) == results
-    with pytest.raises(UserError, match="is not the output"):
+    with pytest.raises(UserError, match="run `cogvideox evaluate` with -o"):
         Results.load(tmp_path / "videos")
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.captions.back_ends.prompts import looks_like_instruction
 from cogvideox.curation.captions.facts import ClipFacts
-from cogvideox.errors import UserError
 
 KINDS = (
     "error",
@@ -105,8 +105,7 @@ class CheckConfig:
     facts: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_words < 2 or self.max_tokens < 2:
-            raise UserError("max_words and max_tokens must be 2 or more")
+        check_minimum(self, max_words=2, max_tokens=2)
 
     def counter(self) -> Callable[[str], int]:
         """Return the function that counts the tokens of a caption.

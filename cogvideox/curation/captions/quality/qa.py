@@ -76,7 +76,7 @@ def read_questions(path: str | Path) -> list[Question]:
             raise UserError(f"{path}: entry {number} must have the strings clip, question and answer")
         questions.append(Question(*(entry[name] for name in names)))
     if not questions:
-        raise UserError(f"{path} has no questions")
+        raise UserError(f"{path} has no questions: write entries with the strings clip, question and answer")
     return questions
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from cogvideox.config import check_minimum
 from cogvideox.curation.signals.base import Sampling
 from cogvideox.errors import UserError
 
@@ -32,11 +33,11 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if self.size < 8 or (not self.path and self.size % 8):
             raise UserError(f"vision.size={self.size} must be a positive multiple of 8")
-        if self.fps <= 0 or self.max_frames < 1 or self.pool_frames < 1 or self.num_layers < 0:
-            raise UserError("vision.fps, max_frames and pool_frames must be above 0, and num_layers 0 or more")
+        check_minimum(self, "vision.", above=["fps"], max_frames=1, pool_frames=1, num_layers=0)
         if any(number % 8 for number in self.channels) or self.channels[2] % (2 * self.num_heads):
             raise UserError(
-                f"vision.channels={self.channels} must be multiples of 8, and the last one of twice num_heads"
+                f"vision.channels={self.channels} must be multiples of 8, and the last one a multiple of "
+                f"{2 * self.num_heads}, twice vision.num_heads"
             )
 
     @property
@@ -64,8 +65,11 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.vocab_size < 300:
             raise UserError(f"decoder.vocab_size={self.vocab_size} must be at least 300: 256 bytes and special tokens")
-        if self.num_layers < 1 or self.num_heads < 1 or self.width % (2 * self.num_heads):
-            raise UserError("decoder.num_layers must be 1 or more, and width a multiple of twice num_heads")
+        check_minimum(self, "decoder.", num_layers=1, num_heads=1)
+        if self.width % (2 * self.num_heads):
+            raise UserError(
+                f"decoder.width={self.width} must be a multiple of {2 * self.num_heads}, twice decoder.num_heads"
+            )
 
 
 @dataclass(frozen=True)

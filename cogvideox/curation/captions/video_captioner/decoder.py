@@ -46,7 +46,7 @@ def load_language_model(path: str | Path) -> tuple[nn.Module, Any]:
         if hasattr(network.config, "quantization_config"):
             del network.config.quantization_config
     if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {path} has no end token")
+        raise UserError(f"the tokenizer of {path} has no end-of-sequence token: choose another model")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return network, tokenizer

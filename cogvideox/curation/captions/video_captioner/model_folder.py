@@ -18,6 +18,7 @@ from cogvideox.curation.captions.video_captioner.config import CaptionerConfig
 from cogvideox.curation.captions.video_captioner.decoder import load_language_model
 from cogvideox.curation.captions.video_captioner.model import VideoCaptioner
 from cogvideox.errors import UserError
+from cogvideox.formatting import abbreviate
 from cogvideox.state_dict.safetensors_io import load_state, save_state
 
 CONFIG, WEIGHTS = "captioner.json", "captioner.safetensors"
@@ -66,5 +67,6 @@ def load_captioner(folder: str | Path, device: torch.device | str = "cpu") -> Vi
     except RuntimeError as error:
         raise UserError(f"{folder / WEIGHTS} does not match {CONFIG}: {' '.join(str(error).split())[:300]}") from None
     if missing or unexpected:
-        raise UserError(f"{folder / WEIGHTS} does not match {CONFIG}: {[*missing, *unexpected][:4]}")
+        names = abbreviate([*missing, *unexpected])
+        raise UserError(f"{folder / WEIGHTS} does not match {CONFIG}: missing or unexpected are {names}")
     return model.to(device).eval()

@@ -163,7 +163,9 @@ class PretrainedVisionEncoder(nn.Module):
         features = self.network(pixel_values=pixels).last_hidden_state
         side = int(features.shape[1] ** 0.5)
         if side * side < features.shape[1] - 8:
-            raise UserError(f"the patches of {self.config.path} are not a square")
+            raise UserError(
+                f"{self.config.path} does not divide frames into a square of patches: choose another vision model"
+            )
         patches = rearrange(features[:, -side * side :], "b (h w) d -> b d h w", h=side)
         cells = F.adaptive_avg_pool2d(patches, _GRID).flatten(2).transpose(1, 2)
         cells = cells.unflatten(0, frames.shape[:2])
@@ -179,7 +181,11 @@ def build_vision_encoder(config: VisionConfig) -> SmallVisionEncoder | Pretraine
         UserError: the model of `config.path` cannot be loaded.
     """
     if -(-config.max_frames // config.pool_frames) > _MAX_GROUPS:
-        raise UserError(f"vision.max_frames must be at most {_MAX_GROUPS} times pool_frames")
+        raise UserError(
+            f"vision.max_frames={config.max_frames} must be at most {_MAX_GROUPS * config.pool_frames}, "
+            f"{_MAX_GROUPS} times "
+            "vision.pool_frames"
+        )
     return PretrainedVisionEncoder(config) if config.path else SmallVisionEncoder(config)
 
 

@@ -126,7 +126,7 @@ def load_head(path: str) -> Callable[[np.ndarray], np.ndarray]:
     except Exception:
         layers = []
     if tuple(len(bias) for _, bias in layers) != _WIDTHS:
-        raise UserError(f"{path} is not LAION's improved aesthetic predictor")
+        raise UserError(f"{path} is not LAION's improved aesthetic predictor (docs/curation.md)")
 
     def rate(embeddings: np.ndarray) -> np.ndarray:
         for weight, bias in layers:

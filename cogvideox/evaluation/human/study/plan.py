@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cogvideox.atomic_io import atomic_folder, write_text
+from cogvideox.config import check_minimum
 from cogvideox.dataset.ingest.folder_layouts import list_folder
 from cogvideox.errors import UserError
 from cogvideox.evaluation.human.rubric import CRITERIA, OVERALL
@@ -47,8 +48,9 @@ class PlanSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gold_fraction <= 1 or self.max_prompts < 0:
-            raise UserError("gold_fraction must be from 0 to 1, and max_prompts 0 or more")
+        if not 0 <= self.gold_fraction <= 1:
+            raise UserError(f"gold_fraction={self.gold_fraction} must be from 0 to 1")
+        check_minimum(self, max_prompts=0)
 
 
 def plan_study(models: Mapping[str, Path], folder: Path, settings: PlanSettings | None = None) -> Study:
@@ -65,7 +67,7 @@ def plan_study(models: Mapping[str, Path], folder: Path, settings: PlanSettings 
     if folder.exists():
         raise UserError(f"{folder} exists: choose another folder, because a protocol is never changed")
     if settings.mode == "pair" and len(models) < 2:
-        raise UserError("a study of pairs needs two models or more")
+        raise UserError("a study of pairs needs two models or more: add NAME=FOLDER of another model, or --mode single")
     if settings.mode == "pair" and settings.gold_fraction and not set(GOLD_QUESTIONS) & set(settings.questions):
         raise UserError(
             f"gold items answer only the questions {', '.join(GOLD_QUESTIONS)}: add one of them, or pass --gold 0"
@@ -112,7 +114,9 @@ def _groups(
                 counts[entry.caption] += 1
     common = [key for key in next(iter(by_model.values()), {}) if all(key in videos for videos in by_model.values())]
     if not common:
-        raise UserError(f"there is no prompt of which all of {', '.join(models)} have a video")
+        raise UserError(
+            f"no prompt has a video of every model ({', '.join(models)}): generate the same prompts with each"
+        )
     if 0 < settings.max_prompts < len(common):
         common = [common[index] for index in sorted(rng.permutation(len(common))[: settings.max_prompts])]
     return [(key[0], {name: videos[key] for name, videos in by_model.items()}) for key in common]

@@ -88,8 +88,9 @@ class Study:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.repeat_fraction <= 1 or self.items_per_rater < 0 or self.num_raters < 1:
-            raise UserError("repeat_fraction must be from 0 to 1, items_per_rater 0 or more, num_raters 1 or more")
+        if not 0 <= self.repeat_fraction <= 1:
+            raise UserError(f"repeat_fraction={self.repeat_fraction} must be from 0 to 1")
+        config.check_minimum(self, items_per_rater=0, num_raters=1)
         unknown = sorted(set(self.questions) - {*CRITERIA, OVERALL})
         if unknown or (self.mode == "pair") != bool(self.questions):
             raise UserError(
@@ -121,7 +122,9 @@ def read_study(folder: str | Path) -> Study:
     data = read_json(path)
     study = config.from_dict(Study, data.get("protocol", {}), where=str(path))
     if data.get("hash") != study.hash:
-        raise UserError(f"{path} was changed after it was planned: its hash is different")
+        raise UserError(
+            f"{path} was changed after it was planned (its hash is different): restore it, or plan a new study"
+        )
     return study
 
 
@@ -134,5 +137,7 @@ def read_key(folder: str | Path, study: Study) -> Mapping[str, Any]:
     """Return name and folder of each model by code. Raises UserError if the key is not that of the protocol."""
     path = Path(folder) / KEY
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != study.key_hash:
-        raise UserError(f"{path} is missing or was changed after the study was planned")
+        raise UserError(
+            f"{path} is missing or was changed after the study was planned: restore it from a copy of the study"
+        )
     return read_json(path)

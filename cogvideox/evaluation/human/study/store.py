@@ -94,7 +94,10 @@ class RatingStore:
             elif version != _VERSION:
                 raise UserError(f"cannot open {self.path}: it is not a rating store with format version {_VERSION}")
             if self._connection.execute("SELECT hash FROM study").fetchone()[0] != study_hash:
-                raise UserError(f"cannot open {self.path}: its votes belong to another protocol")
+                raise UserError(
+                    f"cannot open {self.path}: its votes belong to another study: move it away, or restore the "
+                    "study.json of its votes"
+                )
         except (sqlite3.Error, OSError) as error:
             raise UserError(f"cannot open {self.path} as a rating store: {error}") from None
 

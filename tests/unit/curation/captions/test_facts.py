@@ -57,7 +57,9 @@ def test_columns_of_a_manifest_are_used_instead_of_measuring():
 
 
 def test_signals_without_facts_are_rejected():
-    with pytest.raises(UserError, match="measure: colors gives no facts; available: faces, objects, tags, text"):
+    with pytest.raises(
+        UserError, match="measure=colors: these signals give no facts; available: faces, objects, tags, text"
+    ):
         Measurer(("faces", "colors"))
 
 

@@ -243,11 +243,11 @@ def test_caption_times():
     ("data", "reason"),
     [
         ({}, "at least one of the stages"),
-        ({"summary": {"kind": "rules"}}, "summary needs short or frames"),
-        ({"short": {"kind": "model"}}, "needs the name of a model"),
+        ({"summary": {"kind": "rules"}}, "add the stage short or frames"),
+        ({"short": {"kind": "model"}}, "needs `model`, the name of a model"),
         ({"short": {"kind": "model", "model": "x"}}, "is not in models"),
-        ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs the stage"),
-        ({"short": {"kind": "tags"}, "interval": 0.0}, "interval must be 0.01 or more"),
+        ({"short": {"kind": "tags"}, "short_fraction": 0.5}, "short_fraction needs two kinds of captions"),
+        ({"short": {"kind": "tags"}, "interval": 0.0}, "interval=0.0 must be 0.01 or more"),
     ],
 )
 def test_invalid_pipeline_configs(data, reason):

@@ -179,7 +179,7 @@ def test_a_budget_stops_the_evaluation_and_a_higher_one_continues_it(tmp_path, s
 def test_a_judge_is_asked_from_one_process(tmp_path, server):
     videos, prompts, judge = write_inputs(tmp_path, server, ["score-1"])
     suite = build_suite("mtscore", SuiteOptions(prompts=prompts, settings={"judge": str(judge)}))
-    with pytest.raises(UserError, match="leave out --workers"):
+    with pytest.raises(UserError, match="remove --workers"):
         evaluate(videos_of_folder(suite, videos), suite, tmp_path / "out", workers=2)
 
 

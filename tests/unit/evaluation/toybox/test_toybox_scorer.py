@@ -56,7 +56,7 @@ def test_noise_is_inconsistent():
 def test_what_cannot_be_judged_is_an_error(tmp_path: Path):
     file = tmp_path / "a.mp4"
     Video(render_scene(sample_scene(1), **SIZE).numpy(), 8.0).save(file)
-    with pytest.raises(UserError, match="names no fact"):
+    with pytest.raises(UserError, match="states no fact"):
         measure(VideoFile(file), Item("a", "a dog", info={"facts": {}}))
 
 
