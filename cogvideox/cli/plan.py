@@ -57,7 +57,10 @@ class PlanOptions:
     ] = None
     ram: Annotated[str | None, Option("main memory of the machine (default: 64GB)", "", "SIZE")] = None
     gpu: Annotated[str | None, Option("GPU for the estimated time, such as 'RTX 4090'", "", "NAME")] = None
-    weights: Annotated[WeightFormat, Option("format of the stored weights", "")] = "exact"
+    weights: Annotated[
+        Literal["exact", "int8", "fp8", "nf4"],
+        Option("format of the stored weights: fp8 for generation only, nf4 for a LoRA only", ""),
+    ] = "exact"
 
 
 def run(arguments: list[str]) -> None:
@@ -198,14 +201,17 @@ def _generate(
     model: "tuple[ModelSpec, ModelProfile]", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions
 ) -> bool:
     """Print the plan of a generation, and return whether it fits."""
+    weights = options.weights
+    if weights == "nf4":
+        raise UserError("--weights nf4 is for a LoRA only: remove it, or use int8")
     workload = _workload(model[0], overrides)
     steps = f"{workload.num_inference_steps} steps"
     print(f"{model[0].name}: {workload.num_frames} frames of {workload.width}x{workload.height}, {steps}")
     try:
-        plan = plan_generation(model, overrides, machine, options.weights)
+        plan = plan_generation(model, overrides, machine, weights)
     except UserError as error:
         print(f"does not fit: {to_flags(str(error))}")
-        changes = list(_changes(model, overrides, machine, options))
+        changes = list(_changes(model, overrides, machine, weights))
         if changes:
             print("each of these is enough to fit:", *changes, sep="\n  ")
         return False
@@ -221,12 +227,12 @@ def _generate(
 
 
 def _changes(
-    model: "tuple[ModelSpec, ModelProfile]", overrides: dict[str, Any], machine: "Hardware", options: PlanOptions
+    model: "tuple[ModelSpec, ModelProfile]", overrides: dict[str, Any], machine: "Hardware", stored: WeightFormat
 ) -> Iterator[str]:
     """Yield changes to a generation, each of which is enough to make it fit."""
     frames = _workload(model[0], overrides).num_frames
 
-    def fits(*, weights: WeightFormat = options.weights, hardware: "Hardware" = machine, **changed: Any) -> bool:
+    def fits(*, weights: WeightFormat = stored, hardware: "Hardware" = machine, **changed: Any) -> bool:
         try:
             workload = _workload(model[0], overrides | changed)
         except UserError:  # the change cannot be combined with the other options, such as --guidance-scale 1
@@ -235,7 +241,7 @@ def _changes(
 
     if not overrides.get("sequential_guidance") and fits(sequential_guidance=True):
         yield "--sequential-guidance (the same video, slower)"
-    if options.weights == "exact" and fits(weights="int8"):
+    if stored == "exact" and fits(weights="int8"):
         yield "--weights int8 (changes the video)"
     shorter = next(
         (count for count in range(frames - geometry.FRAME_RATIO, 0, -geometry.FRAME_RATIO) if fits(num_frames=count)),
@@ -287,12 +293,13 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     from cogvideox.training.diffusion.recipes import FINE_TUNING
     from cogvideox.training.resources.estimate import estimate, format_estimate
     from cogvideox.training.resources.fit import check_fit, suggest_changes
+    from cogvideox.transformer.lora.config import BaseWeights
 
     settings = training_settings(options.task, spec, overrides)
-    if options.weights == "int8" and settings.lora is not None:
-        settings = replace(settings, lora=replace(settings.lora, base_weights="int8"))
+    if settings.lora is not None and options.weights in get_args(BaseWeights):
+        settings = replace(settings, lora=replace(settings.lora, base_weights=options.weights))
     elif options.weights != "exact":
-        supported = "a LoRA trains on exact or int8 weights" if settings.lora else "sft trains exact weights"
+        supported = "a LoRA trains on exact, int8 or nf4 weights" if settings.lora else "sft trains exact weights"
         raise UserError(f"{supported}: remove --weights {options.weights}")
     if machine.device_type == "cpu":
         machine = detect_hardware(choose_device("cpu"), settings.run.precision)
@@ -308,15 +315,19 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     folder = shlex.quote(str(spec.path)) if spec.path.exists() else "FOLDER"
     command = f"cogvideox train {options.task} --data CLIPS model={folder}"
     print(" ".join([command, *(f"{name}={value}" for name, value in changed.items())]))
-    print("\n".join(format_estimate(resources, settings.run.num_steps, machine, 1)))
+    print("\n".join(format_estimate(resources, settings.run.num_steps, machine, 1)), flush=True)
     verdict = check_fit(resources, machine)
+    if resources.seconds is None:
+        print("the time is unknown; pass --gpu NAME for an estimate")
     if verdict.fits:
         print("fits")
         return True
-    print(f"does not fit: {verdict.reason}")
+    print(f"does not fit: {verdict.reason}", flush=True)
     changes = list(suggest_changes(settings, machine))
     if changes:
         print("each of these is enough to fit:", *changes, sep="\n  ")
+    else:
+        print("no single change is enough; more memory is needed (--vram, --ram)")
     return False
 
 

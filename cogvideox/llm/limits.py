@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from cogvideox.config import check_minimum
+from cogvideox.errors import UserError
 from cogvideox.llm.cache import Spent
 
 

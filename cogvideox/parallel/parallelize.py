@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.nn.attention.varlen  # registers torch_attn._varlen_attn
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -35,14 +34,11 @@ Attention is the most expensive operation to recompute, and its output is as sma
 """
 
 _ATTENTION_OPS = {
-    op.default
-    for op in (
-        torch.ops.aten._scaled_dot_product_flash_attention,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
-        torch.ops.aten._scaled_dot_product_efficient_attention,
-        torch.ops.aten._scaled_dot_product_cudnn_attention,
-        torch.ops.torch_attn._varlen_attn,  # packed rows
-    )
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "torch_attn::_varlen_attn",  # packed rows; not imported here, because its module imports torch.compile
 }
 
 
@@ -144,4 +140,4 @@ def _with_gathered_weights(module: nn.Module, method: Callable[..., Any]) -> Cal
 
 
 def _keep_attention(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in _ATTENTION_OPS else CheckpointPolicy.PREFER_RECOMPUTE
+    return CheckpointPolicy.MUST_SAVE if op.name() in _ATTENTION_OPS else CheckpointPolicy.PREFER_RECOMPUTE

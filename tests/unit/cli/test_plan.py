@@ -114,6 +114,30 @@ def test_a_run_fits_with_each_suggested_change():
     assert list(suggest_changes(settings, replace(small, free_bytes=1))) == []
 
 
+def test_quantized_weights_of_a_lora_can_be_planned_for_a_gpu_without_a_name(run):
+    result = run("plan", "5b", "lora", "--vram", "12GB", "--weights", "nf4")
+    assert result.status == 0 and "lora.base_weights=nf4" in result.out
+    assert "the time is unknown; pass --gpu NAME" in result.out
+
+
+def test_shorter_clips_on_quantized_weights_are_suggested_if_neither_is_enough():
+    settings, machine = training_settings("lora", preset_spec("5b-i2v"), {}), hypothetical_gpu("RTX 3060", 12)
+    (change,) = (change for change in suggest_changes(settings, machine) if "base_weights" in change)
+    weights, shape = change.split(" (changes the result slightly) with ")
+    assert shape.startswith("target.num_frames=")
+    changes = dict(part.split("=") for part in (weights, *shape.split()))
+    assert check_fit(estimate(config.override(settings, changes), machine), machine).fits
+    for name in changes.keys() - {"row_tokens"}:
+        partial = {key: value for key, value in changes.items() if key != name}
+        assert not check_fit(estimate(config.override(settings, partial), machine), machine).fits
+
+
+def test_all_reasons_are_named(run):
+    result = run("plan", "5b", "lora", "--vram", "12GB", "--ram", "16GB")
+    assert result.status == 1 and "; loading the model needs 22.1 GiB of main memory" in result.out
+    assert "no single change is enough" in result.out
+
+
 @pytest.mark.parametrize("name", ["5b", "1.5-5b"])
 def test_rows_of_suggested_clips_are_long_enough(name):
     settings = training_settings("lora", preset_spec(name), {})
@@ -147,7 +171,8 @@ def test_a_model_must_fit_in_main_memory_while_it_is_loaded():
         (["5b", "dance"], "generate, lora, sft"),
         (["5b", "--vram", "8GB", "--num-frames", "50"], "--num-frames 50"),
         (["5b", "sft", "--vram", "8GB", "--weights", "int8"], "sft trains exact weights: remove --weights int8"),
-        (["5b", "lora", "--vram", "8GB", "--weights", "fp8"], "a LoRA trains on exact or int8 weights"),
+        (["5b", "lora", "--vram", "8GB", "--weights", "fp8"], "a LoRA trains on exact, int8 or nf4 weights"),
+        (["5b", "--vram", "8GB", "--weights", "nf4"], "--weights nf4 is for a LoRA only"),
         (["5b", "lora", "--vram", "8GB", "--num-inference-steps", "9"], "applies to generation only"),
         (["5b", "lora", "--vram", "8GB", "--height", "50"], "--height 50"),
         (["5b-i2v", "--vram", "24GB", "--height", "320", "--width", "480"], "one size only"),
