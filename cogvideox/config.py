@@ -110,7 +110,7 @@ def override(obj: T, changes: Mapping[str, Any]) -> T:
     return from_dict(type(obj), data)
 
 
-def check_minimum(settings: Any, prefix: str = "", *, above: Iterable[str] = (), **minima: float) -> None:
+def check_minimum(settings: Any, prefix: str = "", *, above: Iterable[str] = (), **minima: float | int) -> None:
     """Check that numbers of a dataclass are at least their minima, or above 0.
 
     Args:
