@@ -156,7 +156,10 @@ class Checkpoints:
             single = self.ranks is None and (source / _TENSOR_FILE).exists()
             tensors = load_file(source / _TENSOR_FILE) if single else _allocate(parts, sharded.list_tensors(source))
         if trees.keys() != parts.keys():
-            raise UserError(f"the checkpoint {source} contains {sorted(trees)}, but this run needs {sorted(parts)}")
+            raise UserError(
+                f"the checkpoint {source} is of another kind of training: it contains {', '.join(sorted(trees))}, but "
+                f"this run needs {', '.join(sorted(parts))}; choose a different folder with --out"
+            )
         if not single:
             sharded.read_tensors(source, tensors, self.ranks)
         for name, part in parts.items():
