@@ -167,8 +167,15 @@ class Checkpoints:
                 part.load_state_dict(_unflatten(trees[name], tensors))
                 if isinstance(part, torch.optim.Optimizer | Optimizers):
                     check_state(part)
-            except Exception as error:  # modules, optimizers and loaders raise errors of different types
+            except UserError as error:
                 raise UserError(f"the checkpoint {source} does not match this run's {name}: {error}") from error
+            except Exception as error:  # modules and optimizers raise errors of different types
+                reason = " ".join(str(error).split())
+                reason = reason if len(reason) <= 200 else f"{reason[:197]}..."
+                raise UserError(
+                    f"the checkpoint {source} does not match this run's {name}: resume with the settings of the run (its "
+                    f"settings.yaml), or choose a different folder with --out ({reason})"
+                ) from error
         return step
 
     def on_rank_zero(self, function: Callable[[], T]) -> T:

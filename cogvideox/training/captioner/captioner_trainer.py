@@ -89,7 +89,7 @@ def train(
             with run.tracker.pause():
                 if run.due(run.config.validate_interval) and run.done > settings.pretraining_steps:
                     with ema.swapped():
-                        run.tracker.write(run.done, validate(model.eval(), settings, validation))
+                        run.tracker.write_validation(run.done, validate(model.eval(), settings, validation))
                     model.train()
                 run.save()
         with ema.swapped():

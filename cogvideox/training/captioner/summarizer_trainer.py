@@ -81,7 +81,8 @@ def train(
             with run.tracker.pause():
                 if run.due(run.config.validate_interval):
                     with ema.swapped():
-                        run.tracker.write(run.done, validate(network.eval(), tokenizer, settings, validation, held_out))
+                        scores = validate(network.eval(), tokenizer, settings, validation, held_out)
+                        run.tracker.write_validation(run.done, scores)
                     network.train()
                 run.save()
         with ema.swapped():

@@ -133,7 +133,7 @@ def train(
                     with ema.swapped(), autocast():
                         if held_out is not None:
                             losses = validation_loss(model, held_out, spec, schedule, run.config.seed, rule)
-                            run.tracker.write(run.done, losses)
+                            run.tracker.write_validation(run.done, losses)
                         if sampling:
                             if accuracies := write_samples(model, spec, settings, run):
                                 run.tracker.write(run.done, accuracies)

@@ -19,6 +19,9 @@ from cogvideox.untrusted.files import read_bytes
 
 Scalar = float | int | Tensor
 
+_MAX_PRINTED = 3
+"""Number of results of a validation that are printed; all of them are written."""
+
 
 @dataclass(frozen=True)
 class StepWork:
@@ -128,6 +131,12 @@ class Tracker:
         except OSError as error:
             raise cannot_write(self.path, error) from error
         self._trackers.log(step, values)
+
+    def write_validation(self, step: int, scalars: Mapping[str, Scalar]) -> None:
+        """Write the results of a validation, and print the first of them."""
+        self.write(step, scalars)
+        first = [f"{name} {float(value):.4g}" for name, value in list(scalars.items())[:_MAX_PRINTED]]
+        self.print(" | ".join([f"step {step}/{self.num_steps}", *first]))
 
     def write_samples(self, step: int, sheet: Path) -> None:
         """Pass a sample sheet and its video (`sample_sheet`) to the experiment trackers, if it exists."""

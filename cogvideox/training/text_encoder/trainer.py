@@ -69,7 +69,7 @@ def train(
             with run.tracker.pause():
                 if run.due(run.config.validate_interval):
                     with ema.swapped():
-                        run.tracker.write(run.done, validate(model, tokenizer, settings))
+                        run.tracker.write_validation(run.done, validate(model, tokenizer, settings))
                 run.save()
         with ema.swapped():
             save_network(model.encoder.state_dict(), settings.model, run.out)

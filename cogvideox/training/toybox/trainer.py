@@ -115,7 +115,8 @@ def train(
             with run.tracker.pause():
                 if run.due(run.config.validate_interval, at_end=False):
                     with ema.swapped():
-                        run.tracker.write(run.done, validation_loss(model, data, held_out, schedule, scale))
+                        losses = validation_loss(model, data, held_out, schedule, scale)
+                        run.tracker.write_validation(run.done, losses)
                 if run.due(settings.sampling.interval, at_end=False):
                     with ema.swapped():
                         accuracies = write_samples(pipeline(model, vae, data), data, run.sample_path)

@@ -130,7 +130,7 @@ def train(
                 with ema.swapped():
                     if run.is_main and run.due(run.config.validate_interval):
                         scores = validate(vae, held_out, run.sample_path, settings.validation.fps)
-                        run.tracker.write(run.done, scores)
+                        run.tracker.write_validation(run.done, scores)
                         run.tracker.write_samples(run.done, run.sample_path)
                     if run.is_main and run.due(run.config.save_interval):
                         normalized, scaling_factor = (

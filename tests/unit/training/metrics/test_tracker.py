@@ -105,3 +105,12 @@ def test_heartbeat_lines_of_vae_and_diffusion_training():
 )
 def test_format_duration(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_validation_results_are_written_and_the_first_ones_printed(tmp_path, capsys):
+    results = {"validation/loss": 0.25, **{f"validation/loss_{k}": 1.0 + k for k in range(10)}}
+    tracker = Tracker(tmp_path, num_steps=20)
+    tracker.write_validation(10, results)
+    tracker.close()
+    assert "step 10/20 | validation/loss 0.25 | validation/loss_0 1 | validation/loss_1 2\n" in capsys.readouterr().err
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 10} | results
