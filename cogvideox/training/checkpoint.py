@@ -173,8 +173,8 @@ class Checkpoints:
                 reason = " ".join(str(error).split())
                 reason = reason if len(reason) <= 200 else f"{reason[:197]}..."
                 raise UserError(
-                    f"the checkpoint {source} does not match this run's {name}: resume with the settings of the run (its "
-                    f"settings.yaml), or choose a different folder with --out ({reason})"
+                    f"the checkpoint {source} does not match this run's {name}: resume with the settings of the run "
+                    f"(settings.yaml), or choose a different folder with --out ({reason})"
                 ) from error
         return step
 
