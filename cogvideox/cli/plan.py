@@ -293,14 +293,14 @@ def _train(spec: "ModelSpec", overrides: dict[str, Any], machine: "Hardware", op
     from cogvideox.training.diffusion.recipes import FINE_TUNING
     from cogvideox.training.resources.estimate import estimate, format_estimate
     from cogvideox.training.resources.fit import check_fit, suggest_changes
-    from cogvideox.transformer.lora.config import BaseWeights
 
     settings = training_settings(options.task, spec, overrides)
-    if settings.lora is not None and options.weights in get_args(BaseWeights):
-        settings = replace(settings, lora=replace(settings.lora, base_weights=options.weights))
-    elif options.weights != "exact":
+    weights = options.weights
+    if settings.lora is not None and weights != "fp8":
+        settings = replace(settings, lora=replace(settings.lora, base_weights=weights))
+    elif weights != "exact":
         supported = "a LoRA trains on exact, int8 or nf4 weights" if settings.lora else "sft trains exact weights"
-        raise UserError(f"{supported}: remove --weights {options.weights}")
+        raise UserError(f"{supported}: remove --weights {weights}")
     if machine.device_type == "cpu":
         machine = detect_hardware(choose_device("cpu"), settings.run.precision)
     machine = replace(machine, dtype=settings.run.precision)
@@ -371,5 +371,5 @@ def _generation_cell(model: "tuple[ModelSpec, ModelProfile]", machine: "Hardware
     try:
         return f"fits, about {format_duration(plan_generation(model, {}, machine).seconds)}"
     except UserError:
-        changes = _changes(model, {}, machine, PlanOptions(vram="0GB"))
+        changes = _changes(model, {}, machine, "exact")
         return f"no; fits with {next(changes, 'no change').partition(' (')[0]}"
