@@ -104,7 +104,7 @@ def test_a_clip_is_explained(tmp_path, capsys):
     for clip, message in (
         ("video0.mp4", "was not measured (failed at stage probe): damaged"),
         ("nothing", "has no clip nothing"),
-        ("00", "means 40 clips"),
+        ("00", "matches 40 clips"),
     ):
         assert main(["select", str(curated), "--policy", str(file), "--explain", clip]) == 2
         assert message in capsys.readouterr().err
@@ -156,7 +156,7 @@ def test_clusters_of_an_embedding_are_balanced_and_stored(tmp_path):
     stored = parquet.read_table(tmp_path / "out/metadata.parquet")["cluster"].to_pylist()
     assert len(stored) == number and stored.count("") == 1  # the clip without an embedding is not limited
     assert sorted(stored.count(name) for name in {*stored} - {""}) == [10, 10, 14]
-    with pytest.raises(UserError, match="too few for 100 clusters"):
+    with pytest.raises(UserError, match="--clusters 100 is more than the 59 clips"):
         cluster_names(curated, Clustering(100))
     with pytest.raises(UserError, match="no embedding other"):
         cluster_names(curated, Clustering(3, "other"))
