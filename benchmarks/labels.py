@@ -80,8 +80,8 @@ def main() -> None:
     if options.step == "render":
         render(options.footage, options.out, options.chunks, options.workers)
     elif options.step == "real":
-        # Parts of at most 10 s, as the clips of a training set: a title fills a small part of a long file.
-        recipe = replace(RECIPE, split=replace(RECIPE.split, max_seconds=10.0), signals=SIGNALS | {"text": {}})
+        # Parts as long as CogVideoX's clips: a title fills a small part of a long file.
+        recipe = replace(RECIPE, split=replace(RECIPE.split, max_seconds=6.0), signals=SIGNALS | {"text": {}})
         curate(options.clips, options.out / "real", recipe, workers=options.workers)
     else:
         from label_evaluation import evaluate
