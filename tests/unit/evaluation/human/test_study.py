@@ -109,7 +109,7 @@ def test_votes_are_append_only_events(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert {line["protocol"] for line in lines} == {study.hash}
     store.close()
-    with pytest.raises(UserError, match="another protocol"):
+    with pytest.raises(UserError, match="another study"):
         RatingStore(tmp_path / RATINGS, "other")
     RatingStore(tmp_path / RATINGS, study.hash).close()  # the failed attempt holds no lock
 
