@@ -229,7 +229,7 @@ def test_invalid_settings_are_errors(change, message):
 def test_folders_that_are_no_captioner_are_errors(trained, tmp_path):
     with pytest.raises(UserError, match="not a video captioner"):
         load_captioner(tmp_path)
-    with pytest.raises(UserError, match="needs path"):
+    with pytest.raises(UserError, match="needs `path`"):
         StageConfig("captioner")
     with pytest.raises(UserError, match="not an output folder"):
         train(replace(SETTINGS, data=(str(tmp_path),), pretraining_steps=0, fact_weight=0.0), tmp_path / "run")
