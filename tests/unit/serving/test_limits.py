@@ -77,7 +77,7 @@ def test_pages_are_read_without_an_origin_but_not_under_another_host():
 
 def test_other_addresses_than_loopback_need_a_key():
     assert Address().allowed_hosts is not None
-    with pytest.raises(UserError, match="set the key"):
+    with pytest.raises(UserError, match="set a key"):
         Address("0.0.0.0")
     with pytest.raises(UserError, match="16 characters"):
         Address("0.0.0.0", key="short")
