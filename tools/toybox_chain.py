@@ -21,8 +21,9 @@ from torch import nn
 from cogvideox.atomic_io import write_text
 from cogvideox.cli.train import UNFINISHED, parse_overrides, resolve_settings, train
 from cogvideox.errors import UserError
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.training.metrics.tracker import format_duration
-from cogvideox.training.toybox.base_model import write_base_model
+from cogvideox.training.toybox.base_model import PROVENANCE, write_base_model
 from cogvideox.training.toybox.recipes import PROMPTS, SCHEDULE, toybox_transformer
 from cogvideox.untrusted.files import read_text
 
@@ -116,15 +117,26 @@ def is_complete(run: Path) -> bool:
 
 
 def write_base(out: Path) -> None:
-    """Write the model folder in which the transformer's stages start, unless it exists."""
-    if not (out / "toybox-base/model").is_dir():
+    """Write the model folder in which the transformer's stages start, unless it exists.
+
+    Raises:
+        UserError: the folder was written by another version.
+    """
+    folder = out / "toybox-base/model"
+    if not folder.is_dir():
         write_base_model(
-            out / "toybox-base/model",
+            folder,
             vae=out / "toybox-vae-2",
             text_encoder=out / "toybox-text-encoder",
             transformer=toybox_transformer(),
             schedule=SCHEDULE,
             examples=PROMPTS[:3],
+        )
+    spec = read_spec(folder)
+    if spec.transformer != toybox_transformer() or spec.settings.provenance != PROVENANCE:
+        raise UserError(
+            f"{folder} was written by another version: remove it and {out}/toybox-pretrain-* to train the "
+            "transformer again; the VAE and the text encoder are kept"
         )
 
 

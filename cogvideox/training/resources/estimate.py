@@ -35,7 +35,7 @@ from cogvideox.training.resources.forward_cost import (
 )
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
-from cogvideox.training.toybox.recipes import CHAIN
+from cogvideox.training.toybox.recipes import BASE, CHAIN, toybox_transformer
 from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.lora import inject
 from cogvideox.transformer.model import Transformer
@@ -254,6 +254,8 @@ def _transformer_config(settings: DiffusionTraining) -> TransformerConfig | None
         config = read_spec(settings.model).transformer
     elif config is None and len(parts) == 3 and parts[0] == "runs" and parts[1] in stages:
         config = _transformer_config(stages[parts[1]]())
+    elif config is None and settings.model == BASE:
+        config = toybox_transformer()
     elif config is None and official in PRESETS:
         config = PRESETS[official]()
     if config is not None and settings.add_image and not config.is_image_to_video:

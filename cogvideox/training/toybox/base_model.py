@@ -22,6 +22,7 @@ from cogvideox.transformer.config import TransformerConfig
 from cogvideox.transformer.init_weights import init_weights, whiten_text_projection
 from cogvideox.transformer.model import Transformer
 
+PROVENANCE = {"trained_on": "rendered clips of the toybox", "initial_weights": "whitened text projection"}
 NUM_CAPTIONS = 500
 """Number of captions for the statistics of text embeddings."""
 
@@ -76,7 +77,7 @@ def write_base_model(
         dtype="float32",
         trained=TrainedRange((1, frames), 4, (height, height), (width, width)),
         examples=examples,
-        provenance={"trained_on": "rendered clips of the toybox"},
+        provenance=PROVENANCE,
     )
     loaded = model_folder.LoadedModel(
         transformer=model,

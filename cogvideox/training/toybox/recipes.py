@@ -38,7 +38,7 @@ PROMPTS = (
 
 
 def toybox_transformer() -> TransformerConfig:
-    """Config of the shipped model's transformer: the 2B model with a tenth of its width and a quarter of its depth."""
+    """Config of the next shipped transformer: the 2B model with a tenth of its width and a quarter of its depth."""
     return TransformerConfig(
         num_attention_heads=3,
         attention_head_dim=64,

@@ -13,13 +13,14 @@ from cogvideox.dataset.mixture import DataSource
 from cogvideox.hardware.gpus import UNKNOWN_GPU, Rates
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
-from cogvideox.pretrained.offload.transformer_cost import BatchShape
+from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_parameters
 from cogvideox.training.diffusion.trainer import build_transformer
 from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.resources.estimate import estimate, format_estimate
 from cogvideox.training.resources.fit import check_fit, suggest_changes
 from cogvideox.training.resources.forward_cost import _row_forward, transformer_activations, transformer_forward
+from cogvideox.training.toybox.recipes import CHAIN, toybox_transformer
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.lora.config import LoRASettings
 from cogvideox.transformer.model import Transformer
@@ -80,6 +81,13 @@ def test_activation_bytes_of_a_vae(whole_clips):
     resources = estimate(settings, None)
     assert resources.memory["activations"] == pytest.approx(settings.run.batch_size * measured, rel=0.15)
     assert resources.parameters == sum(weight.numel() for weight in vae.parameters())
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_stages_of_the_shipped_model_are_estimated_before_their_base_model_exists(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    resources = estimate(CHAIN[name](), None)
+    assert resources is not None and resources.parameters == transformer_parameters(toybox_transformer()).total
 
 
 @pytest.mark.parametrize("name", ["toybox-lora", "toybox-sft", "toybox-pretrain-256"])

@@ -11,18 +11,19 @@ from cogvideox.dataset.config import ClipFormat, ToyboxClips, ToyboxSource
 from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene, encode_toybox, render_clips
 from cogvideox.dataset.latents.toybox_store import ToyboxStore
 from cogvideox.errors import UserError
-from cogvideox.pretrained.components import load_vae, save_network
+from cogvideox.pretrained.components import load_network, load_vae, save_network
+from cogvideox.pretrained.model_folder import load_tokenizer
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.text.config import T5Config
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.text.init_weights import init_weights
 from cogvideox.text.tokenizer import train_toy_tokenizer
-from cogvideox.toybox.captions.caption import caption_words, parse_prompt
+from cogvideox.toybox.captions.caption import caption_words, parse_prompt, sample_prompts
 from cogvideox.toybox.scenes.grammar import TEXT_LENGTHS
 from cogvideox.training.config import RunSettings
 from cogvideox.training.diffusion.config import DiffusionTraining, SampleSettings
 from cogvideox.training.diffusion.latent_stores import open_stores
-from cogvideox.training.diffusion.trainer import train
+from cogvideox.training.diffusion.trainer import build_transformer, train
 from cogvideox.training.run import training_run
 from cogvideox.training.toybox.base_model import write_base_model
 from cogvideox.training.toybox.recipes import SCHEDULE
@@ -69,7 +70,6 @@ def base(tmp_path_factory) -> str:
 def stage(base: str) -> DiffusionTraining:
     return DiffusionTraining(
         model=base,
-        transformer=read_spec(base).transformer,
         row_tokens=100,
         optim=replace(tiny_runs.OPTIM, name="muon"),
         run=RunSettings(num_steps=6, batch_size=2, device="cpu", log_interval=1, save_interval=2, validate_interval=3),
@@ -85,6 +85,16 @@ def test_the_base_model_has_the_sizes_of_its_networks(base):
     assert (spec.settings.num_frames, spec.settings.height, spec.settings.width) == (5, 16, 16)
     assert spec.settings.text_length == TEXT_LENGTH and spec.schedule == SCHEDULE
     assert spec.vae.scaling_factor == tiny_runs.VAE.scaling_factor
+
+
+def test_a_stage_starts_from_a_whitened_text_projection(base):
+    transformer, _ = build_transformer(stage(base), read_spec(base))
+    encoder, tokenizer = load_network(base, read_spec(base).text_encoder), load_tokenizer(read_spec(base))
+    captions = [caption for caption, _ in sample_prompts(300, split="training", grammar="pair")]
+    with torch.no_grad():
+        out = transformer.text_in(encoder(tokenizer.encode(captions, TEXT_LENGTH))).flatten(0, 1)
+    variances = torch.linalg.eigvalsh(torch.cov(out.T))[-16:]
+    assert out.mean(0).abs().max() < 0.3 and 0.3 < variances.median() < 3
 
 
 def test_first_frames_equal_those_of_the_clips():
@@ -145,8 +155,8 @@ def test_a_stage_scores_samples_and_the_next_stage_starts_from_it(base, tmp_path
     assert sum("validation/loss" in line for line in lines) == 2
     assert any("judged/color" in line for line in lines) and (tmp_path / "low/samples/step-00000006.png").is_file()
     settings = read_spec(first).settings
-    assert settings.trained.num_frames == (1, 5) and settings.provenance["trained_from"] == "nothing"
-    second = train(replace(stage(base), model=str(first), transformer=None), tmp_path / "high")
+    assert settings.trained.num_frames == (1, 5) and settings.provenance["trained_from"] == read_spec(base).name
+    second = train(replace(stage(base), model=str(first)), tmp_path / "high")
     assert second is not None and read_spec(second).settings.provenance["trained_from"] == str(first)
 
 

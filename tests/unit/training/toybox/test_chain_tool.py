@@ -1,7 +1,11 @@
 """`tools/toybox_chain.py` without its training: arguments, the settings of each stage, and resuming."""
 
+import shutil
+
 import pytest
 
+from cogvideox.errors import UserError
+from cogvideox.pretrained.model_spec import read_spec
 from tools import toybox_chain
 from tools.toybox_chain import STAGES, main
 
@@ -68,3 +72,9 @@ def test_a_damaged_precision_is_rejected(calls, capsys, tmp_path):
     (tmp_path / "precision").write_text("float16")
     assert main(["--out", str(tmp_path)]) == 2
     assert "must contain one of float32, bfloat16" in capsys.readouterr().err
+
+
+def test_a_base_model_of_another_version_is_rejected(tmp_path):
+    shutil.copytree(read_spec("toybox").path, tmp_path / "toybox-base/model")
+    with pytest.raises(UserError, match="toybox-base/model was written by another version: remove it and"):
+        toybox_chain.write_base(tmp_path)
