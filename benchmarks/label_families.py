@@ -110,8 +110,8 @@ def families(footage: Path) -> dict[str, Family]:
     "train", "wide", "varied" and "broad" are for training. "wide" has other footage and degradations, and recordings
     of people who talk; "varied" has more footage, most of it by still cameras, more kinds of degradation, and test
     cards; "broad" has the footage of both, more stills and lectures, and titles over drawn scenes.
-    "test" was looked at while the features were chosen; "fresh" was not, and shares no footage, photographs, fonts,
-    colors or degradations with the others, except for shaking.
+    "test" and "fresh" were evaluated repeatedly while the signals and the training families were chosen. They share no
+    footage, photographs, fonts, colors or degradations with the training families, except for shaking.
     """
 
     def listed(*names: str) -> list[Path]:

@@ -80,9 +80,13 @@ def main() -> None:
     if options.step == "render":
         render(options.footage, options.out, options.chunks, options.workers)
     elif options.step == "real":
-        # Parts as long as CogVideoX's clips: a title fills a small part of a long file.
-        recipe = replace(RECIPE, split=replace(RECIPE.split, max_seconds=6.0), signals=SIGNALS | {"text": {}})
-        curate(options.clips, options.out / "real", recipe, workers=options.workers)
+        from label_evaluation import REAL_SECONDS
+
+        for length in REAL_SECONDS:
+            recipe = replace(
+                RECIPE, split=replace(RECIPE.split, max_seconds=float(length)), signals=SIGNALS | {"text": {}}
+            )
+            curate(options.clips, options.out / f"real{length}", recipe, workers=options.workers)
     else:
         from label_evaluation import evaluate
 

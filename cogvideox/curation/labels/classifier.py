@@ -181,7 +181,7 @@ def train(
     settings: TrainSettings | None = None,
     groups: Sequence[str] | None = None,
 ) -> LabelModel:
-    """Train classifiers of all labels.
+    """Train classifiers of all labels. Rows without a known label do not affect the model.
 
     Args:
         table: rows of a manifest, with the signal columns.
@@ -197,20 +197,21 @@ def train(
         raise UserError("the manifest has no signal columns: run `cogvideox curate` with signals")
     check_columns(table, columns, embedding)
     signals = signal_matrix({name: table[name] for name in columns}, columns)
-    measured = np.asarray(np.isfinite(signals).any(axis=1))
-    known = np.where(measured[:, None], signals, np.nan)
-    columns = tuple(name for name, values in zip(columns, known.T) if np.isfinite(values).any())
-    signals = signals[:, np.isfinite(known).any(0)]
+    labeled = np.isfinite(np.stack([truth[name] for name in LABELS])).any(0)
+    used = np.isfinite(signals).any(1) & labeled
+    not_empty = np.isfinite(signals[used]).any(0)
+    columns = tuple(name for name, keep in zip(columns, not_empty) if keep)
+    signals = signals[:, not_empty]
     sources = table["source"].to_pylist() if groups is None else list(groups)
     vectors = embedding_matrix(table[embedding]) if embedding else None
-    medians = np.nanmedian(signals[measured], axis=0) if measured.any() else np.zeros(len(columns))
-    spread = np.nanpercentile(signals[measured], [25, 75], axis=0) if measured.any() else np.ones((2, len(columns)))
-    deviation = np.nanstd(signals[measured], axis=0) if measured.any() else np.ones(len(columns))
+    medians = np.nanmedian(signals[used], axis=0) if used.any() else np.zeros(len(columns))
+    spread = np.nanpercentile(signals[used], [25, 75], axis=0) if used.any() else np.ones((2, len(columns)))
+    deviation = np.nanstd(signals[used], axis=0) if used.any() else np.ones(len(columns))
     scales = np.maximum(np.maximum(spread[1] - spread[0], 0.3 * deviation), 1e-6)
     inputs = Inputs.of(signals, medians, scales, vectors)
     heads = {}
     for name, label in LABELS.items():
-        rows = np.flatnonzero(measured & np.isfinite(truth[name]))
+        rows = np.flatnonzero(used & np.isfinite(truth[name]))
         positive = int(np.sum(truth[name][rows] > 0.5))
         if min(positive, len(rows) - positive) >= MIN_EXAMPLES:
             names = np.array([sources[row] for row in rows])

@@ -65,18 +65,43 @@ def test_training_is_repeatable_and_stored_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["signals", "embedding"])
-def test_low_quality_reads_signals_of_the_picture_only(kind):
-    """A column that has nothing to do with the label changes nothing, although it separates the training clips."""
+@pytest.mark.parametrize(
+    ("label", "read", "unread"),
+    [("low_quality", "defects.darkest", "edits.cuts"), ("static", "stillness.frozen", "defects.darkest")],
+)
+def test_a_classifier_reads_only_the_columns_of_its_label(label, read, unread, kind):
+    """A column that a label does not read changes nothing, although it separates the training clips."""
     table, truth = measured_clips(120)
-    weak = truth["low_quality"] + np.random.default_rng(0).normal(size=120)
-    table = table.append_column("defects.darkest", pa.array(weak))
+    weak = truth[label] + np.random.default_rng(0).normal(size=120)
+    table = table.append_column(read, pa.array(weak)).append_column(unread, pa.array(truth[label]))
     model = train(table, truth, TrainSettings(kind=kind, **FAST))
-    head, index = model.heads["low_quality"], model.columns.index("defects.darkest")
+    head, index = model.heads[label], model.columns.index(read)
     assert set(head.trees.feature) == {-1, index}
-    assert model.columns.index("signal.editing") in model.heads["editing"].trees.feature
+    assert {model.columns.index("signal.editing"), model.columns.index(unread)} <= set(
+        model.heads["editing"].trees.feature
+    )
     if head.weights is not None:
         others = np.delete(head.weights[1 : 1 + len(model.columns)], index)
         assert head.weights[1 + index] > 0.0 and np.abs(others).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["signals", "embedding"])
+def test_rows_without_a_known_label_do_not_change_the_model(kind):
+    table, truth = measured_clips(80)
+    table = table.append_column("signal.unlabeled", pa.nulls(80, pa.float64()))
+    other, _ = measured_clips(40, seed=1)
+    other = other.append_column("signal.unlabeled", pa.array(np.arange(40.0)))
+    position = other.column_names.index("signal.sometimes")
+    other = other.set_column(position, "signal.sometimes", pa.array([1000.0] * 40))
+    both = {name: np.concatenate([values, np.full(40, np.nan)]) for name, values in truth.items()}
+    model = train(table, truth, TrainSettings(kind=kind, **FAST))
+    more = train(pa.concat_tables([table, other]), both, TrainSettings(kind=kind, **FAST))
+    assert more.columns == model.columns and "signal.unlabeled" not in model.columns
+    np.testing.assert_array_equal(more.medians, model.medians)
+    np.testing.assert_array_equal(more.scales, model.scales)
+    assert more.thresholds == model.thresholds
+    for name, values in model.predict(table).items():
+        np.testing.assert_array_equal(more.predict(table)[name], values)
 
 
 def test_unknown_labels_and_unmeasured_rows_are_left_out():
