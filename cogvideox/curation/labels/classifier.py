@@ -199,8 +199,8 @@ def train(
     signals = signal_matrix({name: table[name] for name in columns}, columns)
     labeled = np.isfinite(np.stack([truth[name] for name in LABELS])).any(0)
     used = np.isfinite(signals).any(1) & labeled
-    not_empty = np.isfinite(signals[used]).any(0)
-    columns = tuple(name for name, keep in zip(columns, not_empty) if keep)
+    not_empty = np.flatnonzero(np.isfinite(signals[used]).any(0))
+    columns = tuple(columns[index] for index in not_empty)
     signals = signals[:, not_empty]
     sources = table["source"].to_pylist() if groups is None else list(groups)
     vectors = embedding_matrix(table[embedding]) if embedding else None
