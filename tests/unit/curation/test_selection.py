@@ -158,5 +158,5 @@ def test_clusters_of_an_embedding_are_balanced_and_stored(tmp_path):
     assert sorted(stored.count(name) for name in {*stored} - {""}) == [10, 10, 14]
     with pytest.raises(UserError, match="--clusters 100 is more than the 59 clips"):
         cluster_names(curated, Clustering(100))
-    with pytest.raises(UserError, match="no embedding other"):
+    with pytest.raises(UserError, match="no column other of embeddings"):
         cluster_names(curated, Clustering(3, "other"))

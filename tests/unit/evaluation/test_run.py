@@ -119,7 +119,7 @@ def test_generated_videos_are_kept(tmp_path: Path):
     result = compare(Results.load(tmp_path), results)  # builds the suite from its recorded options
     assert result.num_pairs == 2 and all(row.difference.value == 0 for row in result.comparisons)
     other = videos_of_model(chosen, {**STEPS, "num_inference_steps": 2}, LoadOptions(), tmp_path)
-    with pytest.raises(UserError, match="num_inference_steps 1 and not 2"):
+    with pytest.raises(UserError, match="num_inference_steps=1 instead of 2"):
         evaluate(other, chosen, tmp_path)
 
 

@@ -219,7 +219,7 @@ def test_prompts_of_grades_and_errors(tmp_path):
     assert [item.info["grade"] for item in suite.items] == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="needs --set regression"):
         build_suite("devil", SuiteOptions(prompts=tmp_path / "prompts"))
-    with pytest.raises(UserError, match="RAFT's input"):
+    with pytest.raises(UserError, match="applies to RAFT only, not to flow=dis"):
         build_suite("devil", SuiteOptions(settings=settings | {"flow": "dis", "official_bugs": "yes"}))
     with pytest.raises(UserError, match="no text files"):
         build_suite("devil", SuiteOptions(prompts=tmp_path, settings=settings))

@@ -40,7 +40,7 @@ def test_human_action_needs_a_probability_of_085_among_the_five_best():
     assert rules.human_action(frames, "f", lambda _, __: table)["score"] == 0
     table["e"] = 0.84994
     assert rules.human_action(frames, "e", lambda _, __: table)["score"] == 0
-    with pytest.raises(UserError, match="none of the 6 actions"):
+    with pytest.raises(UserError, match="is not one of the 6 that the classifier knows"):
         rules.human_action(frames, "flying", lambda _, __: table)
     assert rules.human_action(frames, "flying", lambda _, __: table, official_bugs=True)["score"] == 0
     seen = []
