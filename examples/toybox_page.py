@@ -28,7 +28,7 @@ COLUMNS = 4
 GRAMMARS = {
     "core": "one toy in a small world",
     "full": "all words of the judge",
-    "mixed": "a third each of one toy, word order and two toys",
+    "mixed": "one toy, word order and two toys in turn",
 }
 
 
@@ -87,7 +87,7 @@ def choose_prompts(options: argparse.Namespace) -> list[FactPrompt]:
         lines = [line for line in options.prompts.read_text().splitlines() if line.strip()]
     elif options.grammar == "mixed":
         sets = held_out_prompts(-(-options.num_prompts // 3), options.seed).values()
-        return [prompt for prompts in sets for prompt in prompts][: options.num_prompts]
+        return [prompt for one_of_each in zip(*sets, strict=True) for prompt in one_of_each][: options.num_prompts]
     else:
         sampled = sample_prompts(options.num_prompts, options.seed, split=options.split, grammar=options.grammar)
         lines = [prompt for prompt, _ in sampled]

@@ -22,9 +22,12 @@ import numpy as np
 import torch
 
 from cogvideox import CogVideoX
+from cogvideox.atomic_io import write_text
 from cogvideox.errors import UserError
 from cogvideox.evaluation.toybox.prompts import held_out_prompts
 from cogvideox.evaluation.videos import model_hash
+from cogvideox.generation.request.builder import build_request
+from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clip
 
 FACTS = ("color", "shape", "size", "motion", "background", "count", "all")
@@ -60,6 +63,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("build/toybox-scores.jsonl"))
     arguments = parser.parse_args()
     changes = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    try:
+        specs = {name: read_spec(name) for name in arguments.models}
+        for spec in specs.values():
+            build_request(spec, "a red ball", **changes)  # raises if an option is not valid for the model
+    except UserError as error:
+        parser.error(str(error))
     tasks: dict[tuple[str, str], list[Task]] = {
         (name, kind): [
             Task(name, prompt.prompt, prompt.facts, prompt.grammar, arguments.seed + i, changes)
@@ -68,7 +77,7 @@ def main() -> None:
         for name in arguments.models
         for kind, prompts in held_out_prompts(arguments.num_prompts, arguments.seed).items()
     }
-    hashes = {name: model_hash(CogVideoX.from_pretrained(name).spec) for name in arguments.models}
+    hashes = {name: model_hash(spec) for name, spec in specs.items()}
     results = Results(arguments.results)
     print(f"| model | set | {' | '.join(FACTS)} |\n|{'---|' * (2 + len(FACTS))}")
     with process_pool(arguments.processes) as pool:
@@ -91,14 +100,19 @@ def process_pool(processes: int) -> "ProcessPoolExecutor | nullcontext[None]":
 
 
 def judge(task: Task) -> dict[str, bool]:
-    """Generate and judge a video. For a prompt that the model rejects, all facts are wrong."""
+    """Generate and judge a video. For a prompt that is too long for the model, all facts are wrong.
+
+    Raises:
+        UserError: the video cannot be generated for another reason, such as an invalid option or too little memory.
+    """
     pipe = load_pipe(task.model)
     try:
-        frames = pipe.generate(task.prompt, seed=task.seed, **task.options).frames
+        pipe.model.tokenizer.encode(task.prompt, pipe.settings.text_length)
     except UserError:
         spec = pipe.settings
         frames = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
         return dict.fromkeys(judge_clip(torch.from_numpy(frames), task.facts, task.grammar), False)
+    frames = pipe.generate(task.prompt, seed=task.seed, **task.options).frames
     return judge_clip(torch.from_numpy(frames), task.facts, task.grammar)
 
 
@@ -119,11 +133,12 @@ class Results:
             self.verdicts[row["key"]] = row["verdict"]
 
     def _lines(self) -> Iterator[str]:
-        """Yield the complete lines of the file, and drop a last line that an interrupted run left incomplete."""
+        """Yield the complete lines of the file, and remove a last line that an interrupted run left incomplete."""
         if self.path.exists():
-            complete = self.path.read_text()
-            complete = complete[: complete.rfind("\n") + 1]
-            self.path.write_text(complete)
+            content = self.path.read_text(encoding="utf-8")
+            complete = content[: content.rfind("\n") + 1]
+            if complete != content:
+                write_text(self.path, complete)
             yield from complete.splitlines()
 
     def add(self, key: str, verdict: dict[str, bool]) -> None:
