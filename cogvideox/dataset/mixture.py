@@ -102,7 +102,8 @@ class MixtureSettings(CaptionDropout):
         if self.timestep_ranks is not None:
             if self.timestep_sampling != "explicit_uniform_ranks":
                 raise UserError("timestep_ranks needs timestep_sampling=explicit_uniform_ranks: set both or neither")
-            balance_rows([0] * self.num_rows, self.timestep_ranks)  # raises if the rows cannot be divided among them
+            if self.num_rows % self.timestep_ranks:
+                raise UserError(f"timestep_ranks={self.timestep_ranks} must divide run.batch_size={self.num_rows}")
         for name in ("image_fraction", "image_dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

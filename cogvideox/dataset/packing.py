@@ -131,8 +131,7 @@ def balance_rows(costs: Sequence[int], num_ranks: int) -> list[list[int]]:
         nearest = max(1, round(len(costs) / num_ranks)) * num_ranks
         raise UserError(
             f"run.batch_size={len(costs)}: the rows of a step cannot be divided evenly among {num_ranks} processes; "
-            "the "
-            f"nearest valid number is {nearest}"
+            f"the nearest valid number is {nearest}"
         )
     order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]

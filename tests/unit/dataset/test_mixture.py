@@ -212,5 +212,5 @@ def test_buckets_have_full_rows_of_one_length():
 def test_ranks_of_timesteps_must_divide_the_rows():
     with pytest.raises(UserError, match="set both or neither"):
         replace(SETTINGS, timestep_ranks=2)
-    with pytest.raises(UserError, match=r"run\.batch_size=4"):
+    with pytest.raises(UserError, match=r"^timestep_ranks=3 must divide run\.batch_size=4$"):
         replace(SETTINGS, timestep_ranks=3, timestep_sampling="explicit_uniform_ranks")

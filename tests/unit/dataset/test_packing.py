@@ -91,7 +91,8 @@ def test_ranks_get_equally_many_rows_at_similar_cost(costs, num_ranks):
         (lambda: first_fit_decreasing([5, 11], 10), "a clip of 11 tokens does not fit in rows of 10"),
         (
             lambda: balance_rows([1] * 5, 2),
-            "run.batch_size=5: the rows of a step cannot be divided evenly among 2 processes; the nearest",
+            r"^run\.batch_size=5: the rows of a step cannot be divided evenly among 2 processes; "
+            "the nearest valid number is 4$",
         ),
         (lambda: balance_rows([1], 4), "the nearest valid number is 4"),
         (lambda: bucketed_batches([5, 11], [10], 20), "must be at least 11"),
