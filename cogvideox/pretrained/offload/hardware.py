@@ -39,6 +39,8 @@ class Hardware:
         free_bytes: free device memory.
         host_free_bytes: free host memory; equals `free_bytes` on a CPU.
         dtype: compute dtype of the networks.
+        rates: rates of the whole device; those of a CPU are measured with `num_threads` threads.
+        num_threads: threads of PyTorch on a CPU; 1 on other devices.
     """
 
     device_type: str
@@ -47,6 +49,7 @@ class Hardware:
     host_free_bytes: int
     dtype: str
     rates: Rates
+    num_threads: int = 1
 
 
 def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True) -> Hardware:
@@ -64,13 +67,14 @@ def detect_hardware(device: "torch.device", dtype: str, *, measured: bool = True
         if device.type == "mps":  # its memory is part of main memory
             free_bytes = min(free_bytes, host_free)
         return Hardware(device.type, device.type.upper(), free_bytes, host_free, dtype, gpu_rates("", dtype))
-    rates = UNKNOWN_CPU
+    rates, num_threads = UNKNOWN_CPU, 1
     if device.type == "cpu":
         from cogvideox.hardware.cpu_probe import cpu_probe, known_probe
 
+        num_threads = torch.get_num_threads()
         probe = cpu_probe() if measured else known_probe()
         rates = UNKNOWN_CPU if probe is None else cpu_rates(dtype, probe)
-    return Hardware(device.type, device.type.upper(), host_free, host_free, dtype, rates)
+    return Hardware(device.type, device.type.upper(), host_free, host_free, dtype, rates, num_threads)
 
 
 def hypothetical_gpu(

@@ -3,6 +3,9 @@
 The number of parameters is exact. Activation memory is the size of the tensors that autograd saves in a forward pass on
 the meta device (`forward_cost`). Everything else is arithmetic. Fragmentation and temporary buffers of kernels are not
 included.
+
+On a CPU, the time of a step includes elementwise operations, calls of operations and the optimizer. The estimate of the
+text encoder leaves out the first two, and that of the VAE all three.
 """
 
 import math
@@ -32,6 +35,7 @@ from cogvideox.training.resources.forward_cost import (
     transformer_activations,
     transformer_forward,
     vae_activations,
+    with_recomputation,
 )
 from cogvideox.training.text_encoder.config import TextEncoderTraining
 from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
@@ -43,10 +47,13 @@ from cogvideox.transformer.presets import PRESETS
 from cogvideox.vae.losses.discriminator import Discriminator
 
 _CPU_BANDWIDTH = 8.0e9
-"""Bytes per second that elementwise operations read and write on a CPU core with vector instructions."""
+"""Bytes per second that elementwise operations read and write in each thread, on a CPU with vector instructions."""
+
+_MAX_BANDWIDTH_THREADS = 8
+"""Number of threads up to which the bandwidth grows; with more, main memory limits it."""
 
 _CPU_CALL_SECONDS = 10e-6
-"""Duration of an operation in PyTorch without its computation."""
+"""Duration of an operation in PyTorch without its computation, on the one thread that starts operations."""
 
 _CALLS_PER_FORWARD_CALL = 3
 """Operations of a forward and a backward pass, for each operation of the forward pass."""
@@ -174,7 +181,8 @@ def _estimate_diffusion(
         shape = f"clips of at most {target.num_frames} frames and {target.max_area:,} pixels"
     rows = f"{run.batch_size:,} {'row' if run.batch_size == 1 else 'rows'} of {settings.row_tokens:,}"
     step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
-    forward = transformer_forward(config, row, dtype, all_weights=all_weights).times(run.batch_size)
+    forward = transformer_forward(config, row, dtype, all_weights=all_weights)
+    forward = with_recomputation(forward, config, row, dtype, settings.checkpointing).times(run.batch_size)
     seconds = _step_seconds(machine, dtype, linear, attention, forward, trained, num_ranks)
     return ResourceEstimate(step, parameters.total, trained, memory, seconds)
 
@@ -333,7 +341,7 @@ def _step_seconds(
     Args:
         linear: FLOPs of all matrix products outside of attention.
         attention: FLOPs of attention.
-        forward: forward passes of a step; None if unknown.
+        forward: forward passes of a step, scaled for activation checkpointing; None if unknown.
         trained: number of trainable parameters.
     """
     if machine is None or not _has_rates(machine, precision):
@@ -341,6 +349,7 @@ def _step_seconds(
     seconds = linear / machine.rates.linear + attention / machine.rates.attention
     if machine.device_type == "cpu":  # a GPU computes while the CPU starts the next operations
         forward = forward or ForwardCost(0, 0, 0)
-        seconds += (_BYTES_PER_WRITTEN * forward.written + _BYTES_PER_TRAINED * trained) / _CPU_BANDWIDTH
+        bandwidth = _CPU_BANDWIDTH * min(machine.num_threads, _MAX_BANDWIDTH_THREADS)
+        seconds += (_BYTES_PER_WRITTEN * forward.written + _BYTES_PER_TRAINED * trained) / bandwidth
         seconds += _CALLS_PER_FORWARD_CALL * forward.calls * _CPU_CALL_SECONDS
     return seconds / num_ranks

@@ -70,6 +70,23 @@ def transformer_activations(
     return recomputed.saved + config.num_layers * saved
 
 
+def with_recomputation(
+    forward: ForwardCost, config: TransformerConfig, row: list[BatchShape], dtype: str, checkpointing: str
+) -> ForwardCost:
+    """Add a third of the operations that activation checkpointing recomputes.
+
+    A forward and a backward pass count as three forward passes, so the recomputation of a forward pass is a third of
+    it. "full" recomputes all operations; those outside of the blocks are neglected. "selective" recomputes all but
+    attention, which is one operation per block, with a result of the size of the block's input.
+    """
+    if checkpointing == "none":
+        return forward
+    kept = config.num_layers if checkpointing == "selective" else 0
+    stream = sum(clip.tokens(config) for clip in row) * config.width * ITEMSIZE[dtype]
+    written = forward.written + (forward.written - kept * stream) / 3
+    return replace(forward, written=round(written), calls=round(forward.calls + (forward.calls - kept) / 3))
+
+
 @lru_cache(maxsize=64)
 def _row_forward(config: TransformerConfig, row: tuple[BatchShape, ...], dtype: str, all_weights: bool) -> ForwardCost:
     network = build_network(config)

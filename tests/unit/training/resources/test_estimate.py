@@ -11,6 +11,7 @@ from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
 from cogvideox.dataset.mixture import DataSource
 from cogvideox.hardware.gpus import UNKNOWN_GPU, Rates
+from cogvideox.parallel.parallelize import parallelize
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_parameters
@@ -19,7 +20,14 @@ from cogvideox.training.optim.optimizers import build_optimizer
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.resources.estimate import estimate, format_estimate
 from cogvideox.training.resources.fit import check_fit, suggest_changes
-from cogvideox.training.resources.forward_cost import _row_forward, transformer_activations, transformer_forward
+from cogvideox.training.resources.forward_cost import (
+    ForwardCost,
+    _Operations,
+    _row_forward,
+    transformer_activations,
+    transformer_forward,
+    with_recomputation,
+)
 from cogvideox.training.toybox.recipes import CHAIN, toybox_transformer
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.lora.config import LoRASettings
@@ -28,6 +36,8 @@ from cogvideox.vae.model import CausalVAE
 from tests import tiny, tiny_runs
 
 H100 = hypothetical_gpu("H100", 80)
+CPU = Hardware("cpu", "cpu", 0, 0, "float32", Rates(math.inf, math.inf, math.inf, 1.0))
+"""A CPU on which matrix products take no time, but elementwise operations and calls do."""
 
 
 def saved_bytes(network: torch.nn.Module, run) -> int:
@@ -63,13 +73,49 @@ def test_forward_cost_is_extrapolated_to_all_layers():
 def test_on_a_cpu_a_step_also_takes_the_time_of_small_operations():
     """With infinitely fast matrix products, the time of elementwise operations and of calls remains, and it grows with
     the number of rows. A GPU has no such overhead."""
-    rates = Rates(math.inf, math.inf, math.inf, 1.0)
     settings = RECIPES["toybox-sft"]()
     larger = replace(settings, run=replace(settings.run, batch_size=2))
-    cpu, gpu = (Hardware(kind, kind, 0, 0, "float32", rates) for kind in ("cpu", "cuda"))
-    seconds, doubled = (estimate(run, cpu).seconds for run in (settings, larger))
+    seconds, doubled = (estimate(run, CPU).seconds for run in (settings, larger))
     assert 0.02 < seconds < 0.5 and seconds < doubled < 2 * seconds
-    assert estimate(settings, replace(gpu, rates=replace(rates, peak=1.0))).seconds == 0
+    assert estimate(settings, replace(CPU, device_type="cuda", rates=replace(CPU.rates, peak=1.0))).seconds == 0
+
+
+def test_up_to_eight_threads_share_the_elementwise_operations_but_not_the_calls():
+    settings = RECIPES["toybox-sft"]()
+    seconds = {n: estimate(settings, replace(CPU, num_threads=n)).seconds for n in (1, 2, 4, 8, 16)}
+    parallel = 2 * (seconds[1] - seconds[2])  # seconds of the elementwise operations on one thread
+    calls = seconds[1] - parallel
+    assert parallel > 0 and calls > 0
+    for num_threads in (2, 4, 8):
+        assert seconds[num_threads] == pytest.approx(calls + parallel / num_threads)
+    assert seconds[16] == seconds[8]
+
+
+def test_recomputation_takes_a_third_of_the_time_of_small_operations():
+    settings = RECIPES["toybox-sft"]()
+    resources = {mode: estimate(replace(settings, checkpointing=mode), CPU) for mode in ("none", "selective", "full")}
+    optimizer = 40 * resources["none"].trained / 8e9
+    none, selective, full = (each.seconds - optimizer for each in resources.values())
+    assert full == pytest.approx(4 / 3 * none, rel=1e-4)
+    assert 1.25 * none < selective < full
+
+
+def test_bytes_of_recomputation_are_those_of_a_backward_pass():
+    config, row = replace(tiny.transformer("5b"), num_layers=5), [BatchShape(1, 3, 4, 6, 12)] * 2
+    latents, text = [torch.randn(4, 3, 4, 6) for _ in row], torch.randn(2, 12, 32)
+    written: dict[str, int] = {}
+    for mode in ("none", "selective", "full"):
+        model = Transformer(config)
+        parallelize(model, model.blocks, checkpointing=mode)
+        with _Operations() as operations:
+            sum(x.sum() for x in model.forward_packed(latents, text, torch.tensor([5.0, 500.0]))).backward()
+        written[mode] = operations.written
+    forward = transformer_forward(config, row, "float32")
+    assert with_recomputation(forward, config, row, "float32", "none") == forward
+    for mode in ("selective", "full"):
+        scaled = with_recomputation(forward, config, row, "float32", mode)
+        assert 3 * (scaled.written - forward.written) == pytest.approx(written[mode] - written["none"], rel=0.1)
+    assert with_recomputation(ForwardCost(7, 300, 30), config, row, "float32", "full") == ForwardCost(7, 400, 40)
 
 
 @pytest.mark.parametrize("whole_clips", [False, True])
