@@ -85,7 +85,10 @@ def suggest_changes(settings: DiffusionTraining, machine: Hardware) -> Iterator[
     is_sharded = settings.optim.name == "adamw" and settings.optim.moments == "float32" and is_exact
     for num_ranks in NUM_RANKS if is_sharded else ():
         if fits(settings, num_ranks):
-            yield f"{num_ranks} such devices (torchrun --nproc-per-node {num_ranks})"
+            row_ranks = max(1, num_ranks // settings.sequence)  # each row is on `sequence` of the ranks
+            batch_size = -(-settings.run.batch_size // row_ranks) * row_ranks
+            rows = "" if batch_size == settings.run.batch_size else f" with run.batch_size={batch_size}"
+            yield f"{num_ranks} such devices (torchrun --nproc-per-node {num_ranks}){rows}"
             return
 
 

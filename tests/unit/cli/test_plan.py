@@ -111,6 +111,8 @@ def test_a_run_fits_with_each_suggested_change():
     changes = list(suggest_changes(settings, small))
     assert "checkpointing=full" in changes and any(change.startswith("target.num_frames=5") for change in changes)
     assert "2 such devices (torchrun --nproc-per-node 2)" in changes
+    odd = replace(settings, run=replace(settings.run, batch_size=3))
+    assert "2 such devices (torchrun --nproc-per-node 2) with run.batch_size=4" in list(suggest_changes(odd, small))
     assert list(suggest_changes(settings, replace(small, free_bytes=1))) == []
 
 
