@@ -110,9 +110,9 @@ def test_a_run_fits_with_each_suggested_change():
     assert not check_fit(resources, small).fits
     changes = list(suggest_changes(settings, small))
     assert "checkpointing=full" in changes and any(change.startswith("target.num_frames=5") for change in changes)
-    assert "2 such devices (torchrun --nproc-per-node 2)" in changes
-    odd = replace(settings, run=replace(settings.run, batch_size=3))
-    assert "2 such devices (torchrun --nproc-per-node 2) with run.batch_size=4" in list(suggest_changes(odd, small))
+    assert "2 such devices (torchrun --nproc-per-node 2) with run.batch_size=2" in changes  # one row for each
+    even = replace(settings, run=replace(settings.run, batch_size=4))
+    assert "2 such devices (torchrun --nproc-per-node 2)" in list(suggest_changes(even, small))
     assert list(suggest_changes(settings, replace(small, free_bytes=1))) == []
 
 
