@@ -150,7 +150,9 @@ def check_wandb(out: Path, run_name: str) -> None:
                 keys |= {item.key for item in record.run.config.update}
             names = {item.key or ".".join(item.nested_key) for item in record.history.item}
             steps += [record.history.step.num] if "loss" in names else []
-        assert list(folder.glob("files/media/images/samples/sheet*.png")) and list(folder.glob("files/media/videos/**/*.mp4"))
+        assert list(folder.glob("files/media/images/samples/sheet*.png")) and list(
+            folder.glob("files/media/videos/**/*.mp4")
+        )
     assert steps == [1, 2, 3]
     assert {"optim", "run"} <= keys
 
