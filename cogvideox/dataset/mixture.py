@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cogvideox.config import check_minimum
 from cogvideox.dataset.buckets import Buckets
 from cogvideox.dataset.config import CaptionDropout
 from cogvideox.dataset.packing import Packing, balance_rows, has_full_rows, pack_rows
@@ -66,8 +67,7 @@ class MixtureSettings(CaptionDropout):
         policy: the filter policy, which may change with the step.
         image_dropout: probability of replacing the image by zeros, for image-to-video models.
         timestep_sampling: see `TimestepSampling`.
-        timestep_ranks: number of ranks for "explicit_uniform_ranks", to train as on this many ranks; None is the
-            data-parallel world size.
+        timestep_ranks: number of ranks for "explicit_uniform_ranks"; None is the data-parallel world size.
         packing: see `packing.Packing`.
 
     Raises:
@@ -87,18 +87,11 @@ class MixtureSettings(CaptionDropout):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [source.store for source in self.sources]
-        if not names or len(set(names)) < len(names):
-            duplicate = next((name for name in names if names.count(name) > 1), None)
-            problem = (
-                "there are no sources: add one"
-                if duplicate is None
-                else f"{duplicate} is twice among the sources: remove one"
-            )
-            raise UserError(f"{problem} (--data)")
-        for name in ("row_tokens", "num_rows", "timestep_ranks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be 1 or more")
+        if not names:
+            raise UserError("there are no sources: add one (--data)")
+        if duplicates := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{duplicates[0]} is twice among the sources: remove one (--data)")
+        check_minimum(self, row_tokens=1, num_rows=1, timestep_ranks=1)
         if self.timestep_ranks is not None:
             if self.timestep_sampling != "explicit_uniform_ranks":
                 raise UserError("timestep_ranks needs timestep_sampling=explicit_uniform_ranks: set both or neither")
