@@ -8,7 +8,7 @@ from filelock import FileLock
 from cogvideox.ablation.arm import DATA, Ablation
 from cogvideox.ablation.plan import AblationPlan
 from cogvideox.ablation.runs import Run, RunTask, list_runs, result_file
-from cogvideox.ablation.scores.degraded_clips import write_store
+from cogvideox.ablation.scores.degraded_clips import OnProgress, write_store
 from cogvideox.atomic_io import remove_stale_files
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend
@@ -19,12 +19,12 @@ OnRun = Callable[[Path, int, int], None]
 """Called with the result file of a run, the number of finished runs, and the total."""
 
 
-def prepare(ablation: Ablation, out: Path) -> None:
+def prepare(ablation: Ablation, out: Path, on_progress: OnProgress | None = None) -> None:
     """Write the data that all runs share, if the ablation has any. Other processes wait."""
     if ablation.data is not None:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / "data.lock"):
-            write_store(out / DATA, ablation.data)
+            write_store(out / DATA, ablation.data, on_progress)
 
 
 def run_ablation(

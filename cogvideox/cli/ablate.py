@@ -83,6 +83,7 @@ def ablate(
     from cogvideox.ablation.run import prepare, run_ablation
     from cogvideox.ablation.runs import AblationStopped
     from cogvideox.executor.job_array import Shard
+    from cogvideox.progress import ProgressLines
 
     ablation = get_ablation(name)
     part = Shard() if shard is None else Shard.parse(shard)
@@ -91,7 +92,7 @@ def ablate(
         print(f"{done} of {total} runs finished: {file}", flush=True)
 
     try:
-        prepare(ablation, out)
+        prepare(ablation, out, ProgressLines(lambda line: print(line, file=sys.stderr, flush=True)))
         plan = plan_ablation(ablation, out, num_seeds=seeds, budget=budget, num_steps=steps)
         print("\n".join(describe_plan(ablation, plan)), flush=True)
         if dry_run:

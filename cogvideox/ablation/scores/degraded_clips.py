@@ -4,6 +4,7 @@ Axes: `t` frames, `h w` height and width in pixels.
 """
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ from cogvideox.toybox.scenes.sampler import sample_scene
 
 OVERLAYS = ("logo", "bar")
 NUM_FRAMES, FPS = 9, 8.0
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with the stage, the number of its items done, and the total."""
 
 
 def overlay_pixels(kind: str, height: int, width: int) -> tuple[tuple[slice, slice], UInt8[np.ndarray, "h w"]]:
@@ -62,7 +66,7 @@ def has_overlay(frames: UInt8[np.ndarray, "t h w 3"]) -> bool:
     return False
 
 
-def write_store(out: Path, clips: OverlayClips) -> Path:
+def write_store(out: Path, clips: OverlayClips, on_progress: OnProgress | None = None) -> Path:
     """Render clips of 9 frames with captions and a `quality`, and encode them with the shipped model, in `out/store`.
 
     The quality is a normal variable around 1 without and around 0 with an overlay, with a deviation of 0.3. Files that
@@ -76,16 +80,26 @@ def write_store(out: Path, clips: OverlayClips) -> Path:
         return store
     if not (folder / "metadata.jsonl").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        lines = _render(folder, clips)
+        lines = []
+        for line in _render(folder, clips):
+            lines.append(line)
+            if on_progress is not None:
+                on_progress("rendering clips", len(lines), clips.num_clips)
         write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
     target = ClipFormat(fps=FPS, num_frames=NUM_FRAMES, height=clips.side, width=clips.side)
-    encode_clips(plan_encoding(scan_folder(folder), read_spec("toybox"), target), store)
+    plan = plan_encoding(scan_folder(folder), read_spec("toybox"), target)
+
+    def on_encoded(items: str, done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(f"encoding {items}", done, total)
+
+    encode_clips(plan, store, on_progress=on_encoded)
     return store
 
 
-def _render(folder: Path, clips: OverlayClips) -> list[str]:
-    """Render the clips of a folder, and return the lines of its metadata."""
-    rng, lines = np.random.default_rng(clips.seed), []
+def _render(folder: Path, clips: OverlayClips) -> Iterator[str]:
+    """Render the clips of a folder, and yield the lines of its metadata."""
+    rng = np.random.default_rng(clips.seed)
     for i in range(clips.num_clips):
         with_overlay = rng.random() < clips.overlay_probability
         scene = sample_scene(rng, split="training")
@@ -95,5 +109,4 @@ def _render(folder: Path, clips: OverlayClips) -> list[str]:
         Video(frames, fps=FPS).save(folder / f"{i:05d}.mp4")
         caption = caption_scene(scene, STYLES[rng.integers(len(STYLES))], rng)
         quality = round(float(rng.normal(0.0 if with_overlay else 1.0, 0.3)), 3)
-        lines.append(json.dumps({"file_name": f"{i:05d}.mp4", "text": caption, "quality": quality}))
-    return lines
+        yield json.dumps({"file_name": f"{i:05d}.mp4", "text": caption, "quality": quality})

@@ -5,7 +5,7 @@ Axes: `b` clips, `c` channels, `t` frames, `h w` pixels or latent positions. Lat
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -34,7 +34,7 @@ SHARD_SIZE = 512  # number of clips per file; an interruption loses at most one 
 IDLE = 600.0  # seconds without a write after which a temporary file is considered stale
 
 OnProgress = Callable[[int, int], None]
-"""Called after each new shard with the number of clips done and the total."""
+"""Called with the number of clips done and the total: before each batch that is encoded, and after the last one."""
 
 
 def clip_scene(clips: ToyboxClips, index: int) -> Scene:
@@ -82,7 +82,7 @@ def encode_toybox(
     workers: int = 0,
     norm_statistics: NormStatistics = "chunk",
     bfloat16: bool = False,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = lambda done, total: None,
 ) -> LatentTable:
     """Return the latents of clips, from the cache where available.
 
@@ -95,6 +95,7 @@ def encode_toybox(
         workers: number of processes that render clips in advance (`dataset.prefetch`).
         norm_statistics: see `CausalVAE.encode`.
         bfloat16: encode in mixed precision; ignored on a CPU, where convolutions are computed in float32.
+        on_progress: see `OnProgress`. An error that it raises stops the encoding; complete shards are kept.
 
     Raises:
         UserError: the cache cannot be read or written.
@@ -111,12 +112,17 @@ def encode_toybox(
         indices[k][start : start + batch_size] for k in missing for start in range(0, len(indices[k]), batch_size)
     ]
     with closing(prefetch(partial(render_clips, clips), batches, workers=workers, pin_memory=True)) as rendered:
+        done = clips.num_clips - sum(map(len, batches))
         for k in missing:
-            num_batches = -(-len(indices[k]) // batch_size)
-            shards[k] = shard = _encode_shard(vae, islice(rendered, num_batches), norm_statistics, bfloat16)
+            encoded = []
+            for video in islice(rendered, -(-len(indices[k]) // batch_size)):
+                on_progress(done, clips.num_clips)
+                encoded.append(_encode_batch(vae, video, norm_statistics, bfloat16))
+                done += len(video)
+            shards[k] = shard = {name: torch.cat([batch[name] for batch in encoded]) for name in ("mean", "logvar")}
             save_state(shard, files[k])
-            if on_progress is not None:
-                on_progress(indices[k].stop, clips.num_clips)
+    if missing:
+        on_progress(done, clips.num_clips)
     mean, logvar = (torch.cat([shard[name] for shard in shards if shard]) for name in ("mean", "logvar"))
     return LatentTable(mean[: clips.num_clips], logvar[: clips.num_clips])
 
@@ -142,17 +148,13 @@ def fingerprint(
 
 
 @torch.no_grad()
-def _encode_shard(
-    vae: CausalVAE, rendered: Iterator[Tensor], norm_statistics: NormStatistics, bfloat16: bool
+def _encode_batch(
+    vae: CausalVAE, video: Float[Tensor, "b 3 t h w"], norm_statistics: NormStatistics, bfloat16: bool
 ) -> dict[str, Tensor]:
     device = next(vae.parameters()).device
-    means, logvars = [], []
-    for video in rendered:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            posterior = vae.encode(video.to(device, non_blocking=True), norm_statistics=norm_statistics)
-        means.append(posterior.mean.to("cpu", torch.bfloat16))
-        logvars.append(posterior.logvar.to("cpu", torch.bfloat16))
-    return {"mean": torch.cat(means), "logvar": torch.cat(logvars)}
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        posterior = vae.encode(video.to(device, non_blocking=True), norm_statistics=norm_statistics)
+    return {name: getattr(posterior, name).to("cpu", torch.bfloat16) for name in ("mean", "logvar")}
 
 
 def _read_shard(path: Path, min_clips: int) -> dict[str, Tensor] | None:

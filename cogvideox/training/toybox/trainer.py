@@ -8,7 +8,6 @@ The batch of a step depends only on (settings, step), so a resumed run is bit-id
 CPU, and on a GPU with `run.deterministic`.
 """
 
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -31,12 +30,13 @@ from cogvideox.pretrained.components import load_vae
 from cogvideox.pretrained.model_settings import ModelSettings, TrainedRange
 from cogvideox.pretrained.model_spec import ModelSpec
 from cogvideox.pretrained.offload.transformer_cost import BatchShape
+from cogvideox.progress import ProgressLines
 from cogvideox.text import init_weights as text_init
 from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import ToyboxTraining
 from cogvideox.training.ema import EMA
 from cogvideox.training.metrics import throughput, timestep_bins
-from cogvideox.training.metrics.tracker import StepWork
+from cogvideox.training.metrics.tracker import StepWork, print_above_heartbeat
 from cogvideox.training.optim import optimizers
 from cogvideox.training.precision import with_precision
 from cogvideox.training.rng import torch_generator
@@ -199,8 +199,10 @@ def model_settings(settings: ToyboxTraining) -> ModelSettings:
 
 
 def _encode_clips(vae: CausalVAE, clips: ToyboxClips, run: TrainingRun) -> LatentTable:
+    lines = ProgressLines(print_above_heartbeat)
+
     def on_progress(done: int, total: int) -> None:
-        print(f"latents: {done} of {total} clips", file=sys.stderr, flush=True)
+        lines(f"encoding {clips}", done, total)
         run.preemption.check()
 
     batch_size = 16 if run.device.type == "cpu" else 128

@@ -1,12 +1,15 @@
 """`cogvideox ablate`: options, the list, and an ablation from start to report."""
 
 import json
+import os
+import signal
 
 import pytest
 
 from cogvideox.ablation import registry
 from cogvideox.cli.ablate import UNFINISHED, parse_duration
 from cogvideox.cli.main import main
+from cogvideox.dataset.latents import toybox_latents
 from cogvideox.errors import UserError
 from cogvideox.training.vae import trainer
 from tests.unit.ablation.tiny_ablations import tiny
@@ -41,6 +44,29 @@ def test_a_stopped_ablation_exits_with_status_75(tiny_padding, monkeypatch, tmp_
     monkeypatch.setattr(trainer, "train", lambda *given, **named: None)
     assert main(["ablate", "vae-padding", "--seeds", "1", "--steps", "1", "--out", str(tmp_path)]) == UNFINISHED
     assert "continue it with the same command" in capsys.readouterr().err
+
+
+def test_a_signal_while_a_dry_run_encodes_clips_stops_before_the_next_batch(monkeypatch, tmp_path, capsys):
+    ablation, pid, rendered, render = tiny("timesteps"), os.getpid(), [], toybox_latents.render_clips
+
+    def render_then_signal(clips, indices):
+        if len(indices) > 1:
+            rendered.append(indices)
+            os.kill(pid, signal.SIGTERM)
+        return render(clips, indices)
+
+    monkeypatch.setitem(registry.ABLATIONS, "timesteps", lambda: ablation)
+    monkeypatch.setattr(toybox_latents, "render_clips", render_then_signal)
+    arguments = ["ablate", "timesteps", "--dry-run", "--steps", "1", "--out", str(tmp_path)]
+    assert main(arguments) == UNFINISHED
+    assert "stopped before the first step: SIGTERM" in capsys.readouterr().err
+    assert len(rendered) == 1 and not list(tmp_path.rglob("*.safetensors*"))
+    assert not (tmp_path / "plan.json").exists()
+
+    monkeypatch.undo()
+    monkeypatch.setitem(registry.ABLATIONS, "timesteps", lambda: ablation)
+    assert main(arguments) == 0
+    assert "predicted time of all runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("45", 45)])

@@ -1,5 +1,6 @@
 import os
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -51,26 +52,27 @@ def test_only_missing_shards_are_encoded(vae, small_shards, tmp_path):
     def on_progress(done: int, total: int) -> None:
         encoded.append((done, total))
 
-    first = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
-    assert encoded == [(3, 7), (6, 7), (7, 7)]
+    first = encode_toybox(vae, CLIPS, tmp_path, batch_size=2, on_progress=on_progress)
+    assert encoded == [(0, 7), (2, 7), (3, 7), (5, 7), (6, 7), (7, 7)]
     repeated = encode_toybox(vae, CLIPS, tmp_path, on_progress=on_progress)
-    assert len(encoded) == 3 and torch.equal(first.mean, repeated.mean)
+    assert len(encoded) == 6 and torch.equal(first.mean, repeated.mean)
     # A larger set reuses whole shards and encodes the rest; a damaged shard is encoded again.
     shards = sorted(tmp_path.glob("*/*.safetensors"))
     shards[0].write_bytes(shards[0].read_bytes()[:-4])
     more = encode_toybox(vae, replace(CLIPS, num_clips=8), tmp_path, on_progress=on_progress)
-    assert encoded[3:] == [(3, 8), (8, 8)] and torch.equal(more.mean[:7], first.mean)
+    assert encoded[6:] == [(3, 8), (6, 8), (8, 8)] and torch.equal(more.mean[:7], first.mean)
 
 
 def test_interrupted_encoding_resumes_after_last_shard(vae, small_shards, tmp_path):
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+    def stop(last: int, done: int, total: int) -> None:
+        if done == last:
+            raise KeyboardInterrupt
 
-    for shards in (1, 2, 3):
+    for last, shards in ((2, 0), (5, 1), (6, 2), (7, 3)):
         with pytest.raises(KeyboardInterrupt):
-            encode_toybox(vae, CLIPS, tmp_path, on_progress=stop)
+            encode_toybox(vae, CLIPS, tmp_path, batch_size=2, on_progress=partial(stop, last))
         assert len(list(tmp_path.glob("*/*"))) == shards
-    encode_toybox(vae, CLIPS, tmp_path, on_progress=stop)
+    encode_toybox(vae, CLIPS, tmp_path, on_progress=partial(stop, 0))
 
 
 def test_temporary_files_of_killed_processes_are_removed(vae, small_shards, tmp_path):
