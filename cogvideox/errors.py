@@ -1,4 +1,4 @@
-"""The exception for invalid user input, and detection of out-of-memory errors."""
+"""The exceptions for invalid user input, and detection of out-of-memory errors."""
 
 
 class UserError(ValueError):
@@ -7,6 +7,10 @@ class UserError(ValueError):
     The message is one sentence with the problem, the allowed values and the next step. The command line prints it
     without a traceback and exits with status 2; in Python it is a `ValueError`.
     """
+
+
+class PromptError(UserError):
+    """A prompt that the model cannot use: it is empty, has too many tokens, or is not Unicode text."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

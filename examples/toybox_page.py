@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cogvideox import CogVideoX, Video
-from cogvideox.errors import UserError
+from cogvideox.errors import PromptError
 from cogvideox.evaluation.toybox.prompts import FactPrompt, held_out_prompts
 from cogvideox.toybox.captions.caption import parse_prompt, sample_prompts
 from cogvideox.toybox.judge.judge import fact_accuracies, judge_clip
@@ -95,10 +95,14 @@ def choose_prompts(options: argparse.Namespace) -> list[FactPrompt]:
 
 
 def generate(pipe: CogVideoX, prompt: str, seed: int) -> np.ndarray | None:
-    """Generate a video. Return None for a prompt that the model rejects, such as one that is too long."""
+    """Generate a video. Return None for a prompt that is empty or too long for the model.
+
+    Raises:
+        UserError: the video cannot be generated for another reason.
+    """
     try:
         return pipe.generate(prompt, seed=seed).frames
-    except UserError as error:
+    except PromptError as error:
         print(error)
         return None
 

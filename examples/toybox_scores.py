@@ -23,7 +23,7 @@ import torch
 
 from cogvideox import CogVideoX
 from cogvideox.atomic_io import write_text
-from cogvideox.errors import UserError
+from cogvideox.errors import PromptError, UserError
 from cogvideox.evaluation.toybox.prompts import held_out_prompts
 from cogvideox.evaluation.videos import model_hash
 from cogvideox.generation.request.builder import build_request
@@ -100,19 +100,18 @@ def process_pool(processes: int) -> "ProcessPoolExecutor | nullcontext[None]":
 
 
 def judge(task: Task) -> dict[str, bool]:
-    """Generate and judge a video. For a prompt that is too long for the model, all facts are wrong.
+    """Generate and judge a video. For a prompt that is empty or too long for the model, all facts are wrong.
 
     Raises:
         UserError: the video cannot be generated for another reason, such as an invalid option or too little memory.
     """
     pipe = load_pipe(task.model)
     try:
-        pipe.model.tokenizer.encode(task.prompt, pipe.settings.text_length)
-    except UserError:
+        frames = pipe.generate(task.prompt, seed=task.seed, **task.options).frames
+    except PromptError:
         spec = pipe.settings
         frames = np.zeros((spec.num_frames, spec.height, spec.width, 3), np.uint8)
         return dict.fromkeys(judge_clip(torch.from_numpy(frames), task.facts, task.grammar), False)
-    frames = pipe.generate(task.prompt, seed=task.seed, **task.options).frames
     return judge_clip(torch.from_numpy(frames), task.facts, task.grammar)
 
 

@@ -20,7 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from cogvideox.atomic_io import write_text
-from cogvideox.errors import UserError
+from cogvideox.errors import PromptError, UserError
 from cogvideox.text import normalization, sentencepiece_model
 from cogvideox.untrusted.files import parse_json, read_text, reading
 
@@ -103,7 +103,7 @@ class Tokenizer:
         """Return the ids of one or several prompts, each with the end token, padded to `length`.
 
         Raises:
-            UserError: a prompt has more than `length` tokens, including the end token, or is not Unicode text.
+            PromptError: a prompt has more than `length` tokens, including the end token, or is not Unicode text.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         ids = torch.full((len(prompts), length), PAD_ID, dtype=torch.long)
@@ -111,7 +111,7 @@ class Tokenizer:
             try:
                 encoding = self._backend.encode(prompt)
             except (TypeError, UnicodeEncodeError) as error:
-                raise UserError(f"the prompt {prompt!r} is not Unicode text") from error
+                raise PromptError(f"the prompt {prompt!r} is not Unicode text") from error
             if len(encoding.ids) > length:
                 raise _too_long(prompt, len(encoding.ids), length, encoding.offsets)
             row[: len(encoding.ids)] = torch.tensor(encoding.ids)
@@ -212,11 +212,11 @@ def _read_json(path: Path) -> tuple[list[sentencepiece_model.Piece], bytes]:
     return pieces, charsmap
 
 
-def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> UserError:
+def _too_long(prompt: str, num_tokens: int, length: int, offsets: Sequence[tuple[int, int]]) -> PromptError:
     """Return the error for a prompt that is too long, with the last word that fits."""
     end = offsets[length - 1][0] if length > 0 else 0
     fitting = prompt[:end].split()
     if fitting and not prompt[end - 1].isspace() and not prompt[end].isspace():
         fitting.pop()  # the token at the limit is in the middle of a word
     advice = f"the last word that still fits is {fitting[-1]!r} (word {len(fitting)})" if fitting else "no word fits"
-    return UserError(f"the prompt has {num_tokens} tokens, but the limit is {length}: {advice}")
+    return PromptError(f"the prompt has {num_tokens} tokens, but the limit is {length}: {advice}")

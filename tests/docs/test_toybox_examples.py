@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from cogvideox import CogVideoX
 from cogvideox.errors import UserError
 from cogvideox.evaluation.toybox.prompts import held_out_prompts
 from tests.docs.pages import ROOT
@@ -51,6 +52,14 @@ def test_only_prompts_that_are_too_long_count_as_wrong(monkeypatch):
     assert verdict and not any(verdict.values())
     with pytest.raises(UserError, match="height=50"):
         scores.judge(scores.Task("toybox", "a red ball", FACTS, "full", 0, {"height": 50}))
+
+
+def test_a_page_counts_only_errors_of_the_prompt_as_a_rejected_prompt(monkeypatch):
+    page, pipe = load_example("toybox_page", monkeypatch), CogVideoX.from_pretrained("toybox")
+    assert page.generate(pipe, " ", 0) is None
+    assert page.generate(pipe, "a red ball " * 20, 0) is None
+    with pytest.raises(UserError, match="seed"):
+        page.generate(pipe, "a red ball", -1)
 
 
 def test_reading_results_changes_the_file_only_if_its_last_line_is_incomplete(tmp_path, monkeypatch):

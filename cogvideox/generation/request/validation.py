@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cogvideox import geometry
-from cogvideox.errors import UserError
+from cogvideox.errors import PromptError, UserError
 from cogvideox.generation.request.request import Request
 from cogvideox.options import check_range
 from cogvideox.pretrained.model_spec import ModelSpec
@@ -23,9 +23,10 @@ def check(request: Request, spec: ModelSpec) -> None:
 
     Raises:
         UserError: it cannot; the message states the rule and the nearest valid value of numbers.
+        PromptError: the prompt is empty.
     """
     if not request.prompt.strip():
-        raise UserError("the prompt is empty: describe the video in one sentence")
+        raise PromptError("the prompt is empty: describe the video in one sentence")
     _check_size(request, spec)
     check_range("num_inference_steps", request.num_inference_steps, 1, spec.schedule.num_train_timesteps)
     if request.position_rule is not None and spec.transformer.position_rule is None:
