@@ -94,7 +94,7 @@ def _diffusion_step_costs(settings: DiffusionTraining, transformer: TransformerC
     The filter policy is left out: its scores are in stores whose clips have one size.
     """
     target, ratio = settings.target, read_spec(BASE).vae.spatial_compression_ratio
-    clips = {str(source.clips): source.clips for source in settings.toybox}
+    clips = {str(source): source.clips for source in settings.toybox}
     if settings.data:
         assert target.height is not None
         assert target.width is not None

@@ -86,13 +86,17 @@ class ToyboxClips:
 class ToyboxSource:
     """Rendered toybox clips as training data of the diffusion trainer, with a new caption each time a clip is used.
 
+    Two sources may use the same clips, one of them only those with `num_toys` toys, which are then used more often.
+
     Raises:
-        UserError: the weight is not positive, there is no caption style, or the grammar does not have a style.
+        UserError: the weight is not positive, there is no caption style, the grammar does not have a style, or its
+            clips never have `num_toys` toys.
     """
 
     clips: ToyboxClips  # the rendered clips
     weight: float = 1.0  # sampling weight
     caption_styles: tuple[CaptionStyle, ...] = ("short", "plain", "dense", "free", "free", "free")  # one per use
+    num_toys: Literal[1, 2] | None = None  # use only the clips with this number of toys; None: all clips
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
@@ -104,6 +108,14 @@ class ToyboxSource:
                 "caption style 'free' does not support the full grammar: remove it from caption_styles, or set "
                 "grammar=pair"
             )
+        if self.num_toys is not None and self.clips.grammar != "pair":
+            raise UserError(
+                f"num_toys={self.num_toys} needs clips of the pair grammar, and {self.clips} has another: set "
+                "grammar=pair, or num_toys=none"
+            )
+
+    def __str__(self) -> str:
+        return str(self.clips) if self.num_toys is None else f"{self.clips}, {self.num_toys} toys"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cogvideox.dataset.config import ToyboxSource
 from cogvideox.dataset.latents.toybox_latents import LatentTable, clip_scene
+from cogvideox.errors import UserError
 from cogvideox.filter_policy.rows import Columns
 from cogvideox.records import LatentSample
 from cogvideox.text.encoder import T5Encoder
@@ -35,30 +36,40 @@ class CaptionEmbedder:
 class ToyboxStore:
     """Encoded toybox clips with the interface of `LatentStore`.
 
+    Raises:
+        UserError: no clip has the number of toys that the source requires.
+
     Attributes:
+        indices: the clips of the table that the source uses.
         columns: num_frames, height and width, for filter policies.
         shapes: latent frames, height and width of each clip.
     """
 
     def __init__(self, source: ToyboxSource, table: LatentTable, embed: Embed) -> None:
         self.source, self.table, self.embed = source, table, embed
-        clips, num_clips = source.clips, len(table)
+        clips = source.clips
+        self.indices = list(range(len(table)))
+        if source.num_toys is not None:
+            self.indices = [index for index in self.indices if len(clip_scene(clips, index).toys) == source.num_toys]
+        if not self.indices:
+            raise UserError(f"none of the {len(table)} clips of {source} has that number: increase num_clips")
+        num_clips = len(self.indices)
         self.shapes: Int[np.ndarray, "n 3"] = np.tile(np.array(table.mean.shape[2:]), (num_clips, 1))
         sizes = {"num_frames": clips.num_rendered, "height": clips.height, "width": clips.width}
         self.columns: Columns = {name: np.full(num_clips, value) for name, value in sizes.items()}
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> LatentSample:
         """Return a clip with a caption that names all facts."""
-        return self._sample(index, "plain", index, complete=True)
+        return self._sample(self.indices[index], "plain", index, complete=True)
 
     def sample(self, index: int, rng: np.random.Generator) -> LatentSample:
         """Return a clip with a new caption in a random style."""
         styles = self.source.caption_styles
         style, seed = styles[int(rng.integers(len(styles)))], int(rng.integers(2**31))
-        return self._sample(index, style, seed)
+        return self._sample(self.indices[index], style, seed)
 
     def _sample(self, index: int, style: str, seed: int, *, complete: bool = False) -> LatentSample:
         clips = self.source.clips

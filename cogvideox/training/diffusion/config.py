@@ -141,7 +141,7 @@ class DiffusionTraining(CaptionDropout):
     def mixture(self) -> MixtureSettings:
         """Return the settings of the data loader."""
         return MixtureSettings(
-            sources=(*self.data, *(DataSource(str(source.clips), source.weight) for source in self.toybox)),
+            sources=(*self.data, *(DataSource(str(source), source.weight) for source in self.toybox)),
             row_tokens=self.row_tokens,
             num_rows=self.run.batch_size,
             image_fraction=self.image_fraction,

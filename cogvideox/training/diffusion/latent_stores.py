@@ -90,7 +90,7 @@ def open_stores(
     null_text = stores[0].null_text(settings.null_text).float() if stores else None
     if settings.uses_toybox:
         encoder = ToyboxEncoder(settings, spec, run)
-        data |= {str(source.clips): encoder.open(source) for source in settings.toybox}
+        data |= {str(source): encoder.open(source) for source in settings.toybox}
         if settings.toybox_validation is not None:
             validation = encoder.open(ToyboxSource(settings.toybox_validation, caption_styles=("plain",)))
         null_text = encoder.null_text(settings.null_text) if null_text is None else null_text

@@ -90,14 +90,22 @@ def toybox_pretrain_low() -> DiffusionTraining:
 
 
 def toybox_pretrain_high() -> DiffusionTraining:
-    """A small `pretrain-480`: from `toybox-pretrain-low`, at 96x96, with some of its images and clips."""
+    """A small `pretrain-480`: from `toybox-pretrain-low`, at 96x96, with some of its images and clips.
+
+    Most clips have two toys, because which motion belongs to which toy is learned last.
+    """
     low, clips = toybox_pretrain_low(), _clips(num_clips=8_192)
     return replace(
         low,
         model="runs/toybox-pretrain-low/model",
         optim=OptimSettings(name="muon", lr=2e-3, warmup_steps=50, final_lr=0.1),
         target=ClipFormat(fps=8.0, num_frames=17, height=96, width=96),
-        toybox=(ToyboxSource(_images(), 0.25), ToyboxSource(low.toybox[1].clips, 0.15), ToyboxSource(clips, 0.6)),
+        toybox=(
+            ToyboxSource(_images(), 0.15),
+            ToyboxSource(low.toybox[1].clips, 0.4, num_toys=2),
+            ToyboxSource(clips, 0.15),
+            ToyboxSource(clips, 0.3, num_toys=2),
+        ),
         toybox_validation=replace(clips, num_clips=64, first_seed=HELD_OUT_SEED),
         samples=SampleSettings(PROMPTS, interval=1_000),
     )
@@ -106,13 +114,17 @@ def toybox_pretrain_high() -> DiffusionTraining:
 def toybox_pretrain_final() -> DiffusionTraining:
     """A small `quality`: from `toybox-pretrain-high`, mainly on clips of 96x96, with detailed captions."""
     high = toybox_pretrain_high()
-    styles = ("plain", "plain", "dense", "free", "free")
+    styles, clips = ("plain", "plain", "dense", "free", "free"), _clips(num_clips=8_192)
     return replace(
         high,
         model="runs/toybox-pretrain-high/model",
         optim=OptimSettings(name="muon", lr=4e-4, warmup_steps=20, final_lr=0.05),
         run=replace(high.run, num_steps=1_500),
-        toybox=(ToyboxSource(_images(), 0.1, styles), ToyboxSource(_clips(num_clips=8_192), 0.9, styles)),
+        toybox=(
+            ToyboxSource(_images(), 0.1, styles),
+            ToyboxSource(clips, 0.45, styles),
+            ToyboxSource(clips, 0.45, styles, num_toys=2),
+        ),
     )
 
 

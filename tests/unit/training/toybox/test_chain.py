@@ -122,6 +122,29 @@ def test_clips_get_a_new_caption_each_time_they_are_sampled(base, tmp_path):
     assert seen[0] == seen[1] and parse_prompt(seen[0], "full").items() <= clip_scene(CLIPS, 3).facts.items()
 
 
+def test_a_source_can_be_restricted_to_clips_with_two_toys(base, tmp_path):
+    table = encode_toybox(load_vae(base), CLIPS, tmp_path)
+    counts = [len(clip_scene(CLIPS, index).toys) for index in range(8)]
+    pairs = [index for index, count in enumerate(counts) if count == 2]
+    assert 0 < len(pairs) < 8
+    store = ToyboxStore(ToyboxSource(CLIPS, num_toys=2), table, lambda _: torch.zeros(1, 16, dtype=torch.bfloat16))
+    assert len(store) == len(store.shapes) == len(store.columns["num_frames"]) == len(pairs)
+    assert all(torch.equal(store[k].mean, table.mean[index]) for k, index in enumerate(pairs))
+    first_alone = next(index for index in range(8) if counts[index] == 1)
+    lone = ToyboxClips(1, first_seed=CLIPS.first_seed + first_alone, grammar="pair", num_frames=5, height=16, width=16)
+    with pytest.raises(UserError, match="none of the 1 clips of"):
+        ToyboxStore(ToyboxSource(lone, num_toys=2), LatentTable(table.mean[:1], table.logvar[:1]), store.embed)
+
+
+def test_all_clips_and_those_with_two_toys_are_two_sources(base, tmp_path):
+    sources = ToyboxSource(CLIPS), ToyboxSource(CLIPS, num_toys=2)
+    settings = replace(stage(base), toybox=sources, toybox_validation=None).resolved(read_spec(base).settings)
+    with training_run(settings, tmp_path / "run") as run:
+        data = open_stores(settings, read_spec(base), run).data
+    assert [source.store for source in settings.mixture().sources] == list(data)
+    assert [len(store) for store in data.values()] == [8, sum(len(clip_scene(CLIPS, i).toys) == 2 for i in range(8))]
+
+
 def test_captions_of_single_frames_do_not_mention_motion():
     seen = []
 
@@ -184,3 +207,5 @@ def test_conflicting_settings_are_rejected(base):
     with pytest.raises(UserError, match="'free' does not support the full grammar"):
         ToyboxSource(replace(CLIPS, grammar="full"))
     ToyboxSource(replace(CLIPS, grammar="full"), caption_styles=("plain",))
+    with pytest.raises(UserError, match="num_toys=2 needs clips of the pair grammar"):
+        ToyboxSource(replace(CLIPS, grammar="core"), num_toys=2)
