@@ -15,6 +15,8 @@ from torch import Tensor, nn
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz polynomial a x + b x^3 + c x^5, which maps singular values to about 1."""
+NUM_ITERATIONS = 5
+"""Newton-Schulz iterations of an update."""
 RMS = 0.2
 """Root mean square of an update before it is multiplied by the learning rate. It matches AdamW's, so that both share
 one learning rate (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2)."""
@@ -63,7 +65,7 @@ class Muon(torch.optim.Optimizer):
             weight.mul_(1.0 - lr * weight_decay).sub_(change, alpha=lr)
 
 
-def orthogonalize(matrices: Float[Tensor, "*batch m n"], steps: int = 5) -> Float[Tensor, "*batch m n"]:
+def orthogonalize(matrices: Float[Tensor, "*batch m n"], steps: int = NUM_ITERATIONS) -> Float[Tensor, "*batch m n"]:
     """Approximate the nearest (semi-)orthogonal matrices by Newton-Schulz iteration.
 
     The singular values of the result are between about 0.7 and 1.2.
@@ -76,3 +78,9 @@ def orthogonalize(matrices: Float[Tensor, "*batch m n"], steps: int = 5) -> Floa
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def orthogonalization_flops(rows: int, columns: int, steps: int = NUM_ITERATIONS) -> float:
+    """Return the FLOPs of the matrix products with which a matrix is orthogonalized."""
+    short, long = sorted((rows, columns))
+    return 2.0 * steps * (2 * short**2 * long + short**3)

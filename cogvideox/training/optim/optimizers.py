@@ -16,7 +16,7 @@ from cogvideox.training.config import OptimSettings
 from cogvideox.training.optim.adamw_8bit import adamw_8bit, reject_8bit_state
 from cogvideox.training.optim.grad_clip import clip_gradients
 from cogvideox.training.optim.lr_schedule import learning_rate
-from cogvideox.training.optim.muon import Muon
+from cogvideox.training.optim.muon import Muon, orthogonalization_flops
 
 
 class Optimizers:
@@ -81,13 +81,12 @@ def build_optimizer(modules: Sequence[nn.Module], settings: OptimSettings) -> to
     hidden = hidden_matrices(modules)
     if not hidden:
         raise UserError("optim.name=muon needs transformer blocks, which this network does not have: use adamw")
-    layers = {name: name.rsplit(".", 2)[-2] for name in hidden}
-    num_stacked = {hidden[name]: len(layer) for name, layer in layers.items() if layer in ("qkv", "kv")}
+    num_stacked = {name: stacked_matrices(name) for name in hidden}
     groups = [  # checkpoints depend on these groups and the order of their weights
-        {"params": [hidden[name] for name, layer in layers.items() if (layer == "qkv") is fused]}
+        {"params": [hidden[name] for name, count in num_stacked.items() if (count == 3) is fused]}
         for fused in (True, False)
     ]
-    muon = Muon(groups, settings.lr, settings.weight_decay, num_stacked)
+    muon = Muon(groups, settings.lr, settings.weight_decay, {hidden[name]: n for name, n in num_stacked.items()})
     return Optimizers(muon, build_adamw(modules, settings, hidden.values()))
 
 
@@ -99,6 +98,20 @@ def hidden_matrices(modules: Iterable[nn.Module]) -> dict[str, nn.Parameter]:
         for name, weight in module.named_parameters()
         if weight.requires_grad and weight.ndim == 2 and "blocks." in name and "modulation" not in name
     }
+
+
+def stacked_matrices(name: str) -> int:
+    """Return the number of matrices that are stacked in a weight: 3 for `qkv`, 2 for `kv`, otherwise 1."""
+    return {"qkv": 3, "kv": 2}.get(name.rsplit(".", 2)[-2], 1)
+
+
+def muon_flops(modules: Iterable[nn.Module]) -> float:
+    """Return the FLOPs of Muon's matrix products for the weights of `modules` in a step."""
+    total = 0.0
+    for name, weight in hidden_matrices(modules).items():
+        count = stacked_matrices(name)
+        total += count * orthogonalization_flops(weight.shape[0] // count, weight.shape[1])
+    return total
 
 
 def param_groups(modules: Iterable[nn.Module], weight_decay: float, exclude: Iterable[nn.Parameter] = ()) -> list[dict]:

@@ -4,8 +4,8 @@ The number of parameters is exact. Activation memory is the size of the tensors 
 the meta device (`forward_cost`). Everything else is arithmetic. Fragmentation and temporary buffers of kernels are not
 included.
 
-On a CPU, the time of a step includes elementwise operations, calls of operations and the optimizer. The estimate of the
-text encoder leaves out the first two, and that of the VAE all three.
+On a CPU, the time of a step includes elementwise operations, calls of operations and the optimizer, except for the VAE.
+The preparation of batches is not included.
 """
 
 import math
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cogvideox.dataset.config import ClipFormat
 from cogvideox.dataset.latents.latent_store import INDEX, read_settings
@@ -30,8 +31,10 @@ from cogvideox.training.diffusion.quantized_base import BYTES_PER_WEIGHT
 from cogvideox.training.diffusion.recipes import RECIPES
 from cogvideox.training.metrics.throughput import step_flops
 from cogvideox.training.metrics.tracker import format_duration
+from cogvideox.training.optim.optimizers import hidden_matrices, muon_flops
 from cogvideox.training.resources.forward_cost import (
     ForwardCost,
+    text_encoder_forward,
     transformer_activations,
     transformer_forward,
     vae_activations,
@@ -183,6 +186,8 @@ def _estimate_diffusion(
     step = f"up to {run.batch_size * settings.row_tokens:,} tokens in {rows}; {shape}"
     forward = transformer_forward(config, row, dtype, all_weights=all_weights)
     forward = with_recomputation(forward, config, row, dtype, settings.checkpointing).times(run.batch_size)
+    if settings.optim.name == "muon" and all_weights:
+        linear += _muon_flops(config)
     seconds = _step_seconds(machine, dtype, linear, attention, forward, trained, num_ranks)
     return ResourceEstimate(step, parameters.total, trained, memory, seconds)
 
@@ -204,7 +209,10 @@ def _estimate_toybox(settings: ToyboxTraining, machine: Hardware | None) -> Reso
     tokens = batch.tokens(config)
     step = f"{run.batch_size * tokens:,} tokens in {run.batch_size} clips of {tokens}"
     forward = replace(per_clip, written=run.batch_size * per_clip.written)  # all clips at once
-    seconds = _step_seconds(machine, run.precision, *step_flops(config, [batch]), forward, trained)
+    linear, attention = step_flops(config, [batch])
+    if settings.optim.name == "muon":
+        linear += _muon_flops(config)
+    seconds = _step_seconds(machine, run.precision, linear, attention, forward, trained)
     return ResourceEstimate(step, parameters.total + text_parameters, trained, memory, seconds)
 
 
@@ -213,10 +221,17 @@ def _estimate_text_encoder(settings: TextEncoderTraining, machine: Hardware | No
     with torch.device("meta"):
         model = SpanCorruptionModel(T5Encoder(settings.model), settings.num_decoder_layers)
     num_parameters = sum(weight.numel() for weight in model.parameters())
-    memory = _weight_bytes(num_parameters, 0, settings.optim)
+    hidden = sum(weight.numel() for weight in hidden_matrices([model]).values())
+    memory = _weight_bytes(num_parameters, hidden, settings.optim)
     tokens = run.batch_size * (2 * settings.text_length + 2)
     step = f"{tokens:,} tokens in {run.batch_size} documents"
-    seconds = _step_seconds(machine, run.precision, 6.0 * num_parameters * tokens / 2, 0.0, None, num_parameters)
+    forward = text_encoder_forward(settings)
+    memory["activations"] = forward.saved
+    lookups = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding))
+    linear = 6.0 * (num_parameters - lookups) * tokens / 2  # each weight multiplies the source or the target
+    if settings.optim.name == "muon":
+        linear += muon_flops([model])
+    seconds = _step_seconds(machine, run.precision, linear, 0.0, forward, num_parameters)
     return ResourceEstimate(step, num_parameters, num_parameters, memory, seconds)
 
 
@@ -301,6 +316,11 @@ def _lora_parameters(config: TransformerConfig, settings: DiffusionTraining) -> 
     adapter = inject.create_lora(network, torch.Generator(), rank=lora.rank, alpha=lora.alpha, targets=lora.targets)
     lora_layers = adapter.layers
     return config.num_layers * sum(layer.down.numel() + layer.up.numel() for layer in lora_layers.values())
+
+
+def _muon_flops(config: TransformerConfig) -> float:
+    """Return the FLOPs of Muon in a step that trains all weights, counted in one block."""
+    return config.num_layers * muon_flops([build_network(replace(config, num_layers=1))])
 
 
 def _weight_bytes(trained: int, hidden: int, optim: OptimSettings) -> dict[str, int]:

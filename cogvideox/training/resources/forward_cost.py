@@ -14,7 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cogvideox.geometry import latent_shape
 from cogvideox.pretrained.components import build_network
 from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE, BatchShape
+from cogvideox.text.encoder import T5Encoder
 from cogvideox.training.config import VAETraining
+from cogvideox.training.text_encoder.config import TextEncoderTraining
+from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.attention import Heads, Keys, StreamLayout
 from cogvideox.transformer.config import TransformerConfig
@@ -23,6 +26,9 @@ from cogvideox.vae.causal_conv import ConvCache
 from cogvideox.vae.losses.discriminator import Discriminator
 from cogvideox.vae.model import CausalVAE
 
+_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "_linear_pointwise", "_unsafe_view"}
+"""Matrix products, and the view of their results."""
+
 
 @dataclass(frozen=True)
 class ForwardCost:
@@ -30,7 +36,7 @@ class ForwardCost:
 
     Attributes:
         saved: bytes of the tensors that autograd saves.
-        written: bytes of the results of all operations.
+        written: bytes of the results of all operations but matrix products, whose measured rates include writing.
         calls: number of operations, without views.
     """
 
@@ -106,6 +112,19 @@ def _row_forward(config: TransformerConfig, row: tuple[BatchShape, ...], dtype: 
     return ForwardCost(saved_bytes, operations.written, operations.calls)
 
 
+@lru_cache(maxsize=64)
+def text_encoder_forward(settings: TextEncoderTraining) -> ForwardCost:
+    """Return the cost of the span-corruption loss of a batch."""
+    size, length, dtype = settings.run.batch_size, settings.text_length, getattr(torch, settings.run.precision)
+    with torch.device("meta"):
+        model = SpanCorruptionModel(T5Encoder(settings.model), settings.num_decoder_layers).to(dtype)
+        source, target = (torch.zeros(size, n, dtype=torch.long) for n in (length, length + 2))
+        model(source, target)  # later calls reuse its position buckets
+    with _saved_tensors(model) as saved, _Operations() as operations:
+        loss = model(source, target)
+    return ForwardCost(saved() + loss.nbytes, operations.written, operations.calls)
+
+
 def vae_activations(settings: VAETraining, shape: tuple[int, int, int], discriminator: Discriminator | None) -> int:
     """Return the bytes of saved activations of one clip."""
     vae, dtype = build_network(settings.model), getattr(torch, settings.run.precision)
@@ -129,7 +148,8 @@ def vae_activations(settings: VAETraining, shape: tuple[int, int, int], discrimi
 
 
 class _Operations(TorchDispatchMode):
-    """Counts the operations in its context, and the bytes of their results. Views are not counted."""
+    """Counts the operations in its context, and the bytes of their results. Views are not counted, and of matrix
+    products only the calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,6 +159,8 @@ class _Operations(TorchDispatchMode):
         results = func(*args, **(kwargs or {}))
         if not func.is_view:
             self.calls += 1
+            if func.overloadpacket.__name__ in _PRODUCTS:
+                return results
             for result in results if isinstance(results, tuple | list) else [results]:
                 self.written += result.nbytes if isinstance(result, Tensor) else 0
         return results

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from cogvideox.dataset.config import StoreSettings
 from cogvideox.dataset.latents.latent_store import INDEX, write_index
@@ -15,8 +16,10 @@ from cogvideox.parallel.parallelize import parallelize
 from cogvideox.pretrained.model_spec import read_spec
 from cogvideox.pretrained.offload.hardware import Hardware, hypothetical_gpu
 from cogvideox.pretrained.offload.transformer_cost import BatchShape, transformer_parameters
+from cogvideox.text.encoder import T5Encoder
+from cogvideox.training.config import OptimSettings
 from cogvideox.training.diffusion.trainer import build_transformer
-from cogvideox.training.optim.optimizers import build_optimizer
+from cogvideox.training.optim.optimizers import build_optimizer, muon_flops
 from cogvideox.training.recipes import RECIPES
 from cogvideox.training.resources.estimate import estimate, format_estimate
 from cogvideox.training.resources.fit import check_fit, suggest_changes
@@ -28,6 +31,8 @@ from cogvideox.training.resources.forward_cost import (
     transformer_forward,
     with_recomputation,
 )
+from cogvideox.training.text_encoder.config import TextEncoderTraining
+from cogvideox.training.text_encoder.decoder import SpanCorruptionModel
 from cogvideox.training.toybox.recipes import CHAIN, toybox_transformer
 from cogvideox.training.vae.trainer import reconstruct
 from cogvideox.transformer.lora.config import LoRASettings
@@ -89,6 +94,45 @@ def test_up_to_eight_threads_share_the_elementwise_operations_but_not_the_calls(
     for num_threads in (2, 4, 8):
         assert seconds[num_threads] == pytest.approx(calls + parallel / num_threads)
     assert seconds[16] == seconds[8]
+
+
+def text_encoder_run(optimizer: str) -> TextEncoderTraining:
+    settings = RECIPES["toybox-text-encoder"]()
+    assert isinstance(settings, TextEncoderTraining)
+    return replace(settings, optim=replace(settings.optim, name=optimizer))
+
+
+def test_the_estimate_of_a_text_encoder_includes_small_operations_activations_and_muon():
+    settings = text_encoder_run("muon")
+    machine = replace(CPU, rates=Rates(1e11, 1e11, 1e11, 1.0))
+    model = SpanCorruptionModel(T5Encoder(settings.model), settings.num_decoder_layers)
+    source, target = (torch.ones(settings.run.batch_size, n, dtype=torch.long) for n in (40, 42))
+    assert settings.text_length == 40
+    muon, adamw = (estimate(text_encoder_run(name), machine) for name in ("muon", "adamw"))
+    assert muon.memory["activations"] == pytest.approx(saved_bytes(model, lambda: model(source, target)), rel=0.15)
+    assert muon.seconds - adamw.seconds == pytest.approx(muon_flops([model]) / 1e11)
+    with FlopCounterMode(display=False) as products:
+        model.to("meta")(source.to("meta"), target.to("meta")).sum().backward()
+    small_operations = estimate(text_encoder_run("adamw"), CPU).seconds
+    assert adamw.seconds - small_operations == pytest.approx(products.get_total_flops() / 1e11, rel=0.1)
+    assert 0.5 < small_operations / (adamw.seconds - small_operations) < 3
+
+
+def test_the_estimate_of_muon_is_the_flops_of_its_step():
+    model = Transformer(replace(tiny.transformer("5b"), num_layers=2))
+    optimizer = build_optimizer([model], OptimSettings(name="muon"))
+    for weight in model.parameters():
+        weight.grad = torch.randn_like(weight)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert muon_flops([model]) == counter.get_total_flops()
+    settings = RECIPES["toybox-pretrain-480"]()
+    machine = replace(CPU, rates=Rates(1e11, 1e11, 1e11, 1.0))
+    seconds = {
+        name: estimate(replace(settings, optim=OptimSettings(name=name)), machine).seconds for name in ("muon", "adamw")
+    }
+    network = Transformer(read_spec("toybox").transformer)
+    assert seconds["muon"] - seconds["adamw"] == pytest.approx(muon_flops([network]) / 1e11)
 
 
 def test_recomputation_takes_a_third_of_the_time_of_small_operations():
