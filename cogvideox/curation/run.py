@@ -23,7 +23,7 @@ from cogvideox.curation.recipe import RECIPE, Recipe
 from cogvideox.curation.results import RESULTS, ResultStore
 from cogvideox.curation.stage import check_columns
 from cogvideox.curation.stages.duplicates import Duplicates
-from cogvideox.curation.work import Progress, Work
+from cogvideox.curation.work import CurationProgress, Work
 from cogvideox.errors import UserError
 from cogvideox.executor.base import Backend
 from cogvideox.executor.feed import run_feed, workers_for_memory
@@ -46,7 +46,7 @@ class Curation:
     counts: dict[str, int]
     computed: dict[str, int]
     unavailable: dict[str, list[str]]
-    progress: Progress
+    progress: CurationProgress
     ignored: list[str]
     complete: bool
 
@@ -61,7 +61,7 @@ def curate(
     backend: Backend = "local",
     shard: Shard | None = None,
     retry_failed: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[CurationProgress], None] | None = None,
 ) -> Curation:
     """Curate the videos and images of a folder, reusing the results of earlier runs in the output folder.
 
@@ -184,7 +184,7 @@ def locked(path: Path, output: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CurationEstimate:
     """The estimated work of a run.
 
     Attributes:
@@ -200,7 +200,7 @@ class Estimate:
     unavailable: dict[str, list[str]]
 
 
-def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
+def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> CurationEstimate:
     """Estimate a run from the duration of a few files and the typical cost of each stage.
 
     Raises:
@@ -225,7 +225,7 @@ def estimate(raw: Path, output: Path, recipe: Recipe, workers: int) -> Estimate:
     stages = [recipe.probe, recipe.split, *signals.values(), *([recipe.cut] if recipe.cut.mode == "encode" else [])]
     decoding = DECODING_COST if any(signal.samplings for signal in signals.values()) else 0.0
     work = video_seconds * (decoding + sum(stage.cost for stage in stages)) / max(1, workers)
-    return Estimate(len(files), num_bytes, video_seconds, work, unavailable)
+    return CurationEstimate(len(files), num_bytes, video_seconds, work, unavailable)
 
 
 @dataclass(frozen=True)

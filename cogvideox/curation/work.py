@@ -21,7 +21,7 @@ _BATCH_ITEMS, _BATCH_SECONDS = 16, 2.0
 
 
 @dataclass
-class Progress:
+class CurationProgress:
     """Progress of a run, passed to `on_progress` after every batch.
 
     Attributes:
@@ -80,7 +80,7 @@ class Work:
         self._num_clips: Counter[str] = Counter()
         self._in_clips: dict[str, RawFile] = {}
         self._num_bytes = sum(file.num_bytes for file in files) or 1
-        self.progress = Progress(len(files))
+        self.progress = CurationProgress(len(files))
 
     def next_batch(self) -> tuple[int, Sequence[Any]] | None:
         """Return the next batch, clips first."""

@@ -8,14 +8,14 @@ from cogvideox import config
 from cogvideox.errors import UserError
 from cogvideox.evaluation.intervals import Difference, difference, holm
 from cogvideox.evaluation.protocol import check_protocol, format_value
-from cogvideox.evaluation.results import MetricInfo, Results, VideoResult
+from cogvideox.evaluation.results import EvaluationResults, MetricInfo, VideoResult
 from cogvideox.evaluation.suite import Suite, SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
 from cogvideox.records import Score
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MetricComparison:
     """A metric of both evaluations over their common videos, and the difference A - B.
 
     Attributes:
@@ -35,12 +35,12 @@ class Comparison:
 class ComparisonResult:
     """All comparisons, and the settings in which the protocols differ: name -> (A, B)."""
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MetricComparison, ...]
     differing: dict[str, tuple[Any, Any]]
     num_pairs: int
 
 
-def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonResult:
+def compare(a: EvaluationResults, b: EvaluationResults, suite: Suite | None = None) -> ComparisonResult:
     """Compare two evaluations on their common prompts.
 
     Args:
@@ -86,10 +86,12 @@ def compare(a: Results, b: Results, suite: Suite | None = None) -> ComparisonRes
             right_rows = [right for _, right, _ in pairs]
             prompts = [prompt for _, _, prompt in pairs]
             result = difference(statistics[metric.name], left_rows, right_rows, prompts)
-            comparisons.append(Comparison(metric, group, score_a, score_b, result))
+            comparisons.append(MetricComparison(metric, group, score_a, score_b, result))
     overall = [comparison for comparison in comparisons if not comparison.group]
     adjusted = dict(zip(map(id, overall), holm([comparison.difference.p_value for comparison in overall])))
-    comparisons = [Comparison(c.metric, c.group, c.a, c.b, c.difference, adjusted.get(id(c))) for c in comparisons]
+    comparisons = [
+        MetricComparison(c.metric, c.group, c.a, c.b, c.difference, adjusted.get(id(c))) for c in comparisons
+    ]
     return ComparisonResult(tuple(comparisons), _differing(a, b), len(keys))
 
 
@@ -120,7 +122,7 @@ def _signed(value: float, unit: str) -> str:
     return text if text.startswith("-") or text == "no value" else f"+{text}"
 
 
-def _by_key(results: Results) -> dict[tuple[str, str, int], VideoResult]:
+def _by_key(results: EvaluationResults) -> dict[tuple[str, str, int], VideoResult]:
     """Return the videos by group, prompt and index among the videos of this prompt."""
     counts: Counter[tuple[str, str]] = Counter()
     videos = {}
@@ -131,7 +133,7 @@ def _by_key(results: Results) -> dict[tuple[str, str, int], VideoResult]:
     return videos
 
 
-def _differing(a: Results, b: Results) -> dict[str, tuple[Any, Any]]:
+def _differing(a: EvaluationResults, b: EvaluationResults) -> dict[str, tuple[Any, Any]]:
     from cogvideox.evaluation.report.tables import common_protocol
 
     first, second = common_protocol(a), common_protocol(b)

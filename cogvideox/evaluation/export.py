@@ -14,13 +14,13 @@ from typing import Any
 from cogvideox.atomic_io import atomic_write, write_text
 from cogvideox.errors import UserError
 from cogvideox.evaluation.protocol import check_protocol
-from cogvideox.evaluation.results import Results, VideoResult
+from cogvideox.evaluation.results import EvaluationResults, VideoResult
 from cogvideox.untrusted.text_encoding import dump_json
 
 MAX_NAME_BYTES = 255
 
 
-def export_vbench(results: Results, source: Path, folder: Path) -> int:
+def export_vbench(results: EvaluationResults, source: Path, folder: Path) -> int:
     """Export the videos of an evaluation, and return their number.
 
     Videos are linked if the file system allows it, otherwise copied.
@@ -57,7 +57,7 @@ def export_vbench(results: Results, source: Path, folder: Path) -> int:
     return len(paths)
 
 
-def official_names(results: Results) -> dict[str, str]:
+def official_names(results: EvaluationResults) -> dict[str, str]:
     """Return the official name without suffix, "PROMPT-INDEX", of each video by id.
 
     Raises:
@@ -78,7 +78,7 @@ def official_names(results: Results) -> dict[str, str]:
     return names
 
 
-def _full_info(results: Results) -> list[dict[str, Any]]:
+def _full_info(results: EvaluationResults) -> list[dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for video in results.videos:
         entry = entries.setdefault(video.prompt, {"prompt_en": video.prompt, "dimension": []})
@@ -90,7 +90,7 @@ def _full_info(results: Results) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
-def _official_results(results: Results, files: Mapping[str, str]) -> dict[str, Any]:
+def _official_results(results: EvaluationResults, files: Mapping[str, str]) -> dict[str, Any]:
     official: dict[str, Any] = {}
     for metric in results.metrics:
         score = results.score(metric.name)

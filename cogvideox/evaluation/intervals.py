@@ -32,7 +32,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """A metric and its interval; None if there are fewer than two prompts.
 
     Attributes:
@@ -61,7 +61,7 @@ class Difference:
     num_prompts: int
 
 
-def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequence[str]) -> Estimate:
+def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequence[str]) -> MetricEstimate:
     """Compute a metric and its interval.
 
     Args:
@@ -71,16 +71,16 @@ def estimate(metric: Metric, measurements: Sequence[Measurement], clusters: Sequ
     used = [measurement for group in groups for measurement in group]
     value, (n, k) = metric.statistic(used), (len(used), len(groups))
     if k < 2 or math.isnan(value):
-        return Estimate(value, None, "none: fewer than two prompts", n, k)
+        return MetricEstimate(value, None, "none: fewer than two prompts", n, k)
     if metric.resampling == "jackknife":
         interval = _jackknife(metric.statistic, groups, value)
         method = "none: too few videos" if interval is None else f"jackknife over prompts, {LEVEL:.0%}"
-        return Estimate(value, interval, method, n, k)
+        return MetricEstimate(value, interval, method, n, k)
     statistic = metric.statistic if metric.unit not in ("dB", "levels") else None
     if isinstance(statistic, Ratio) and (size := _effective_size(statistic, groups)) is not None:
-        return Estimate(value, wilson(value, size), f"Wilson over prompts, {LEVEL:.0%}", n, k)
+        return MetricEstimate(value, wilson(value, size), f"Wilson over prompts, {LEVEL:.0%}", n, k)
     interval = _percentiles(_resampled(metric.statistic, groups), k)
-    return Estimate(value, interval, f"bootstrap over prompts, {LEVEL:.0%}", n, k)
+    return MetricEstimate(value, interval, f"bootstrap over prompts, {LEVEL:.0%}", n, k)
 
 
 def difference(

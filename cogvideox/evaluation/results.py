@@ -56,7 +56,7 @@ class MetricInfo:
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationResults:
     """All results of an evaluation.
 
     Attributes:
@@ -77,7 +77,7 @@ class Results:
         write_text(folder / FILE, text + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "Results":
+    def load(cls, folder: Path) -> "EvaluationResults":
         """Read the results in a folder that `evaluate` wrote.
 
         Raises:
@@ -109,7 +109,7 @@ def summarize(
     videos: VideoSet,
     measurements: Mapping[str, Mapping[str, Measurement]],
     errors: Mapping[str, Mapping[str, str]],
-) -> Results:
+) -> EvaluationResults:
     """Compute all scores.
 
     Args:
@@ -157,7 +157,7 @@ def summarize(
         )
         for item in videos.items
     )
-    return Results(suite.name, dict(suite.options), tuple(metrics), rows, tuple(scores))
+    return EvaluationResults(suite.name, dict(suite.options), tuple(metrics), rows, tuple(scores))
 
 
 def metric_by_name(suite: Suite, name: str) -> Metric:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from cogvideox.atomic_io import cannot_write, remove_stale_files, write_text
 from cogvideox.errors import UserError
 from cogvideox.evaluation.protocol import UNKNOWN
-from cogvideox.evaluation.results import Results, summarize
+from cogvideox.evaluation.results import EvaluationResults, summarize
 from cogvideox.evaluation.scorer import EvaluationStopped, Item, Measurement, Scorer, VideoFile
 from cogvideox.evaluation.store import MeasurementStore, file_hash, measurement_key
 from cogvideox.evaluation.suite import Suite
@@ -38,7 +38,7 @@ LOST = "its worker process ended, probably because memory ran out: use fewer wor
 
 
 @dataclass
-class Progress:
+class EvaluationProgress:
     """The progress of an evaluation.
 
     Attributes:
@@ -85,8 +85,8 @@ def evaluate(
     *,
     workers: int = 0,
     backend: Backend = "local",
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> Results:
+    on_progress: Callable[[EvaluationProgress], None] = lambda progress: None,
+) -> EvaluationResults:
     """Generate, measure and summarize, and write `results.json`.
 
     Args:
@@ -101,7 +101,7 @@ def evaluate(
         remove_stale_files(output, output / VIDEOS)
         store = MeasurementStore(output)
         try:
-            run = _Run(videos, suite, store, Progress(workers=max(workers, 1)))
+            run = _Run(videos, suite, store, EvaluationProgress(workers=max(workers, 1)))
             tasks = [*run.generate_tasks(workers), *(MeasureVideos(scorer) for scorer in suite.scorers)]
             run.first_scorer = len(tasks) - len(suite.scorers)
             for outcome in run_feed(tasks, run.next_batch, workers=workers, backend=backend):
@@ -153,7 +153,7 @@ class _Run:
     videos: VideoSet
     suite: Suite
     store: MeasurementStore
-    progress: Progress
+    progress: EvaluationProgress
     first_scorer: int = 0
     measurements: dict[str, dict[str, Measurement]] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from cogvideox.dtype import dtype_name
 from cogvideox.errors import UserError
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
 from cogvideox.generation.out_of_memory import none_if_out_of_memory, suggest_setting
-from cogvideox.generation.progress import Cancelled, OnStep, Progress
+from cogvideox.generation.progress import Cancelled, GenerationProgress, OnStep
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import build_request, reopen_inputs, split_seeds
 from cogvideox.generation.request.input_sources import AppliedLoRA, InputSource, source_of_file
@@ -53,7 +53,7 @@ from cogvideox.transformer.lora.inject import LoRA
 from cogvideox.transformer.lora.io import read_lora
 from cogvideox.version import __version__
 
-__all__ = ["Cancelled", "CogVideoX", "OnStep", "Progress"]
+__all__ = ["Cancelled", "CogVideoX", "GenerationProgress", "OnStep"]
 
 
 class CogVideoX:
@@ -164,8 +164,8 @@ class CogVideoX:
             prompt: description of the video; None uses the model's example prompt.
             num_videos: number of videos. Video i has seed `seed + i` and equals a single video with that seed.
             output: "uint8" for uint8 frames, "float" for float32 frames in 0..1.
-            on_step: called with a `Progress` after each step. An exception in it stops the generation. If it raises
-                `Cancelled`, the exception contains the finished videos.
+            on_step: called with a `GenerationProgress` after each step. An exception in it stops the generation. If it
+                raises `Cancelled`, the exception contains the finished videos.
             options: the other fields of `Request`, listed below. None means the default, which is the model's
                 (`settings`) unless stated otherwise. `image` is a path, an array [h w 3] or a PIL image; `video` is a
                 path, a `Video` or an array [t h w 3], see `generation.request.inputs.read_inputs`.
@@ -317,7 +317,7 @@ class CogVideoX:
 
 
 def _with_video_index(on_step: OnStep | None, video: int, num_videos: int) -> OnStep | None:
-    """Wrap `on_step` so that its `Progress` has the index of the current video."""
+    """Wrap `on_step` so that its `GenerationProgress` has the index of the current video."""
     if on_step is None:
         return None
     return lambda progress: on_step(replace(progress, video=video, num_videos=num_videos))

@@ -26,7 +26,7 @@ Stage = Literal["invert", "denoise", "decode"]
 
 
 @dataclass(frozen=True)
-class Progress:
+class GenerationProgress:
     """The progress of a generation, passed to `on_step` after each denoising step and each decoded chunk.
 
     Attributes:
@@ -55,11 +55,11 @@ class Progress:
             ValueError: this object was not passed to `on_step`.
         """
         if self.render_preview is None:
-            raise ValueError("no preview available: only a Progress that was passed to on_step has one")
+            raise ValueError("no preview available: only a GenerationProgress that was passed to on_step has one")
         return self.render_preview(num_frames, max_side)
 
 
-OnStep = Callable[[Progress], None]
+OnStep = Callable[[GenerationProgress], None]
 
 
 class Cancelled(Exception):

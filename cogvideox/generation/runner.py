@@ -19,7 +19,7 @@ from cogvideox.errors import UserError
 from cogvideox.generation import long_video
 from cogvideox.generation.latents_checkpoint import LatentsCheckpoint
 from cogvideox.generation.out_of_memory import none_if_out_of_memory, smaller_slicing
-from cogvideox.generation.progress import OnStep, Progress, preview
+from cogvideox.generation.progress import GenerationProgress, OnStep, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.inputs import Inputs
 from cogvideox.generation.request.request import Request
@@ -109,7 +109,7 @@ class Runner:
             last_frame = frames[-1] if frames.dtype == np.uint8 else (frames[-1] * 255).round().astype(np.uint8)
         return np.concatenate(clips)[: request.num_frames]
 
-    def _report_clip(self, index: int, num_clips: int, progress: Progress) -> None:
+    def _report_clip(self, index: int, num_clips: int, progress: GenerationProgress) -> None:
         """Report the progress of one of several clips as progress of the whole video."""
         done = index * progress.total + progress.done
         self.report(replace(progress, done=done, total=num_clips * progress.total))
@@ -204,7 +204,7 @@ class Runner:
             pixels = to_frames(chunk[0]) if self.output == "uint8" else to_unit(chunk[0])
             frames[done : done + len(pixels)] = pixels.cpu().numpy()
             done += len(pixels)
-            report(Progress("decode", done, num_frames, render_preview=partial(preview, vae, latents)))
+            report(GenerationProgress("decode", done, num_frames, render_preview=partial(preview, vae, latents)))
         return frames
 
     def _as_output(self, frames: np.ndarray) -> np.ndarray:

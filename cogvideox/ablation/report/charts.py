@@ -7,7 +7,7 @@ import numpy as np
 from einops import rearrange
 
 from cogvideox.ablation.curves import averaged
-from cogvideox.ablation.report.summary import Results
+from cogvideox.ablation.report.summary import ArmResults
 from cogvideox.records import Video
 from cogvideox.training.metrics.charts import COLORS, Curve, chart, draw, legend
 from cogvideox.video.sheet import ends_and_middle, side_by_side
@@ -15,7 +15,7 @@ from cogvideox.video.sheet import ends_and_middle, side_by_side
 NUM_POINTS = 60
 
 
-def draw_losses(results: Results, path: Path) -> None:
+def draw_losses(results: ArmResults, path: Path) -> None:
     """Draw the training loss of each run, in the color of its arm; the first fifth of the steps is left out."""
     curves, entries = [], []
     for index, (name, runs) in enumerate(results.items()):

@@ -98,7 +98,7 @@ class AblationSummary:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
+ArmResults = Mapping[str, Sequence[Mapping[str, Any]]]
 """The content of the result files of each arm, by seed."""
 
 
@@ -126,14 +126,14 @@ def values_of(results: Sequence[Mapping[str, Any]], metric: str) -> Float64[np.n
     return np.array([[math.nan if value is None else value for value in column] for column in columns])
 
 
-def metric_names(results: Results) -> list[str]:
+def metric_names(results: ArmResults) -> list[str]:
     """Return the metrics that any run has, in the order of `METRICS`, those of the trained size first."""
     names = {name: None for runs in results.values() for run in runs for name in run["values"]}
     order = list(METRICS)
     return sorted(names, key=lambda name: ("," in name, name.partition(", ")[2], order.index(metric_of(name).name)))
 
 
-def summarize_metrics(results: Results, baseline: str) -> dict[str, dict[str, MetricSummary]]:
+def summarize_metrics(results: ArmResults, baseline: str) -> dict[str, dict[str, MetricSummary]]:
     """Return the summary of each arm's metrics, by arm and metric."""
     summaries: dict[str, dict[str, MetricSummary]] = {name: {} for name in results}
     for metric in metric_names(results):
@@ -153,7 +153,7 @@ def summarize_metrics(results: Results, baseline: str) -> dict[str, dict[str, Me
     return summaries
 
 
-def judge_finding(results: Results, finding: Finding) -> FindingSummary:
+def judge_finding(results: ArmResults, finding: Finding) -> FindingSummary:
     """Compare the paper's finding with the runs: it agrees if the interval of the advantage is above 0."""
     better, worse = (values_of(results[name], finding.metric) for name in (finding.better, finding.worse))
     difference = PairedDifference(math.nan, None, 0, 0)

@@ -13,7 +13,7 @@ from cogvideox.executor.job_array import Shard
 from cogvideox.untrusted.text_encoding import check_utf8_path
 
 if TYPE_CHECKING:
-    from cogvideox.curation.work import Progress
+    from cogvideox.curation.work import CurationProgress
 
 PROGRESS_INTERVAL = 2.0  # seconds between progress lines
 
@@ -90,7 +90,7 @@ class ProgressPrinter:
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
 
-    def __call__(self, progress: "Progress") -> None:
+    def __call__(self, progress: "CurationProgress") -> None:
         """Print a line if the interval has passed."""
         if time.monotonic() < self._next:
             return

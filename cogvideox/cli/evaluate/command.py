@@ -16,8 +16,8 @@ from cogvideox.generation.request.request import LoadOptions, Request
 from cogvideox.options import Option, list_options, parse_value
 
 if TYPE_CHECKING:
-    from cogvideox.evaluation.results import Results
-    from cogvideox.evaluation.run import Progress
+    from cogvideox.evaluation.results import EvaluationResults
+    from cogvideox.evaluation.run import EvaluationProgress
     from cogvideox.evaluation.suite import Suite
     from cogvideox.evaluation.videos import VideoSet
 
@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> None:
     print(write_report(options.output, results, suite))
 
 
-def print_scores(results: "Results") -> None:
+def print_scores(results: "EvaluationResults") -> None:
     """Print the protocol, and a line for each score."""
     from cogvideox.evaluation.protocol import format_score
     from cogvideox.evaluation.report.tables import common_protocol
@@ -106,7 +106,7 @@ class ProgressPrinter:
     def __init__(self) -> None:
         self._next = time.monotonic() + PROGRESS_INTERVAL
 
-    def __call__(self, progress: "Progress") -> None:
+    def __call__(self, progress: "EvaluationProgress") -> None:
         """Print a line if the interval has elapsed."""
         if time.monotonic() < self._next:
             return

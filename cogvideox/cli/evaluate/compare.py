@@ -14,9 +14,9 @@ def run(arguments: list[str]) -> None:
 
     from cogvideox.atomic_io import write_text
     from cogvideox.evaluation.compare import compare, format_comparison
-    from cogvideox.evaluation.results import Results
+    from cogvideox.evaluation.results import EvaluationResults
 
-    text = format_comparison(compare(Results.load(options.a), Results.load(options.b)))
+    text = format_comparison(compare(EvaluationResults.load(options.a), EvaluationResults.load(options.b)))
     print(f"A: {options.a}\nB: {options.b}\n\n{text}", end="")
     if options.output is not None:
         write_text(options.output, f"# A: {options.a}, B: {options.b}\n\n{text}")

@@ -13,9 +13,9 @@ def run(arguments: list[str]) -> None:
         raise UserError("evaluate export needs OUT, a folder that `cogvideox evaluate` wrote, and -o FOLDER")
 
     from cogvideox.evaluation.export import export_vbench
-    from cogvideox.evaluation.results import Results
+    from cogvideox.evaluation.results import EvaluationResults
 
-    number = export_vbench(Results.load(options.source), options.source, options.output)
+    number = export_vbench(EvaluationResults.load(options.source), options.source, options.output)
     print(f"{options.output}: {number} videos, VBench_full_info.json and our scores")
 
 

@@ -7,7 +7,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from cogvideox.cli.common.messages import print_message
-from cogvideox.generation.progress import OnStep, Progress
+from cogvideox.generation.progress import GenerationProgress, OnStep
 from cogvideox.progress import ProgressLines
 
 _LABELS = {"invert": "inverting", "denoise": "denoising", "decode": "decoding"}
@@ -32,7 +32,7 @@ def progress_bar(title: str = "") -> Iterator[OnStep]:
     with rich_progress.Progress(*columns, console=console) as display:
         tasks: dict[str, rich_progress.TaskID] = {}
 
-        def show(progress: Progress) -> None:
+        def show(progress: GenerationProgress) -> None:
             if progress.stage not in tasks:
                 tasks[progress.stage] = display.add_task(title + _LABELS[progress.stage], total=progress.total)
             display.update(tasks[progress.stage], completed=progress.done)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cogvideox.evaluation.human.intervals import Estimate, crossed_estimates
+from cogvideox.evaluation.human.intervals import RatingEstimate, crossed_estimates
 
 PRIOR_SD = 3.0
 _STEPS = 30
@@ -23,7 +23,7 @@ _MAX_STEP = 2.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairwiseAnswer:
     """An answer to one question about a pair of videos of the same prompt.
 
     Attributes:
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def fit(
-    comparisons: Sequence[Comparison], models: Sequence[str], weights: Float64[np.ndarray, "b n"]
+    comparisons: Sequence[PairwiseAnswer], models: Sequence[str], weights: Float64[np.ndarray, "b n"]
 ) -> Float64[np.ndarray, "b m_plus_1"]:
     """Return the strength of each model, and the logarithm of the tie parameter nu, for each row of weights."""
     pairs = sorted({(min(c.first, c.second), max(c.first, c.second)) for c in comparisons})
@@ -77,7 +77,7 @@ def fit(
 
 
 def log_likelihood(
-    comparisons: Sequence[Comparison], models: Sequence[str], parameters: Float64[np.ndarray, " m_plus_1"]
+    comparisons: Sequence[PairwiseAnswer], models: Sequence[str], parameters: Float64[np.ndarray, " m_plus_1"]
 ) -> float:
     """Return the log-likelihood of comparisons, without the prior."""
     strength, log_nu = dict(zip(models, parameters)), parameters[-1]
@@ -90,7 +90,7 @@ def log_likelihood(
     return total
 
 
-def strengths(comparisons: Sequence[Comparison], models: Sequence[str]) -> dict[str, Estimate]:
+def strengths(comparisons: Sequence[PairwiseAnswer], models: Sequence[str]) -> dict[str, RatingEstimate]:
     """Return the strength of each model with its interval over prompts and raters, strongest lower end first."""
     prompts, raters = [c.prompt for c in comparisons], [c.rater for c in comparisons]
     estimates = crossed_estimates(lambda weights: fit(comparisons, models, weights)[:, :-1], prompts, raters)

@@ -30,7 +30,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RatingEstimate:
     """A statistic and its interval; None if there are fewer than two prompts.
 
     Attributes:
@@ -52,7 +52,7 @@ def crossed_estimates(
     *,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     num_resamples: int = NUM_RESAMPLES,
-) -> list[Estimate]:
+) -> list[RatingEstimate]:
     """Return the statistics of all answers, with intervals over prompts and raters.
 
     Args:
@@ -63,7 +63,7 @@ def crossed_estimates(
     rater_index, num_raters = _index(raters)
     values = statistics(np.ones((1, len(prompts))))[0]
     if num_prompts < 2:
-        return [Estimate(float(value), None, math.nan, math.nan, False) for value in values]
+        return [RatingEstimate(float(value), None, math.nan, math.nan, False) for value in values]
     rng = np.random.default_rng(_SEED)
     by_prompt = _multiplicities(rng, num_resamples, num_prompts)[:, prompt_index]
     by_rater = _multiplicities(rng, num_resamples, num_raters)[:, rater_index]
@@ -87,7 +87,7 @@ def crossed_estimates(
         interval = None if math.isnan(value) else (low, high)
         variance = float(of_prompts + of_raters)
         fraction = float(of_raters) / variance if variance else 0.0
-        estimates.append(Estimate(float(value), interval, math.sqrt(variance), fraction, over_raters))
+        estimates.append(RatingEstimate(float(value), interval, math.sqrt(variance), fraction, over_raters))
     return estimates
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cogvideox.evaluation.human.agreement import Alpha, krippendorff_alpha
-from cogvideox.evaluation.human.bradley_terry import Comparison, strengths
-from cogvideox.evaluation.human.intervals import Estimate, crossed_estimates, rater_warning, weighted_means
+from cogvideox.evaluation.human.bradley_terry import PairwiseAnswer, strengths
+from cogvideox.evaluation.human.intervals import RatingEstimate, crossed_estimates, rater_warning, weighted_means
 from cogvideox.evaluation.human.raters import RaterSummary, split_repeats, summarize_raters, unswapped
 from cogvideox.evaluation.human.rubric import CRITERIA, PAPER_TABLE, TOTAL
 from cogvideox.evaluation.human.study.protocol import Study
@@ -19,7 +19,7 @@ MIN_SELF_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True)
-class Results:
+class StudyResults:
     """Results of a study.
 
     Attributes:
@@ -34,9 +34,9 @@ class Results:
         warnings: caveats for readers.
     """
 
-    scores: dict[str, dict[str, Estimate]]
-    differences: dict[tuple[str, str], dict[str, Estimate]]
-    strengths: dict[str, dict[str, Estimate]]
+    scores: dict[str, dict[str, RatingEstimate]]
+    differences: dict[tuple[str, str], dict[str, RatingEstimate]]
+    strengths: dict[str, dict[str, RatingEstimate]]
     counts: dict[str, dict[str, int]]
     agreement: dict[str, Alpha]
     raters: list[RaterSummary]
@@ -47,7 +47,7 @@ class Results:
     warnings: list[str]
 
 
-def compute_results(study: Study, votes: Sequence[Event]) -> Results:
+def compute_results(study: Study, votes: Sequence[Event]) -> StudyResults:
     """Compute the results from the valid votes of a study."""
     items = {item.id: item for item in study.items}
     first, _ = split_repeats(votes, items)
@@ -72,7 +72,7 @@ def compute_results(study: Study, votes: Sequence[Event]) -> Results:
             warnings.append(f"{rater.rater} answered only {rater.gold:.0%} of the gold items correctly")
         if rater.self_agreement is not None and rater.self_agreement < MIN_SELF_AGREEMENT:
             warnings.append(f"{rater.rater} repeated only {rater.self_agreement:.0%} of the answers")
-    return Results(
+    return StudyResults(
         *(scores, differences, strength, counts, _agreement(study, first), raters),
         *(len(first), num_prompts, num_raters, complete, warnings),
     )
@@ -80,13 +80,13 @@ def compute_results(study: Study, votes: Sequence[Event]) -> Results:
 
 def _scores(
     study: Study, votes: Sequence[Event]
-) -> tuple[dict[str, dict[str, Estimate]], dict[tuple[str, str], dict[str, Estimate]]]:
+) -> tuple[dict[str, dict[str, RatingEstimate]], dict[tuple[str, str], dict[str, RatingEstimate]]]:
     items = {item.id: item for item in study.items}
     prompts, raters = [items[str(vote.item)].prompt for vote in votes], [vote.rater for vote in votes]
     models = [items[str(vote.item)].models[0] for vote in votes]
     present = sorted(set(models))
-    scores: dict[str, dict[str, Estimate]] = {code: {} for code in present}
-    differences: dict[tuple[str, str], dict[str, Estimate]] = {}
+    scores: dict[str, dict[str, RatingEstimate]] = {code: {} for code in present}
+    differences: dict[tuple[str, str], dict[str, RatingEstimate]] = {}
     for name in (*CRITERIA, TOTAL):
         values = np.array([float((vote.answer or {})[name]) for vote in votes])
         highest = 5.0 if name == TOTAL else 1.0
@@ -103,7 +103,7 @@ def _scores(
 
 def _strengths(
     study: Study, votes: Sequence[Event]
-) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, int]]]:
+) -> tuple[dict[str, dict[str, RatingEstimate]], dict[str, dict[str, int]]]:
     items = {item.id: item for item in study.items}
     strength, counts = {}, {}
     for question in study.questions:
@@ -112,7 +112,7 @@ def _strengths(
             item, choice = items[str(vote.item)], unswapped(vote)[question]
             first, second = item.models
             winner = {"left": first, "right": second}.get(choice)
-            comparisons.append(Comparison(item.prompt, vote.rater, first, second, winner))
+            comparisons.append(PairwiseAnswer(item.prompt, vote.rater, first, second, winner))
             number[winner or choice] += 1
         models = sorted({model for comparison in comparisons for model in (comparison.first, comparison.second)})
         strength[question], counts[question] = strengths(comparisons, models), dict(number)
@@ -131,7 +131,7 @@ def _agreement(study: Study, votes: Sequence[Event]) -> dict[str, Alpha]:
     return agreement
 
 
-def format_results(results: Results, study: Study, names: Mapping[str, str]) -> str:
+def format_results(results: StudyResults, study: Study, names: Mapping[str, str]) -> str:
     """Format the results as text.
 
     Args:
@@ -174,7 +174,7 @@ def format_results(results: Results, study: Study, names: Mapping[str, str]) -> 
     return "\n".join([*lines, *(f"note: {warning}" for warning in results.warnings)])
 
 
-def _format_estimate(estimate: Estimate) -> str:
+def _format_estimate(estimate: RatingEstimate) -> str:
     if estimate.interval is None:
         return f"{estimate.value:.3f}"
     return f"{estimate.value:.3f} [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float64
 
-from cogvideox.evaluation.human.bradley_terry import Comparison
+from cogvideox.evaluation.human.bradley_terry import PairwiseAnswer
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def simulate_comparisons(
     num_raters: int,
     population: RaterPopulation,
     rng: np.random.Generator,
-) -> list[Comparison]:
+) -> list[PairwiseAnswer]:
     """Return answers to all pairs of videos of each prompt. A rater's bias favors a model, not a side."""
     favor = rng.normal(0, population.bias_sd, (num_raters, len(models)))
     comparisons = []
@@ -63,5 +63,5 @@ def simulate_comparisons(
                 for j in range(i + 1, len(models)):
                     difference = seen[i] - seen[j]
                     winner = None if abs(difference) < population.tie_width else models[i if difference > 0 else j]
-                    comparisons.append(Comparison(f"p{prompt}", f"r{rater}", models[i], models[j], winner))
+                    comparisons.append(PairwiseAnswer(f"p{prompt}", f"r{rater}", models[i], models[j], winner))
     return comparisons

@@ -10,7 +10,7 @@ from cogvideox.evaluation.protocol import format_score, format_value
 from cogvideox.evaluation.report.charts import interval_bar, radar
 from cogvideox.evaluation.report.tables import comma_separated, common_protocol, intervals_of, markdown, scorers_of
 from cogvideox.evaluation.report.videos import EmbeddedVideos
-from cogvideox.evaluation.results import MetricInfo, Results, VideoResult
+from cogvideox.evaluation.results import EvaluationResults, MetricInfo, VideoResult
 from cogvideox.evaluation.suite import Suite
 
 PAGE = "report.html"
@@ -44,7 +44,7 @@ for (const video of document.querySelectorAll("video[data-id]")) {
 """
 
 
-def write_report(folder: Path, results: Results, suite: Suite) -> Path:
+def write_report(folder: Path, results: EvaluationResults, suite: Suite) -> Path:
     """Write `report.html`, `report.md` and `scores.csv`, and return the path of the page.
 
     Raises:
@@ -74,7 +74,7 @@ def write_report(folder: Path, results: Results, suite: Suite) -> Path:
     return folder / PAGE
 
 
-def _scores(results: Results) -> str:
+def _scores(results: EvaluationResults) -> str:
     groups = results.groups
     head = "".join(f"<th>{html.escape(group)}</th>" for group in ("all videos", *groups))
     rows = []
@@ -99,7 +99,7 @@ def _scores(results: Results) -> str:
     )
 
 
-def _published(results: Results, suite: Suite) -> str:
+def _published(results: EvaluationResults, suite: Suite) -> str:
     if not suite.published:
         return ""
     metrics = [metric for metric in results.metrics if any(metric.name in row.values for row in suite.published)]
@@ -120,7 +120,7 @@ def _published(results: Results, suite: Suite) -> str:
     )
 
 
-def _radar(results: Results, suite: Suite) -> str:
+def _radar(results: EvaluationResults, suite: Suite) -> str:
     """Return a radar chart of the metrics in percent: groups, or the published models beside this one."""
     groups = results.groups or [""]
     metrics = [m for m in results.metrics if m.unit == "%" and all(results.score(m.name, group) for group in groups)]
@@ -135,7 +135,7 @@ def _radar(results: Results, suite: Suite) -> str:
     return f"<h2>Profile</h2>{radar([m.name for m in metrics], series)}"
 
 
-def _extremes(results: Results, videos: EmbeddedVideos) -> str:
+def _extremes(results: EvaluationResults, videos: EmbeddedVideos) -> str:
     parts = []
     for metric in results.metrics:
         measured = [video for video in results.videos if _value(video, metric) is not None]
@@ -166,7 +166,7 @@ def _figure(video: VideoResult, metric: MetricInfo, videos: EmbeddedVideos) -> s
     )
 
 
-def _failures(results: Results) -> str:
+def _failures(results: EvaluationResults) -> str:
     rows = [
         f"<tr><td>{html.escape(video.id)}</td><td>{html.escape(name or 'generation')}</td><td>{html.escape(error)}</td>"
         for video in results.videos
@@ -178,7 +178,7 @@ def _failures(results: Results) -> str:
     return f"<h2>Failures</h2><div class='wide'><table>{head}{'</tr>'.join(rows)}</tr></table></div>"
 
 
-def _protocol(results: Results) -> str:
+def _protocol(results: EvaluationResults) -> str:
     rows = [(name, str(value)) for name, value in common_protocol(results).items()]
     for settings in scorers_of(results):
         name = settings.pop("name")

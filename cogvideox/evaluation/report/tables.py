@@ -8,17 +8,17 @@ from dataclasses import fields
 from typing import Any
 
 from cogvideox.evaluation.protocol import Protocol, check_protocol, format_score, format_value
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.evaluation.suite import PublishedRow
 
 
-def common_protocol(results: Results) -> dict[str, Any]:
+def common_protocol(results: EvaluationResults) -> dict[str, Any]:
     """Return the protocol that all scores of an evaluation share."""
     first: Mapping[str, Any] = results.scores[0].protocol if results.scores else {}
     return {field.name: first[field.name] for field in fields(Protocol) if field.name in first}
 
 
-def markdown(results: Results, published: Sequence[PublishedRow] = (), source: str = "") -> str:
+def markdown(results: EvaluationResults, published: Sequence[PublishedRow] = (), source: str = "") -> str:
     """Return the report as Markdown."""
     groups = ["", *results.groups]
     head = ["metric", *(group or "all videos" for group in groups), "failures", "meaning"]
@@ -49,7 +49,7 @@ def markdown(results: Results, published: Sequence[PublishedRow] = (), source: s
     return "\n".join(lines) + "\n"
 
 
-def comma_separated(results: Results) -> str:
+def comma_separated(results: EvaluationResults) -> str:
     """Return a line for each score, with its whole protocol."""
     file = io.StringIO()
     names = [*(field.name for field in fields(Protocol)), "num_videos", "num_prompts", "num_failures", "interval"]
@@ -67,13 +67,13 @@ def comma_separated(results: Results) -> str:
     return file.getvalue()
 
 
-def scorers_of(results: Results) -> list[dict[str, Any]]:
+def scorers_of(results: EvaluationResults) -> list[dict[str, Any]]:
     """Return the settings of all scorers."""
     scorers = {score.protocol["scorer"]["name"]: dict(score.protocol["scorer"]) for score in results.scores}
     return list(scorers.values())
 
 
-def intervals_of(results: Results) -> str:
+def intervals_of(results: EvaluationResults) -> str:
     """Return how the intervals were computed."""
     return "; ".join(dict.fromkeys(score.protocol["interval"] for score in results.scores))
 

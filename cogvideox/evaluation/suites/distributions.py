@@ -11,7 +11,7 @@ from cogvideox.evaluation.frechet.features import check_extractor
 from cogvideox.evaluation.frechet.scorer import KEY, MIN_VIDEOS, FeatureDistance
 from cogvideox.evaluation.frechet.text_similarity import TextSimilarity
 from cogvideox.evaluation.plugins import parse_plugin
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.evaluation.scorer import Item, Scorer
 from cogvideox.evaluation.suite import Suite, SuiteOptions, check_settings, numbered
 from cogvideox.untrusted.files import read_text
@@ -36,7 +36,7 @@ def distribution_suite(options: SuiteOptions) -> Suite:
     scorer, prompts = FeatureDistance(features), []
     if "reference" in options.settings:
         folder = Path(options.settings["reference"])
-        reference = Results.load(folder)
+        reference = EvaluationResults.load(folder)
         measured = [video.measurements["frechet"] for video in reference.videos if "frechet" in video.measurements]
         if len(measured) < MIN_VIDEOS:
             raise UserError(

@@ -16,7 +16,7 @@ from cogvideox.diffusion.samplers import SAMPLERS, ddim_invert, initial_noise
 from cogvideox.diffusion.timesteps import trailing
 from cogvideox.dtype import check_finite
 from cogvideox.errors import UserError
-from cogvideox.generation.progress import OnStep, Progress, Stage, preview
+from cogvideox.generation.progress import GenerationProgress, OnStep, Stage, preview
 from cogvideox.generation.prompt_embedding import PromptEmbeddings
 from cogvideox.generation.request.request import Request
 from cogvideox.generation.sampling.conditioning import Conditioning
@@ -128,7 +128,9 @@ def _report_step(
     report: OnStep, vae: CausalVAE, num_padding: int, stage: Stage, i: int, num_steps: int, t: int, x0: Tensor
 ) -> None:
     """Report a finished step. The arguments after `stage` are those of `diffusion.samplers.OnStep`."""
-    report(Progress(stage, i + 1, num_steps, render_preview=partial(preview, vae, drop_padding(x0, num_padding))))
+    report(
+        GenerationProgress(stage, i + 1, num_steps, render_preview=partial(preview, vae, drop_padding(x0, num_padding)))
+    )
 
 
 def _guidance_scale(request: Request, num_steps: int, num_timesteps: int) -> guidance.Guidance:

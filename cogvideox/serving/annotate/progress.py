@@ -37,7 +37,7 @@ class AnnotatorProgress:
 
 
 @dataclass(frozen=True)
-class Progress:
+class AnnotationProgress:
     """Statistics of a store: agreement by label, and annotators."""
 
     num_clips: int
@@ -46,7 +46,7 @@ class Progress:
     annotators: list[AnnotatorProgress]
 
 
-def compute_progress(store: AnnotationStore) -> Progress:
+def compute_progress(store: AnnotationStore) -> AnnotationProgress:
     """Compute the statistics from all valid annotations."""
     events, gold = store.annotations(skipped=True), store.gold()
     labeled = [event for event in events if event.kind == "annotation"]
@@ -86,14 +86,14 @@ def compute_progress(store: AnnotationStore) -> Progress:
                 _values_of(annotator, {name: model.specificity for name, model in accuracy.items()}),
             )
         )
-    return Progress(len(by_clip), len(shared), agreement, annotators)
+    return AnnotationProgress(len(by_clip), len(shared), agreement, annotators)
 
 
 def _values_of(annotator: str, values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {name: row[annotator] for name, row in values.items() if annotator in row}
 
 
-def format_progress(progress: Progress, names: Mapping[str, str]) -> str:
+def format_progress(progress: AnnotationProgress, names: Mapping[str, str]) -> str:
     """Format the statistics as text.
 
     Args:

@@ -13,7 +13,7 @@ from cogvideox.evaluation.compare import compare
 from cogvideox.evaluation.export import export_vbench
 from cogvideox.evaluation.intervals import estimate
 from cogvideox.evaluation.protocol import Protocol
-from cogvideox.evaluation.results import Results, summarize
+from cogvideox.evaluation.results import EvaluationResults, summarize
 from cogvideox.evaluation.run import evaluate
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
 from cogvideox.evaluation.suite import Suite, SuiteOptions
@@ -23,7 +23,7 @@ from cogvideox.evaluation.videos import VideoSet, videos_of_folder
 from cogvideox.records import Video
 
 
-def evaluated(folder: Path, mean: float, reference: Path | None = None, num_videos: int = 20) -> Results:
+def evaluated(folder: Path, mean: float, reference: Path | None = None, num_videos: int = 20) -> EvaluationResults:
     """Results of the suite distribution with normally distributed features."""
     settings = {} if reference is None else {"reference": str(reference)}
     suite = build_suite("distribution", SuiteOptions(settings=settings))
@@ -33,7 +33,7 @@ def evaluated(folder: Path, mean: float, reference: Path | None = None, num_vide
     paths = {item.id: folder / f"{item.id}.mp4" for item in items}
     folder.mkdir()
     summarize(suite, VideoSet(items, paths, Protocol(suite="x"), folder=folder), {"frechet": features}, {}).save(folder)
-    return Results.load(folder)
+    return EvaluationResults.load(folder)
 
 
 def test_distances_to_different_references_are_not_compared(tmp_path):
@@ -51,7 +51,7 @@ def test_a_set_with_the_smallest_size_has_a_score_without_an_interval(tmp_path):
     evaluated(tmp_path / "reference", 0)
     results = evaluated(tmp_path / "small", 0, tmp_path / "reference", num_videos=8)
     assert results.scores and all(score.interval is None for score in results.scores)
-    assert Results.load(tmp_path / "small") == results
+    assert EvaluationResults.load(tmp_path / "small") == results
     evaluated(tmp_path / "five", 0, num_videos=5)
     with pytest.raises(UserError, match="a reference needs 8"):
         evaluated(tmp_path / "unusable", 0, tmp_path / "five")

@@ -14,7 +14,7 @@ from cogvideox.evaluation.compare import compare, format_comparison
 from cogvideox.evaluation.export import export_vbench, official_names
 from cogvideox.evaluation.protocol import Protocol
 from cogvideox.evaluation.report.page import write_report
-from cogvideox.evaluation.results import Results, summarize
+from cogvideox.evaluation.results import EvaluationResults, summarize
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
 from cogvideox.evaluation.suite import PublishedRow, Suite
 from cogvideox.evaluation.videos import VideoSet
@@ -43,7 +43,7 @@ class Constant:
         raise NotImplementedError
 
 
-def evaluation(folder: Path, shift: float = 0.0, **protocol) -> tuple[Results, Suite]:
+def evaluation(folder: Path, shift: float = 0.0, **protocol) -> tuple[EvaluationResults, Suite]:
     """Six videos in two groups; the last one has failed."""
     items = tuple(
         Item(str(i), f"a <b>scene {i // 2}", "AB"[i % 2], sample=i % 2, seed=i, info={"auxiliary_info": {"n": i}})
@@ -98,9 +98,9 @@ def test_every_table_names_number_of_videos_and_protocol(tmp_path: Path):
 
 def test_results_are_read_back(tmp_path: Path):
     results, _ = evaluation(tmp_path)
-    assert Results.load(tmp_path) == results
+    assert EvaluationResults.load(tmp_path) == results
     with pytest.raises(UserError, match="run `cogvideox evaluate` with -o"):
-        Results.load(tmp_path / "videos")
+        EvaluationResults.load(tmp_path / "videos")
 
 
 def test_a_comparison_names_differing_settings(tmp_path: Path):

@@ -14,8 +14,8 @@ import pytest
 
 from cogvideox.errors import UserError
 from cogvideox.evaluation.compare import compare
-from cogvideox.evaluation.results import Results
-from cogvideox.evaluation.run import Progress, evaluate
+from cogvideox.evaluation.results import EvaluationResults
+from cogvideox.evaluation.run import EvaluationProgress, evaluate
 from cogvideox.evaluation.scorer import Item, Metric, Ratio
 from cogvideox.evaluation.suite import Suite, SuiteOptions, numbered
 from cogvideox.evaluation.suites.registry import build_suite
@@ -76,7 +76,7 @@ def test_failures_are_counted_and_retried_and_measurements_are_not_repeated(tmp_
     changed = suite(log, version=2)
     evaluate(videos_of_folder(changed, source), changed, output)
     assert len(log.read_text().splitlines()) == 7  # other settings, other measurements
-    assert Results.load(output).scores[0].value == 4.0
+    assert EvaluationResults.load(output).scores[0].value == 4.0
 
 
 def test_a_torn_line_is_ignored(tmp_path: Path):
@@ -110,13 +110,13 @@ def test_generated_videos_are_kept(tmp_path: Path):
     results = evaluate(videos, chosen, tmp_path)
     assert not any(map(videos.is_missing, videos.items)) and len(results.videos) == 2
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "videos").iterdir()}
-    progress: list[Progress] = []
+    progress: list[EvaluationProgress] = []
     assert evaluate(videos, chosen, tmp_path, on_progress=progress.append) == results
     assert not progress
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "videos").iterdir()} == files
     protocol = results.scores[0].protocol
     assert protocol["num_inference_steps"] == 1 and protocol["guidance_scale"] == 1.0 and len(protocol["weights"]) == 16
-    result = compare(Results.load(tmp_path), results)  # builds the suite from its recorded options
+    result = compare(EvaluationResults.load(tmp_path), results)  # builds the suite from its recorded options
     assert result.num_pairs == 2 and all(row.difference.value == 0 for row in result.comparisons)
     other = videos_of_model(chosen, {**STEPS, "num_inference_steps": 2}, LoadOptions(), tmp_path)
     with pytest.raises(UserError, match="num_inference_steps=1 instead of 2"):

@@ -11,7 +11,7 @@ import cogvideox
 from cogvideox.device import choose_device
 from cogvideox.dtype import check_finite, choose_dtype
 from cogvideox.errors import UserError
-from cogvideox.generation.pipeline import Cancelled, CogVideoX, Progress
+from cogvideox.generation.pipeline import Cancelled, CogVideoX, GenerationProgress
 from cogvideox.generation.prompt_embedding import PromptEmbedder
 from cogvideox.generation.request.builder import complete_request
 from cogvideox.generation.request.sidecar import Sidecar
@@ -113,7 +113,7 @@ def test_zeros_are_the_unconditional_prompt_of_the_authors(pipes):
 
 
 def test_progress_counts_steps_and_frames(pipes):
-    reports: list[Progress] = []
+    reports: list[GenerationProgress] = []
     pipes["2b"].generate(PROMPT, num_inference_steps=3, num_videos=2, on_step=reports.append)
     for video in (0, 1):
         video_reports = [progress for progress in reports if progress.video == video]
@@ -123,7 +123,7 @@ def test_progress_counts_steps_and_frames(pipes):
 
 
 def test_cancelling_keeps_the_finished_videos(pipes):
-    def stop(progress: Progress) -> None:
+    def stop(progress: GenerationProgress) -> None:
         if progress.video == 2:
             raise Cancelled
 
@@ -136,7 +136,7 @@ def test_previews_show_the_current_estimate(pipes):
     """Previews are small images of the current estimate; at the end, of the video."""
     previews = []
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: GenerationProgress) -> None:
         previews.append((progress.stage, progress.preview(), progress.preview(num_frames=9, max_side=24)))
 
     video = pipes["5b"].generate(PROMPT, num_frames=13, height=32, width=48, num_inference_steps=2, on_step=on_step)
@@ -145,14 +145,14 @@ def test_previews_show_the_current_estimate(pipes):
     assert all(frames.shape == (4, 16, 24, 3) for _, _, frames in previews)
     assert np.abs(previews[-1][1][0].astype(float) - video.frames[0]).mean() < 40
     with pytest.raises(ValueError, match="no preview available"):
-        Progress("denoise", 1, 2).preview()
+        GenerationProgress("denoise", 1, 2).preview()
 
 
 def test_an_error_in_on_step_ends_the_generation(pipes):
     class Stop(Exception):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: GenerationProgress) -> None:
         raise Stop
 
     with pytest.raises(Stop):

@@ -19,7 +19,7 @@ from cogvideox.evaluation.dynamics.aggregate import (
 from cogvideox.evaluation.dynamics.regression import OFFICIAL_INPUTS, DynamicsRegression, Level, fit
 from cogvideox.evaluation.dynamics.scorer import Dynamics, QualityStatistic
 from cogvideox.evaluation.judge.naturalness import parse_level
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
 from cogvideox.records import Video
@@ -198,7 +198,7 @@ def test_a_folder_named_by_grades_with_values_of_other_tools(tmp_path):
     arguments = ["evaluate", str(folder), "--suite", "devil", "-o", str(tmp_path / "out"), "--set", "flow=dis"]
     arguments += ["--set", f"regression={tmp_path / 'regression.json'}", "--set", f"values={tmp_path / 'values.csv'}"]
     assert main(arguments) == 0
-    results = Results.load(tmp_path / "out")
+    results = EvaluationResults.load(tmp_path / "out")
     scores = {score.metric: score for score in results.scores}
     assert scores["devil-variant/controllability"].value == 1.0
     # Frames are enlarged to 512 pixels, so speeds are 0, 6.4 and 25.6: scores 0, (0.19 + 0.2) / 2, (0.77 + 0.9) / 2.

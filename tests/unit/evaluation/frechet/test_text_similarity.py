@@ -7,7 +7,7 @@ import torch
 from cogvideox.cli.main import main
 from cogvideox.evaluation.models.clip import CLIP, VisionTransformer, load_clip, prepare
 from cogvideox.evaluation.models.clip_tokenizer import CLIPTokenizer
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.records import Video
 
 
@@ -27,7 +27,7 @@ def test_the_similarity_of_videos_and_captions(tmp_path):
     model = f"text=clip:{tmp_path / 'clip.pt'},{tmp_path / 'merges.txt'}"
     arguments = ["evaluate", str(folder), "--suite", "distribution", "-o", str(tmp_path / "out"), "--set", model]
     assert main(arguments) == 0
-    results = Results.load(tmp_path / "out")
+    results = EvaluationResults.load(tmp_path / "out")
     network, tokenizer = load_clip(tmp_path / "clip.pt"), CLIPTokenizer.load(tmp_path / "merges.txt")
     for video, caption in zip(results.videos, captions):
         frames = Video.load(folder / f"{video.id}.mp4").frames

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from cogvideox.evaluation.human import bradley_terry
-from cogvideox.evaluation.human.bradley_terry import Comparison, fit, log_likelihood, strengths, win_fraction
+from cogvideox.evaluation.human.bradley_terry import PairwiseAnswer, fit, log_likelihood, strengths, win_fraction
 from cogvideox.evaluation.human.simulation import RaterPopulation, simulate_comparisons
 
 
-def repeated(wins_a: int, wins_b: int, ties: int) -> list[Comparison]:
+def repeated(wins_a: int, wins_b: int, ties: int) -> list[PairwiseAnswer]:
     winners = ["a"] * wins_a + ["b"] * wins_b + [None] * ties
-    return [Comparison(f"p{i % 7}", f"r{i % 5}", "a", "b", winner) for i, winner in enumerate(winners)]
+    return [PairwiseAnswer(f"p{i % 7}", f"r{i % 5}", "a", "b", winner) for i, winner in enumerate(winners)]
 
 
 def test_two_models_have_the_closed_form(monkeypatch):
@@ -32,7 +32,7 @@ def test_the_fit_maximizes_the_likelihood(monkeypatch):
     for index in range(200):
         i, j = rng.choice(names, 2, replace=False)
         winner = rng.choice([models[i], models[j], ""], p=[0.5, 0.3, 0.2]) or None
-        comparisons.append(Comparison(str(index), "r", models[i], models[j], winner))
+        comparisons.append(PairwiseAnswer(str(index), "r", models[i], models[j], winner))
     best = fit(comparisons, models, np.ones((1, 200)))[0]
     highest = log_likelihood(comparisons, models, best)
     for _ in range(20):

@@ -13,7 +13,7 @@ from cogvideox.evaluation.judge.describe import parse_objects
 from cogvideox.evaluation.judge.frames import frame_indices, judged_frames
 from cogvideox.evaluation.judge.mtscore import MeanOfRuns, MTScore
 from cogvideox.evaluation.judge.parsing import parse_official, parse_score
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.evaluation.run import evaluate
 from cogvideox.evaluation.scorer import VideoFile
 from cogvideox.evaluation.suite import SuiteOptions
@@ -143,7 +143,7 @@ def test_failures_are_counted_and_retried_and_no_answer_is_paid_twice(tmp_path, 
     arguments = ["evaluate", str(videos), "--suite", "mtscore", "--prompts", str(prompts), "--set", f"judge={judge}"]
     arguments += ["--set", "repeats=2", "-o", str(tmp_path / "out")]
     assert main(arguments) == 0
-    results = Results.load(tmp_path / "out")
+    results = EvaluationResults.load(tmp_path / "out")
     score = results.score("judge/mtscore-variant")
     assert score is not None and score.value == 3.0
     assert score.protocol["num_videos"] == 3 and score.protocol["num_failures"] == 2
@@ -169,7 +169,7 @@ def test_a_budget_stops_the_evaluation_and_a_higher_one_continues_it(tmp_path, s
     write_inputs(tmp_path, server, names, "budget: {calls: 5}\n")
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
     assert "calls of endpoints: 5, cost 0.0" in capsys.readouterr().out
-    score = Results.load(tmp_path / "out").score("judge/mtscore-variant")
+    score = EvaluationResults.load(tmp_path / "out").score("judge/mtscore-variant")
     assert score is not None and score.value == 3.0
     assert len(server.computed()) == 5 and set(server.computed().values()) == {1}
     with ResponseCacheOf(tmp_path / "out") as cache:

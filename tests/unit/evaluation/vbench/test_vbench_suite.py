@@ -8,7 +8,7 @@ import pytest
 
 from cogvideox.cli.main import main
 from cogvideox.errors import UserError
-from cogvideox.evaluation.results import Results
+from cogvideox.evaluation.results import EvaluationResults
 from cogvideox.evaluation.suite import SuiteOptions
 from cogvideox.evaluation.suites.registry import build_suite
 from cogvideox.records import Video
@@ -90,7 +90,7 @@ def test_a_folder_in_the_official_layout(prompts, tmp_path, capsys):
             Video(np.ascontiguousarray(frames), 8.0).save(folder / f"{prompt}-{index}.mp4")
     arguments = ["evaluate", str(folder), "--suite", "vbench", "--prompts", str(prompts), "--set", "flow=dis"]
     assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
-    results = Results.load(tmp_path / "out")
+    results = EvaluationResults.load(tmp_path / "out")
     score = results.score("vbench-dis/dynamic_degree")
     assert score is not None and score.value == 0.75 and score.protocol["num_videos"] == 4
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
