@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -252,3 +254,23 @@ def test_the_gpu_check_adds_parts_to_a_report_and_continues_after_a_timeout(tmp_
     # Equal weights and noise, in bfloat16. Videos from different noise have a PSNR of 7 dB.
     assert row["variants"]["cogvideox"]["psnr_db"] > 20 and row["variants"]["cogvideox, compiled"]["psnr_db"] > 20
     assert "generate-5b" in run("gpu_check.py", "--table", "--out", str(tmp_path), fails=True).stdout
+
+
+def test_signals_of_labels_are_compared_on_families_held_out_from_training(import_benchmark):
+    module, rng = import_benchmark("label_signals"), np.random.default_rng(0)
+    family = np.repeat(["train", "wide", "broad", "test"], 30)
+    label = rng.integers(2, size=len(family)).astype(float)
+    columns = {
+        "motion.mean": label + 0.1 * rng.normal(size=len(family)),
+        "picture.sharpness": rng.normal(size=len(family)),
+    }
+    table = pa.table({"source": [str(i) for i in range(len(family))], **columns})
+    accuracies = module.compare_signals(table, dict.fromkeys(module.LABELS, label), family, num_trees=20)
+    assert list(accuracies) == ["chosen", "all", "no motion", "no picture"]
+    for choice, by_label in accuracies.items():
+        for name, values in by_label.items():
+            assert len(values) == 3, name  # the family "test" is never used
+            assert (min(values) > 0.9) == (choice != "no motion")
+    assert module.LABELS["static"].signals  # the definitions are unchanged
+    lines = module.format_table(accuracies).splitlines()
+    assert len(lines) == 2 + len(module.LABELS) and lines[0].startswith("| label | chosen | all | no motion |")
