@@ -87,6 +87,7 @@ def cast(network: Transformer, dtype: torch.dtype) -> Transformer:
     return other
 
 
+@torch.inference_mode(False)  # weights that are inference tensors cannot be kept prepared
 def vae_task(verb: str, config: VAEConfig, size: tuple[int, int, int], seed: int, dtype: torch.dtype) -> Task:
     """Return the task of decoding or encoding a clip; `size` is its number of frames, height and width."""
     cogvideox, diffusers = vaes(config, seed=seed)

@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 class PeakMemory(TorchDispatchMode):
     """Tracks tensor memory while the context is active. On the meta device, models of any size can be measured.
 
+    Weights packed for oneDNN have no storage and are not counted.
+
     Args:
         inputs: tensors that are not counted, such as parameters.
 
@@ -28,7 +30,7 @@ class PeakMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == self._device:
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == self._device and not tensor.is_mkldnn:
                 self._on_create(tensor)
         return out
 

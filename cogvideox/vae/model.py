@@ -21,6 +21,7 @@ from cogvideox.errors import UserError
 from cogvideox.vae.causal_conv import StreamingCache, SymmetricCache
 from cogvideox.vae.config import VAEConfig
 from cogvideox.vae.inference import sliced
+from cogvideox.vae.inference.convolutions import PreparedWeights
 from cogvideox.vae.inference.sliced_cache import SlicedCache
 from cogvideox.vae.inference.tiled import Tiling
 from cogvideox.vae.networks import Decoder, Encoder, Latents, Pixels
@@ -44,6 +45,11 @@ class CausalVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.is_causal = config.time_padding == "causal"
+        self.prepared_weights = PreparedWeights()
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> "CausalVAE":
+        self.prepared_weights.clear()  # moved or cast weights are prepared again
+        return super()._apply(fn, recurse)
 
     def encode(
         self,
@@ -102,7 +108,10 @@ class CausalVAE(nn.Module):
     ) -> tuple[Callable[[Tensor, Any], Tensor], Callable[..., StreamingCache | SlicedCache]]:
         """Return the function that runs the network on a chunk with a conv_cache, and the constructor of that cache."""
         if self.is_causal and not torch.is_grad_enabled():
-            return partial(sliced_pass, network), partial(SlicedCache, strips, offload=offload)
+            # Strips and offloading reduce memory, so nothing is kept.
+            prepared = self.prepared_weights if strips == 1 and not offload else None
+            make_cache = partial(SlicedCache, strips, offload=offload, prepared_weights=prepared)
+            return partial(sliced_pass, network), make_cache
         if strips != 1 or offload:
             raise UserError(
                 f"strips={strips}, offload={offload}: both options work only without gradients and with causal "

@@ -14,7 +14,13 @@ from cogvideox.geometry import NormStatistics, encode_chunks, format_frame_count
 from cogvideox.pretrained.offload.hardware import detect_hardware
 from cogvideox.pretrained.offload.plan import MEMORY_MARGIN
 from cogvideox.pretrained.offload.transformer_cost import ITEMSIZE
-from cogvideox.pretrained.offload.vae_cost import VAESlicing, vae_activations, vae_parameters, vae_slicings
+from cogvideox.pretrained.offload.vae_cost import (
+    VAESlicing,
+    prepared_parameters,
+    vae_activations,
+    vae_parameters,
+    vae_slicings,
+)
 from cogvideox.vae.config import VAEConfig
 
 STRIP_PIXELS = 480 * 720  # larger frames are encoded in strips of about this size; the result is the same
@@ -98,7 +104,11 @@ class EncodingBudget:
         values, _ = self._activations(config, size, norm_statistics, slicing)
         itemsize, pixels = ITEMSIZE[self.dtype], 3 * num_frames * height * width
         clips = pixels * (4 * batch_size + (READ_AHEAD + 1 if self.on_cpu else 1))  # in float32, and in uint8
-        return (vae_parameters(config) + batch_size * values) * itemsize + clips + _OVERHEAD
+        weights = vae_parameters(config)
+        if self.on_cpu:
+            ratio = config.spatial_compression_ratio
+            weights += prepared_parameters(config, height // ratio, width // ratio, slicing, decoder=False)
+        return (weights + batch_size * values) * itemsize + clips + _OVERHEAD
 
     def _host_bytes(
         self, config: VAEConfig, size: WindowSize, norm_statistics: NormStatistics, slicing: VAESlicing

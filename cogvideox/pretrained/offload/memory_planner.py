@@ -34,6 +34,7 @@ from cogvideox.pretrained.offload.transformer_cost import (
 from cogvideox.pretrained.offload.vae_cost import (
     UNSLICED,
     VAESlicing,
+    prepared_parameters,
     vae_activations,
     vae_flops,
     vae_parameters,
@@ -159,6 +160,10 @@ def estimate_plan(
         encode, _ = vae_activations(
             model.vae, num_input_latents, height, width, vae_slicing, decoder=False, on_cpu=on_cpu
         )
+    if on_cpu:  # kept from the first request on
+        vae += size * prepared_parameters(model.vae, height, width, vae_slicing, decoder=True)
+        if num_input_latents:
+            vae += size * prepared_parameters(model.vae, height, width, vae_slicing, decoder=False)
     overhead, text_overhead, video = (_CPU_OVERHEAD, _CPU_TEXT_OVERHEAD, pixels) if on_cpu else (0, 0, 0)
     idle = overhead + vae + text.idle + transformer.idle
 

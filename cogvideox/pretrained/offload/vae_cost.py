@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cogvideox import geometry
-from cogvideox.vae.config import VAEConfig
+from cogvideox.vae.config import MAX_PREPARED_PIXELS, VAEConfig
 
 
 def vae_parameters(config: VAEConfig) -> int:
@@ -27,6 +27,19 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int, *, decode
         2.0 * conv.inputs * conv.outputs * conv.taps * conv.positions(frames, height, width)
         for conv in _convolutions(config, decoder=decoder)
     )
+
+
+def prepared_parameters(config: VAEConfig, height: int, width: int, slicing: "VAESlicing", *, decoder: bool) -> int:
+    """Count the values of the weights that a CPU keeps in addition (`vae.inference.convolutions`); sizes in latents."""
+    if slicing != UNSLICED:
+        return 0
+    total = 0
+    for conv in _convolutions(config, decoder=decoder):
+        if conv.taps == 27 and conv.space**2 * height * width <= MAX_PREPARED_PIXELS:
+            total += 2 * conv.inputs * conv.outputs * conv.taps  # all taps, and sums of two and three
+        elif decoder and conv.taps == 9 and (conv.space // 2) ** 2 * height * width <= MAX_PREPARED_PIXELS:
+            total += conv.inputs * conv.outputs * 16  # 2x2 taps for each of 2x2 pixels
+    return total
 
 
 @dataclass(frozen=True)

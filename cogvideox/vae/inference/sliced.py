@@ -9,12 +9,13 @@ Optimizations:
 - tensors are channels-last in memory;
 - norm and modulation are one multiply-add that writes into the padded input of the convolution, with scale and shift at
   the size of the latents, and SiLU is in place;
-- a 3x3 convolution after nearest upsampling is computed as four 2x2 convolutions before it, with 4/9 of the products.
+- a 3x3 convolution after nearest upsampling is computed as four 2x2 convolutions before it, with 4/9 of the products;
+- on CPUs, see `inference.convolutions`.
 
 Axes: b batch, c channels, t frames, h w height and width; latents have z channels and lt, lh, lw.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cogvideox.hardware.onednn import ONEDNN_DTYPES
 from cogvideox.vae.causal_conv import CausalConv3d
+from cogvideox.vae.inference.convolutions import (
+    causal_convolution,
+    convolution,
+    filters_before_upsampling,
+    prepared_weight,
+    uses_onednn,
+)
 from cogvideox.vae.inference.group_stats import group_moments
 from cogvideox.vae.inference.host_memory import DiskTensor, release_memory
 from cogvideox.vae.inference.sliced_cache import SlicedCache, Strip
@@ -90,12 +97,17 @@ def convolve(
 def resnet(block: ResnetBlock, x: list[Strip], latents: Latents | None, conv_cache: SlicedCache) -> list[Strip]:
     """Apply a ResNet block. Consumes x."""
     hidden = list(_convolve_strips(x, block.norm1, block.conv1, latents, conv_cache))
-    outputs = _convolve_strips(hidden, block.norm2, block.conv2, latents, conv_cache, free_input=True)
+    shortcut = block.conv_shortcut
+
+    def residual(i: int) -> Strip:
+        strip = conv_cache.load(x[i])
+        return strip if shortcut is None else convolution(strip, shortcut.weight, shortcut.bias, padding=(0, 0, 0))
+
+    outputs = _convolve_strips(
+        hidden, block.norm2, block.conv2, latents, conv_cache, free_input=True, residual=residual
+    )
     for i, strip in enumerate(outputs):
-        residual, shortcut = conv_cache.load(x[i]), block.conv_shortcut
-        if shortcut is not None:
-            residual = _convolution(residual, shortcut.weight, shortcut.bias, padding=(0, 0, 0))
-        x[i] = conv_cache.offload(strip.add_(residual))
+        x[i] = conv_cache.offload(strip)
     return x
 
 
@@ -117,7 +129,9 @@ def _convolve_strips(
     conv_cache: SlicedCache,
     *,
     free_input: bool = False,
+    residual: Callable[[int], Strip] | None = None,
 ) -> Iterator[Strip]:
+    """Yield the strips of a convolution; `residual` returns what is added to strip i, and is overwritten."""
     scale_shift = None if norm is None else _scale_and_shift(x, norm, latents, conv_cache)
     previous_frames = conv_cache.take_frames(conv, lambda: _last_frames(x, scale_shift, conv_cache))
     last_frames: list[Tensor | DiskTensor] = []
@@ -127,13 +141,20 @@ def _convolve_strips(
         num_bytes += padded.nbytes
         if not conv_cache.is_last:
             # Copied, because a view would keep the whole padded input in memory.
-            last_frames.append(conv_cache.offload_frames(padded[:, :, -2:, 1:-1].clone()))
+            last = padded[:, :, -2:, 1:-1].expand(-1, -1, 2, -1, -1)
+            last_frames.append(conv_cache.offload_frames(last.clone(memory_format=torch.channels_last_3d)))
         for k in _freeable(i, len(x)):
             if free_input:
                 x[k] = _FREED
             if previous_frames:
                 previous_frames[k] = _FREED
-        strip = _convolution(padded, conv.weight, conv.bias, padding=(0, 0, 1))
+        strip = causal_convolution(
+            padded,
+            conv,
+            conv_cache.prepared_weights,
+            repeats_first=_repeats_first(padded, conv_cache),
+            residual=None if residual is None else residual(i),
+        )
         del padded
         yield strip
     if last_frames:
@@ -149,22 +170,33 @@ def _padded_input(
     previous_frames: list[Tensor | DiskTensor],
     conv_cache: SlicedCache,
 ) -> Strip:
-    """Return the input of a convolution for strip i: normed, with two previous frames and one row above and below."""
+    """Return the input of a convolution for strip i: normed, with one row above and below and two previous frames.
+
+    The previous frames are omitted if the convolution repeats the first frame (`_repeats_first`).
+    """
     b, c, t, h, w = x[i].shape
-    padded = conv_cache.empty(x[i], (b, c, t + 2, h + 2, w))
+    num_previous = 0 if _repeats_first(x[i], conv_cache) else 2
+    padded = conv_cache.empty(x[i], (b, c, num_previous + t, h + 2, w))
     for target, k, source in _with_neighbors(i, len(x), h):
         if k is None:
             padded[..., target, :] = 0
             continue
-        out = padded[:, :, 2:, target]
+        out = padded[:, :, num_previous:, target]
         if scale_shift is None:
             out.copy_(x[k][..., source, :])
         else:
             latent_rows = slice(conv_cache.edges[k], conv_cache.edges[k + 1])
             scale, shift = (f if f.shape[3] == 1 else f[..., latent_rows, :][..., source, :] for f in scale_shift)
             _write_activated(conv_cache.load(x[k], source), scale, shift, out)
-        padded[:, :, :2, target] = out[:, :, :1] if conv_cache.is_first else conv_cache.load(previous_frames[k], source)
+        if num_previous:
+            previous = out[:, :, :1] if conv_cache.is_first else conv_cache.load(previous_frames[k], source)
+            padded[:, :, :num_previous, target] = previous
     return padded
+
+
+def _repeats_first(x: Strip, conv_cache: SlicedCache) -> bool:
+    """Return whether the convolution repeats the first frame, instead of receiving two copies of it."""
+    return conv_cache.is_first and conv_cache.device.type == "cpu" and uses_onednn(x)
 
 
 def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: SlicedCache) -> list[Strip]:
@@ -174,7 +206,7 @@ def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: Sli
         scale, shift = (f if f.shape[2] == 1 else f[:, :, -2:] for f in scale_shift)
         scale_shift = scale, shift
     padded = (_padded_input(last, i, scale_shift, list(last), conv_cache) for i in range(len(last)))
-    return [strip[:, :, 2:, 1:-1] for strip in padded]
+    return [strip[:, :, -last[0].shape[2] :, 1:-1] for strip in padded]
 
 
 def _scale_and_shift(x: list[Strip], norm: Norm, latents: Latents | None, conv_cache: SlicedCache) -> ScaleShift:
@@ -197,7 +229,9 @@ def _scale_and_shift(x: list[Strip], norm: Norm, latents: Latents | None, conv_c
 
 
 def _upsample_strips(layer: Upsample, x: list[Strip], conv_cache: SlicedCache) -> Iterator[Strip]:
-    weight = _filters_before_upsampling(layer.conv.weight)
+    num_pixels = x[0].shape[3] * x[0].shape[4]
+    prepared = conv_cache.prepared_weights
+    weight = prepared_weight(layer.conv, "before upsampling", filters_before_upsampling, num_pixels, prepared)
     bias = layer.conv.bias.repeat(4)  # pyrefly: ignore[missing-attribute]
     for i in range(len(x)):
         b, c, t, h, w = x[i].shape
@@ -206,7 +240,7 @@ def _upsample_strips(layer: Upsample, x: list[Strip], conv_cache: SlicedCache) -
             padded[..., target, :] = 0 if k is None else x[k][..., source, :]
         for k in _freeable(i, len(x)):
             x[k] = _FREED
-        frames = _convolution(rearrange(padded, "b c t h w -> (b t) c h w"), weight, bias, padding=(0, 1))
+        frames = convolution(rearrange(padded, "b c t h w -> (b t) c h w"), weight, bias, padding=(0, 1))
         phases = rearrange(frames, "(b t) (p q c) h w -> p q b c t h w", b=b, p=2, q=2)
         num_single = int(conv_cache.is_first) if layer.compress_time else t  # frames that are not repeated
         upsampled = conv_cache.empty(frames, (b, phases.shape[3], 2 * t - num_single, 2 * h, 2 * w))
@@ -239,7 +273,7 @@ def _downsample_strips(layer: Downsample, x: list[Strip], conv_cache: SlicedCach
         x[i] = _FREED
         conv = layer.conv
         frames = rearrange(padded, "b c t h w -> (b t) c h w")
-        strip = _convolution(frames, conv.weight, conv.bias, stride=(2, 2), padding=(0, 0))
+        strip = convolution(frames, conv.weight, conv.bias, stride=(2, 2), padding=(0, 0))
         del padded, frames
         yield rearrange(strip, "(b t) c h w -> b c t h w", b=b)
 
@@ -295,31 +329,3 @@ def _write_activated_blocks(x: Strip, scale: Strip, shift: Strip, out: Strip) ->
             latents = slice(start, start + step)
             _write_activated(block, frame_scale[..., latents, :], frame_shift[..., latents, :], block)
             out[:, :, frame : frame + 1, rows] = block
-
-
-def _filters_before_upsampling(weight: Float[Tensor, "o c 3 3"]) -> Float[Tensor, "_o c 2 2"]:
-    """Convert 3x3 filters after nearest upsampling to 2x2 filters before it, one for each of the 2x2 output pixels.
-
-    Two of three neighboring pixels after upsampling are copies of one pixel, so their taps are added: taps 1 and 2 for
-    the first pixel of a pair, and taps 0 and 1 for the second.
-    """
-    weight_float32 = weight.to(torch.promote_types(weight.dtype, torch.float32))  # so that sums are rounded once
-    phases = _two_taps(_two_taps(weight_float32, dim=2), dim=4)
-    return rearrange(phases, "q p o c a b -> (p q o) c a b").to(weight.dtype)
-
-
-def _two_taps(weight: Tensor, dim: int) -> Tensor:
-    """Return the 2-tap filters of the first and second pixel for 3 taps along `dim`, stacked on a new first axis."""
-    left, middle, right = weight.unbind(dim)
-    filters = [(left, middle + right), (left + middle, right)]
-    return torch.stack([torch.stack(taps, dim) for taps in filters])
-
-
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...], stride: tuple[int, ...] | None = None
-) -> Tensor:
-    """Call `F.conv2d` or `F.conv3d`, and on CPUs oneDNN, because PyTorch may select a loop that is 4 times slower."""
-    stride = stride or (1,) * len(padding)
-    if x.device.type == "cpu" and x.dtype in ONEDNN_DTYPES:
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * len(padding), 1)
-    return (F.conv2d if x.ndim == 4 else F.conv3d)(x, weight, bias, stride, padding)

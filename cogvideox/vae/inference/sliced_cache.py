@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.errors import UserError
+from cogvideox.vae.inference.convolutions import PreparedWeights
 from cogvideox.vae.inference.host_memory import DiskTensor, to_host
 
 Strip = Float[Tensor, "_b _c _t _h _w"]
@@ -23,16 +24,25 @@ class SlicedCache:
         offload: move strips that are not in use, and frames for the next chunk, from the GPU to pinned CPU memory. On
             the CPU, only the frames are moved, to temporary files.
         is_last: whether the first chunk is also the last one, so that no frames have to be kept.
+        prepared_weights: keeps prepared weights of the convolutions; None prepares them in each call.
 
     Raises:
         UserError: `num_strips` is below 1.
     """
 
-    def __init__(self, num_strips: int = 1, *, offload: bool = False, is_last: bool = False) -> None:
+    def __init__(
+        self,
+        num_strips: int = 1,
+        *,
+        offload: bool = False,
+        is_last: bool = False,
+        prepared_weights: PreparedWeights | None = None,
+    ) -> None:
         if num_strips < 1:
             raise UserError(f"strips={num_strips} must be 1 (whole frames) or more")
         self.is_first = True
         self.is_last = is_last
+        self.prepared_weights = prepared_weights
         self.device = torch.device("cpu")
         self.edges: list[int] = []
         """Boundaries of the current chunk's strips, in latent rows."""
