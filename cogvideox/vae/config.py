@@ -31,6 +31,10 @@ _FIXED: dict[str, Any] = {
 # Keys of the diffusers file that list the class of each level, and the only supported class.
 _BLOCKS = {"down_block_types": "CogVideoXDownBlock3D", "up_block_types": "CogVideoXUpBlock3D"}
 
+MIN_SUMMED_CHANNELS = 16
+"""Minimum number of input channels for which a CPU computes a repeated first frame with summed filters; it is slower
+with 3 channels."""
+
 MAX_PREPARED_PIXELS = 32 * 32
 """Maximum height x width of the feature maps for which a CPU keeps prepared weights (`inference.convolutions`). For
 larger ones, the preparation takes little of the time of the convolution."""

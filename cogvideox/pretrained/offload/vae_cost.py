@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cogvideox import geometry
-from cogvideox.vae.config import MAX_PREPARED_PIXELS, VAEConfig
+from cogvideox.vae.config import MAX_PREPARED_PIXELS, MIN_SUMMED_CHANNELS, VAEConfig
 
 
 def vae_parameters(config: VAEConfig) -> int:
@@ -36,7 +36,8 @@ def prepared_parameters(config: VAEConfig, height: int, width: int, slicing: "VA
     total = 0
     for conv in _convolutions(config, decoder=decoder):
         if conv.taps == 27 and conv.space**2 * height * width <= MAX_PREPARED_PIXELS:
-            total += 2 * conv.inputs * conv.outputs * conv.taps  # all taps, and sums of two and three
+            copies = 2 if conv.inputs >= MIN_SUMMED_CHANNELS else 1  # all taps, and sums of two and three
+            total += copies * conv.inputs * conv.outputs * conv.taps
         elif decoder and conv.taps == 9 and (conv.space // 2) ** 2 * height * width <= MAX_PREPARED_PIXELS:
             total += conv.inputs * conv.outputs * 16  # 2x2 taps for each of 2x2 pixels
     return total

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cogvideox.vae.causal_conv import CausalConv3d
+from cogvideox.vae.config import MIN_SUMMED_CHANNELS
 from cogvideox.vae.inference.convolutions import (
     causal_convolution,
     convolution,
@@ -196,7 +197,8 @@ def _padded_input(
 
 def _repeats_first(x: Strip, conv_cache: SlicedCache) -> bool:
     """Return whether the convolution repeats the first frame, instead of receiving two copies of it."""
-    return conv_cache.is_first and conv_cache.device.type == "cpu" and uses_onednn(x)
+    has_many_channels = x.shape[1] >= MIN_SUMMED_CHANNELS
+    return conv_cache.is_first and has_many_channels and conv_cache.device.type == "cpu" and uses_onednn(x)
 
 
 def _last_frames(x: list[Strip], scale_shift: ScaleShift | None, conv_cache: SlicedCache) -> list[Strip]:
