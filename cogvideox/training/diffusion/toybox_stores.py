@@ -38,7 +38,7 @@ class ToyboxEncoder:
 
         def on_progress(done: int, total: int) -> None:
             lines(f"encoding {clips}", done, total)
-            run.preemption.check()
+            run.preemption.check(time_limit=done == total)
 
         def encode() -> LatentTable:
             return encode_toybox(

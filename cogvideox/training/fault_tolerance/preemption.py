@@ -61,7 +61,13 @@ class PreemptionHandler:
         """Reset the longest step duration, before steps of a different kind."""
         self._longest, self._last = 0.0, time.monotonic()
 
-    def check(self) -> None:
-        """Raise TrainingStopped if the run has to stop. Called before the first step, for example while encoding."""
-        if (reason := self.stop_reason()) is not None:
+    def check(self, *, time_limit: bool = True) -> None:
+        """Raise TrainingStopped if the run has to stop. Called before the first step, for example while encoding.
+
+        Args:
+            time_limit: whether the time limit counts. If it did before work is saved, a run with a short limit would
+                never progress.
+        """
+        reason = self.stop_reason() if time_limit else self._signal_name
+        if reason is not None:
             raise TrainingStopped(reason)

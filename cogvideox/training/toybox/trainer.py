@@ -203,7 +203,7 @@ def _encode_clips(vae: CausalVAE, clips: ToyboxClips, run: TrainingRun) -> Laten
 
     def on_progress(done: int, total: int) -> None:
         lines(f"encoding {clips}", done, total)
-        run.preemption.check()
+        run.preemption.check(time_limit=done == total)
 
     batch_size = 16 if run.device.type == "cpu" else 128
     cache, workers = run.out.parent / "latents", run.config.workers
