@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cogvideox.dataset.config import ToyboxSource
+from cogvideox.dataset.config import ToyboxClips, ToyboxSource
 from cogvideox.dataset.latents.toybox_latents import LatentTable, encode_toybox
 from cogvideox.dataset.latents.toybox_store import CaptionEmbedder, ToyboxStore
 from cogvideox.pretrained.components import load_network
@@ -29,6 +29,7 @@ class ToyboxEncoder:
         self.vae = load_network(spec.path, spec.vae, device=run.device)
         encoder = load_network(spec.path, spec.text_encoder)
         self.embed = CaptionEmbedder(encoder, load_tokenizer(spec), spec.settings.text_length)
+        self._tables: dict[ToyboxClips, LatentTable] = {}  # sources may share clips
 
     def open(self, source: ToyboxSource) -> ToyboxStore:
         """Open the clips of a source as a store. Clips that are not cached are rendered and encoded first."""
@@ -52,8 +53,10 @@ class ToyboxEncoder:
                 on_progress=on_progress,
             )
 
-        run.on_rank_zero(encode)  # the other ranks read the cache
-        return ToyboxStore(source, encode(), self.embed)
+        if clips not in self._tables:
+            run.on_rank_zero(encode)  # the other ranks read the cache
+            self._tables[clips] = encode()
+        return ToyboxStore(source, self._tables[clips], self.embed)
 
     def null_text(self, kind: Literal["empty", "zero"]) -> Float[Tensor, "n d"]:
         """Return the unconditional prompt embedding."""

@@ -142,6 +142,8 @@ def test_all_clips_and_those_with_two_toys_are_two_sources(base, tmp_path):
     with training_run(settings, tmp_path / "run") as run:
         data = open_stores(settings, read_spec(base), run).data
     assert [source.store for source in settings.mixture().sources] == list(data)
+    tables = [store.table for store in data.values() if isinstance(store, ToyboxStore)]
+    assert len(tables) == 2 and tables[0] is tables[1]
     assert [len(store) for store in data.values()] == [8, sum(len(clip_scene(CLIPS, i).toys) == 2 for i in range(8))]
 
 
